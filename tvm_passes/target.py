@@ -1,0 +1,92 @@
+"""Targets: a name from ``targets/``, a kind, a JSON object, or a file that holds one."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from tvm_passes.errors import TargetError
+
+KINDS = ("llvm",)
+
+
+def targets_folder() -> Path:
+    """The folder of shipped targets: inside an installed wheel, else beside the sources."""
+    package = Path(str(resources.files("tvm_passes")))
+    installed = package / "targets"
+    return installed if installed.is_dir() else package.parent / "targets"
+
+
+def shipped_targets() -> tuple[str, ...]:
+    """Names of the targets that ship with the package."""
+    return tuple(sorted(path.parent.name for path in targets_folder().glob("*/target.json")))
+
+
+def parse_target(text: str) -> dict[str, Any]:
+    """Find a target's JSON configuration, one that the installed TVM accepts.
+
+    Parameters
+    ----------
+    text
+        ``llvm``, a name from `shipped_targets`, a JSON object such as
+        ``{"kind": "llvm", "mcpu": "haswell"}``, or the path of a file that holds one.
+
+    Raises
+    ------
+    TargetError
+        If it is none of these, or TVM or LLVM does not know what it names.
+    """
+    import tvm
+
+    config = _config(text)
+    kind = config.get("kind")
+    if kind not in KINDS:
+        raise TargetError(f"target {text!r} is of kind {kind!r}: expected {' or '.join(KINDS)}")
+    try:
+        target = tvm.target.Target(config)
+    except (ValueError, TypeError) as err:
+        raise TargetError(f"TVM refuses the target {text!r}: {_last_sentence(err)}") from err
+    _check_mcpu(tvm, target, config.get("mcpu"))
+    return config
+
+
+def _config(text: str) -> dict[str, Any]:
+    shipped = targets_folder() / text / "target.json"
+    if text in shipped_targets():
+        return _object(shipped.read_text(), text)
+    if text.lstrip().startswith("{"):
+        return _object(text, text)
+    if Path(text).is_file():
+        return _object(Path(text).read_text(errors="replace"), text)
+    if text in KINDS:
+        return {"kind": text}
+    names = ", ".join((*KINDS, *shipped_targets()))
+    raise TargetError(f"no target {text!r}: expected {names}, a JSON object, or a file with one")
+
+
+def _object(source: str, text: str) -> dict[str, Any]:
+    try:
+        config = json.loads(source)
+    except ValueError as err:
+        raise TargetError(f"target {text!r} is not JSON: {err}") from err
+    if not isinstance(config, dict):
+        raise TargetError(f"target {text!r}: expected a JSON object, found {type(config).__name__}")
+    return config
+
+
+def _check_mcpu(tvm: Any, target: Any, mcpu: str | None) -> None:
+    """Refuse a CPU that LLVM does not know: TVM would go on with a generic one."""
+    if mcpu is None:
+        return
+    known = [str(name) for name in tvm.get_global_func("target.llvm_get_cpu_archlist")(target)]
+    if mcpu not in known:
+        near = ", ".join(difflib.get_close_matches(mcpu, known, n=3)) or "for example x86-64-v3"
+        raise TargetError(f"LLVM knows no CPU {mcpu!r}: did you mean {near}?")
+
+
+def _last_sentence(err: BaseException) -> str:
+    """TVM's own message: the last line, without the C++ locations before it."""
+    return str(err).strip().splitlines()[-1].removeprefix("ValueError: ")
