@@ -1,0 +1,71 @@
+"""What a site costs before and after its chain sinks, counted, not measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm_passes.decision import Decision
+from tvm_passes.site import elements
+
+BYTES: dict[str, int] = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8} | {
+    f"{sign}int{bits}": bits // 8 for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Work and traffic of a site's sunk ops, a symbolic extent counted as 1.
+
+    Parameters
+    ----------
+    evaluations_before, evaluations_after
+        Scalar evaluations of the ops that sink.
+    bytes_before, bytes_after
+        Bytes of the tensors that those ops and the pool write, each op a kernel of its own.
+    arithmetic_saved
+        Share of the producing layer's multiply-adds that one activation saves, between 0 and 1;
+        None where the producer's arithmetic is not known.
+    """
+
+    evaluations_before: int
+    evaluations_after: int
+    bytes_before: int
+    bytes_after: int
+    arithmetic_saved: float | None
+
+
+def cost(decision: Decision) -> Cost:
+    """Count what the ops that sink cost above the pool and below it."""
+    pool, ops = decision.site.pool, len(decision.sunk)
+    before, after = elements(pool.in_shape), elements(pool.out_shape)
+    width = BYTES.get(pool.dtype, 0)
+    macs = decision.site.producer.macs_per_output
+    share = arithmetic_saved(after / before, macs) if ops and macs and before else None
+    return Cost(
+        evaluations_before=ops * before,
+        evaluations_after=ops * after,
+        bytes_before=width * (ops * before + after),
+        bytes_after=width * (ops * after + after),
+        arithmetic_saved=share,
+    )
+
+
+def arithmetic_saved(kept: float, macs_per_output: int) -> float:
+    """Share of a convolution's multiply-adds that sinking one activation saves.
+
+    The formula of TensorFlow issue 3180, (1 - 1/s^2) / (k_h * k_w * c_in) for pooling by s x s:
+    an activation is counted as one multiply-add.
+
+    Parameters
+    ----------
+    kept
+        Outputs of the pool divided by its inputs, 1/s^2 for non-overlapping s x s windows.
+    macs_per_output
+        Multiply-adds an output element of the convolution takes, k_h * k_w * c_in.
+
+    >>> f"{arithmetic_saved(1 / 4, 5 * 5 * 1):.2%}"
+    '3.00%'
+    >>> f"{arithmetic_saved(1 / 4, 5 * 5 * 64):.2%}"
+    '0.05%'
+    """
+    return (1 - kept) / macs_per_output

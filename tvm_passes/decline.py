@@ -1,0 +1,52 @@
+"""Why an op stays above its pool: the reasons, and what a rule's condition looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from tvm_passes.site import ElementwiseOp, Pool
+
+
+class Direction(Enum):
+    """How a function moves as its input grows."""
+
+    NON_DECREASING = "non-decreasing"
+    NON_INCREASING = "non-increasing"
+    QUASI_CONVEX = "quasi-convex"
+
+
+class Reason(Enum):
+    """Why an op stays above its pool."""
+
+    NOT_SELECTING = "not-a-max-pool"
+    NO_ACTIVATION = "no-activation"
+    NO_RULE = "no-rule"
+    NOT_MONOTONE = "not-monotone"
+    LAYOUT = "layout"
+    EMPTY_WINDOW = "window-in-padding"
+    DOES_NOT_PAY = "does-not-pay"
+    SHARED = "shared"
+    OUTPUT = "function-output"
+    DTYPE = "dtype"
+    SHAPE = "changes-shape"
+    NOT_CONSTANT = "not-constant"
+    NOT_FINITE = "not-finite"
+    NEGATIVE_SLOPE = "negative-slope"
+    INVERTED_BOUNDS = "inverted-bounds"
+    VARIES_IN_WINDOW = "varies-in-window"
+    ROUNDING = "rounding"
+
+
+@dataclass(frozen=True)
+class Decline:
+    """A refusal: its reason, the facts, and what the user can do about it."""
+
+    reason: Reason
+    detail: str
+    suggestion: str
+
+
+Condition = Callable[[ElementwiseOp, Pool], "Decline | None"]
+"""A condition of a rule, on the op's parameters and the pool below it."""

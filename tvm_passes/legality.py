@@ -1,0 +1,217 @@
+"""Preconditions of every rule: each looks at a site, or at one op of its chain.
+
+A precondition returns None where it holds, and where it does not, a `Decline` that says why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from tvm_passes.decline import Condition, Decline, Direction, Reason
+from tvm_passes.site import ElementwiseOp, Operand, Pool, Producer, Site, elements, extents
+
+# Preconditions of every op of a chain.
+
+
+def not_output(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+    """The un-pooled result does not leave the function."""
+    if op.is_output:
+        return Decline(
+            Reason.OUTPUT,
+            f"the un-pooled result of {op.op} is an output of the function",
+            "drop that output if nobody reads it",
+        )
+    return None
+
+
+def single_consumer(op: ElementwiseOp, pool: Pool) -> Decline | None:
+    """Nothing but the op below it reads the un-pooled result."""
+    if op.consumers != 1:
+        return Decline(
+            Reason.SHARED,
+            f"{op.consumers} ops read the un-pooled result of {op.op}",
+            f"only an activation with {pool.op} as its one consumer can sink",
+        )
+    return None
+
+
+def monotone(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+    """The rule says that the function never falls as its input grows."""
+    if op.rule.direction is not Direction.NON_DECREASING:
+        return Decline(
+            Reason.NOT_MONOTONE,
+            f"{op.op} is {op.rule.direction.value}",
+            "only non-decreasing functions commute with the maximum",
+        )
+    return None
+
+
+def keeps_shape(op: ElementwiseOp, pool: Pool) -> Decline | None:
+    """The op does not broadcast the data that flows through it.
+
+    On an axis of symbolic extent only an operand of extent 1 is known not to.
+    """
+    operands = [value for value in op.params.values() if isinstance(value, Operand)]
+    unknown = [axis for axis, extent in enumerate(pool.in_shape) if extent is None]
+    provable = all(operand.shape[axis] == 1 for operand in operands for axis in unknown)
+    if op.shape == pool.in_shape and provable:
+        return None
+    return Decline(
+        Reason.SHAPE,
+        f"{op.op} reads shape {extents(op.shape)}, the pool reads {extents(pool.in_shape)}",
+        "broadcast the data before the activation, to extents known at compile time",
+    )
+
+
+def dtype_covered(op: ElementwiseOp, pool: Pool) -> Decline | None:
+    """The rule holds for the element type."""
+    if op.dtype not in op.rule.dtypes or op.dtype != pool.dtype:
+        return Decline(
+            Reason.DTYPE,
+            f"the rule {op.rule.name} does not hold for {op.dtype}",
+            "the rule table lists the element types of each row",
+        )
+    return None
+
+
+def rule_conditions(op: ElementwiseOp, pool: Pool) -> Decline | None:
+    """Every condition of the rule's row."""
+    declines = (condition(op, pool) for condition in op.rule.conditions)
+    return next((decline for decline in declines if decline is not None), None)
+
+
+OP_PRECONDITIONS: tuple[Condition, ...] = (
+    not_output,
+    single_consumer,
+    monotone,
+    keeps_shape,
+    dtype_covered,
+    rule_conditions,
+)
+
+
+# Preconditions of a site.
+
+
+def selects(site: Site) -> Decline | None:
+    """The pool returns one of its inputs."""
+    if not site.pool.selects:
+        return Decline(
+            Reason.NOT_SELECTING,
+            f"{site.pool.op} mixes its inputs: f(mean(x)) is not mean(f(x))",
+            "only pools that select one of their inputs commute with an activation",
+        )
+    return None
+
+
+def has_chain(site: Site) -> Decline | None:
+    """There is an activation above the pool, and a rule for it."""
+    if site.chain:
+        return None
+    if site.producer.reads_activation:
+        return Decline(
+            Reason.NO_RULE,
+            f"no rule covers {site.producer.op}, which the pool reads",
+            "add a rule if the op is monotone: rules=RULES + (Rule(...),)",
+        )
+    return Decline(
+        Reason.NO_ACTIVATION,
+        f"the pool reads {site.producer.op} itself",
+        "nothing to do",
+    )
+
+
+def layout_known(site: Site) -> Decline | None:
+    """The pooled axes can be told from the layout, and the pool keeps it."""
+    pool = site.pool
+    axes = pool.spatial_axes()
+    if axes is not None and len(pool.in_shape) > max(axes) and pool.out_layout in ("", pool.layout):
+        return None
+    return Decline(
+        Reason.LAYOUT,
+        f"{pool.op} reads {pool.layout} of rank {len(pool.in_shape)} "
+        f"and writes {pool.out_layout or pool.layout}",
+        "use a layout that keeps each pooled axis whole, such as NCHW, NHWC or NCHW16c",
+    )
+
+
+def windows_touch_data(site: Site) -> Decline | None:
+    """Every window covers an element of the data.
+
+    A window wholly in padding yields the pool's initial value, the lowest finite number, and
+    f(lowest) after the swap.
+    """
+    pool = site.pool
+    for n, axis in enumerate(pool.spatial_axes() or ()):
+        if not _axis_touches_data(pool, n, axis):
+            return Decline(
+                Reason.EMPTY_WINDOW,
+                f"a window of {pool.op} may lie wholly in the padding of axis {pool.layout[axis]} "
+                f"(kernel {pool.kernel[n]}, padding {pool.padding})",
+                "pad by less than the kernel, on axes whose extent is known",
+            )
+    return None
+
+
+def _axis_touches_data(pool: Pool, n: int, axis: int) -> bool:
+    """Whether all windows, from the first to the last, have a tap in [0, extent)."""
+    extent, outputs = pool.in_shape[axis], pool.out_shape[axis]
+    stride, dilation = pool.strides[n], pool.dilation[n]
+    reach = (pool.kernel[n] - 1) * dilation
+    before, after = pool.padding[n], pool.padding[n + len(pool.kernel)]
+    if extent is None or outputs is None:
+        # The floor rule starts its last window at most at extent + after - reach - 1; padding
+        # that alone fills a window would matter for an extent of 0.
+        floor = not pool.ceil_mode and dilation == 1
+        return floor and before + after <= reach
+    starts_inside = (outputs - 1) * stride - before < extent
+    # Where a window starts in the padding, its first tap past it is below the dilation.
+    lands_inside = before <= reach and (before == 0 or dilation <= extent)
+    return extent > 0 and starts_inside and lands_inside
+
+
+def pays(site: Site) -> Decline | None:
+    """Fewer evaluations of the activation after than before."""
+    pool = site.pool
+    before, after = elements(pool.in_shape), elements(pool.out_shape)
+    axes = pool.spatial_axes() or ()
+    if any(pool.in_shape[axis] is None for axis in axes):
+        before, after = math.prod(pool.strides), 1
+    if after < before:
+        return None
+    return Decline(
+        Reason.DOES_NOT_PAY,
+        f"{pool.op} reads {before} elements and writes {after}",
+        "only a pool that shrinks its input saves evaluations",
+    )
+
+
+SITE_PRECONDITIONS: tuple[Callable[[Site], Decline | None], ...] = (
+    selects,
+    has_chain,
+    layout_known,
+    pays,
+    windows_touch_data,
+)
+
+
+def keeps_rounding(op: ElementwiseOp, above: ElementwiseOp | Producer) -> Decline | None:
+    """The op's rounding does not depend on the kernel that it is compiled into.
+
+    TVM lets LLVM and nvcc contract a * b + c into one fused multiply-add.  An addition that sinks
+    away from a multiplication which stays would round twice where it rounded once.
+    """
+    if not op.rule.starts_with_add or _is_rounded(above):
+        return None
+    return Decline(
+        Reason.ROUNDING,
+        f"{op.op} may be contracted with a multiplication in {above.op}, which stays above",
+        "nothing to do: sinking it alone could change the last bit",
+    )
+
+
+def _is_rounded(above: ElementwiseOp | Producer) -> bool:
+    if isinstance(above, Producer):
+        return above.rounded
+    return above.rule.rounds_result

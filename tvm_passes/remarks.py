@@ -1,0 +1,140 @@
+"""Remarks: what a pass did, or did not do, and why.  They observe; no IR depends on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+import yaml
+
+from tvm_passes.cost import cost
+from tvm_passes.decision import Decision
+
+PASS_NAME = "ReorderActivationAfterMaxPool"
+PASS_FLAG = "reorder-activation-after-max-pool"
+
+
+class Kind(Enum):
+    """The kinds of LLVM's optimization records that are used here."""
+
+    PASSED = "Passed"
+    MISSED = "Missed"
+    ANALYSIS = "Analysis"
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One record: a site, the op there, why, and the numbers.
+
+    Parameters
+    ----------
+    kind
+        Passed where ops moved, Missed where none did, Analysis for what is only counted.
+    function, site, op, location
+        Function name, site name, the pool's op name, and its source location (may be empty).
+    reason
+        One word to search for: ``sunk``, ``cost`` or the value of a `tvm_passes.legality.Reason`.
+    message
+        One sentence.
+    numbers
+        Counts by name, in the order in which they are printed.
+    """
+
+    kind: Kind
+    function: str
+    site: str
+    op: str
+    location: str
+    reason: str
+    message: str
+    numbers: tuple[tuple[str, int | float], ...] = ()
+
+    def __str__(self) -> str:
+        """The remark as one line, for people and grep."""
+        numbers = "".join(f" {name}={value:.6g}" for name, value in self.numbers)
+        place = f" at {self.location}" if self.location else ""
+        line = f"{self.site}: {self.kind.value}: {self.reason}: {self.message}{place}{numbers}"
+        return " ".join(line.split())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The remark as plain JSON values."""
+        return asdict(self) | {"kind": self.kind.value, "numbers": dict(self.numbers)}
+
+
+def remarks_of(decision: Decision) -> tuple[Remark, ...]:
+    """The remarks of one decision: Passed and Analysis, or Missed."""
+    if not decision.passed:
+        return (_missed(decision),)
+    if decision.decline is None:
+        return _passed(decision), _analysis(decision)
+    return _passed(decision), _missed(decision), _analysis(decision)
+
+
+def _remark(decision: Decision, kind: Kind, reason: str, message: str, **numbers: Any) -> Remark:
+    site = decision.site
+    known = tuple((name, value) for name, value in numbers.items() if value is not None)
+    return Remark(
+        kind, site.function, site.name, site.pool.op, site.location, reason, message, known
+    )
+
+
+def _passed(decision: Decision) -> Remark:
+    ops = ", ".join(op.op for op in reversed(decision.sunk))
+    return _remark(
+        decision,
+        Kind.PASSED,
+        "sunk",
+        f"{ops} below {decision.site.pool.op}, same values for NaN-free input",
+    )
+
+
+def _missed(decision: Decision) -> Remark:
+    decline = decision.decline
+    if decline is None:
+        raise ValueError(f"{decision.site.name} was not declined")
+    return _remark(
+        decision, Kind.MISSED, decline.reason.value, f"{decline.detail}; {decline.suggestion}"
+    )
+
+
+def _analysis(decision: Decision) -> Remark:
+    numbers = asdict(cost(decision))
+    message = "activation evaluations, tensor bytes, share of the layer's arithmetic"
+    return _remark(decision, Kind.ANALYSIS, "cost", message, **numbers)
+
+
+def to_yaml(remarks: Iterable[Remark]) -> str:
+    """The remarks as LLVM's optimization records, which its opt-viewer and editors read."""
+    return yaml.dump_all(
+        [_Record(remark) for remark in remarks],
+        Dumper=_RecordDumper,
+        sort_keys=False,
+        explicit_start=True,
+        explicit_end=False,
+    )
+
+
+@dataclass(frozen=True)
+class _Record:
+    remark: Remark
+
+
+class _RecordDumper(yaml.SafeDumper):
+    """Writes `_Record` as a mapping tagged with its kind, ``!Passed`` and so on."""
+
+
+def _represent(dumper: _RecordDumper, record: _Record) -> yaml.Node:
+    remark = record.remark
+    args: list[dict[str, Any]] = [{"Site": remark.site}, {"Op": remark.op}]
+    args += [{"String": remark.message}]
+    args += [{name: value} for name, value in remark.numbers]
+    body: dict[str, Any] = {"Pass": PASS_FLAG, "Name": remark.reason}
+    if remark.location:
+        body["DebugLoc"] = {"File": remark.location, "Line": 0, "Column": 0}
+    body |= {"Function": remark.function, "Args": args}
+    return dumper.represent_mapping(f"!{remark.kind.value}", body)
+
+
+_RecordDumper.add_representer(_Record, _represent)

@@ -1,0 +1,192 @@
+"""The plain description of a pooling site: what the adapters write and the decision reads.
+
+A site is one pool and the chain of elementwise ops above it.  Nothing here imports TVM: an
+adapter describes a site once, and `tvm_passes.legality` decides for both dialects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tvm_passes.rules import Rule
+
+Shape = tuple["int | None", ...]
+"""Extents of a tensor, outermost axis first; `None` where the extent is symbolic."""
+
+NO_PARAMS: Mapping[str, object] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor operand of an elementwise op, other than the data that flows down the chain.
+
+    Parameters
+    ----------
+    shape
+        The operand's extents, aligned to the data's axes: the rank is that of the data, and an
+        axis that is broadcast has extent 1.
+    value
+        The constant's values, or None where they are unknown at compile time.
+    """
+
+    shape: Shape
+    value: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class ElementwiseOp:
+    """One op of the chain above a pool.
+
+    Parameters
+    ----------
+    op
+        The dialect's name of the op, for example ``nn.leaky_relu``.
+    rule
+        The row of the rule table that this op matched.
+    shape
+        Extents of the data that flows down the chain into this op.
+    dtype
+        Element type of that data.
+    params
+        The rule's named parameters: numbers, or `Operand` for tensors.  One that is not known at
+        compile time is absent.
+    consumers
+        How many ops of the function read the result.
+    is_output
+        Whether the result leaves the function (or the dataflow block) by itself.
+    """
+
+    op: str
+    rule: Rule
+    shape: Shape
+    dtype: str
+    params: Mapping[str, object] = field(default_factory=lambda: NO_PARAMS)
+    consumers: int = 1
+    is_output: bool = False
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pooling op, its window in the order of its spatial axes.
+
+    Parameters
+    ----------
+    op
+        The dialect's name of the op.
+    selects
+        Whether every output is one of its inputs (a maximum), so that order is all that matters.
+    layout
+        Layout of the data, for example ``NCHW``, ``NHWC`` or ``NCHW16c``.
+    kernel, strides, dilation
+        Window extents, steps and spacing, one number a spatial axis, in elements.
+    padding
+        Elements added before each spatial axis, then after each: ``(top, left, bottom, right)``.
+    in_shape, out_shape
+        Extents of the data and of the result, in `layout`.
+    dtype
+        Element type of the data.
+    ceil_mode
+        Whether the number of windows is rounded up, so that the last may reach past the padding.
+    out_layout
+        Layout of the result; empty for that of the data.
+    """
+
+    op: str
+    selects: bool
+    layout: str
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: tuple[int, ...]
+    in_shape: Shape
+    out_shape: Shape
+    dtype: str
+    ceil_mode: bool = False
+    out_layout: str = ""
+
+    def spatial_axes(self) -> tuple[int, ...] | None:
+        """Positions of the pooled axes in `layout`, or None for a layout that splits one.
+
+        >>> Pool("", True, "NCHW16c", (2, 2), (2, 2), (1, 1), (0,) * 4, (), (), "").spatial_axes()
+        (2, 3)
+        """
+        wanted = "DHW"[-len(self.kernel) :]
+        axes = [c for c in self.layout if c.isalpha()]
+        if any(axes.count(c) != 1 or c.lower() in axes for c in wanted):
+            return None
+        return tuple(axes.index(c) for c in wanted)
+
+
+@dataclass(frozen=True)
+class Producer:
+    """What the topmost op of the chain reads.
+
+    Parameters
+    ----------
+    op
+        The dialect's name of the op, or ``parameter`` for an argument of the function.
+    rounded
+        Whether the value is known to be rounded and stored as it is: no multiplication in it can
+        be contracted with an addition that consumes it.
+    reads_activation
+        Whether the op may itself be an activation that no rule covers.
+    macs_per_output
+        Multiply-adds an output element takes, or None where that is not known.
+    """
+
+    op: str
+    rounded: bool
+    reads_activation: bool
+    macs_per_output: int | None = None
+
+
+@dataclass(frozen=True)
+class Site:
+    """A pool, the chain of elementwise ops above it, nearest the pool first, and its producer.
+
+    Parameters
+    ----------
+    function
+        Name of the function the site is in.
+    index
+        Position among the function's pools, in the order in which they are computed.
+    location
+        Source location carried by the pool (its span), or an empty string.
+    """
+
+    function: str
+    index: int
+    pool: Pool
+    chain: tuple[ElementwiseOp, ...]
+    producer: Producer
+    location: str = ""
+
+    @property
+    def name(self) -> str:
+        """The site's name in remarks, unique in its module: ``main/nn.max_pool2d#0``."""
+        return f"{self.function}/{self.pool.op}#{self.index}"
+
+
+def elements(shape: Shape) -> int:
+    """Number of elements of a tensor, a symbolic extent counted as 1.
+
+    >>> elements((None, 3, 4))
+    12
+    """
+    return prod(1 if extent is None else extent for extent in shape)
+
+
+def extents(shape: Shape) -> str:
+    """A shape for people.
+
+    >>> extents((None, 3, 4))
+    '?x3x4'
+    """
+    return "x".join("?" if extent is None else str(extent) for extent in shape)
