@@ -1,0 +1,106 @@
+"""Which TVM is installed, and the one engine that talks to it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from tvm_passes.decision import Decision
+from tvm_passes.errors import MissingExtraError
+from tvm_passes.remarks import Remark
+from tvm_passes.rules import RELAX, RELAY, Rule
+
+DIALECTS = (RELAX, RELAY)
+
+Tensors = Sequence[np.ndarray]
+
+
+class Runner(Protocol):
+    """A loaded model: positional inputs in, outputs out, all NumPy arrays."""
+
+    def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
+        """Run once and fetch the outputs."""
+
+    def prepared(self, *inputs: np.ndarray) -> Callable[[], object]:
+        """Bind the inputs; the function returned runs the model and fetches nothing."""
+
+
+class Engine(Protocol):
+    """What a dialect's adapter does for the command line, in plain values where it can."""
+
+    DIALECT: str
+
+    def decisions(self, mod: Any, rules: Sequence[Rule] = ...) -> tuple[Decision, ...]:
+        """Decide on every pooling site of a module."""
+
+    def reorder(self, mod: Any) -> Any:
+        """The module after the pass."""
+
+    def text(self, mod: Any) -> str:
+        """The module's text, constants left out."""
+
+    def signature(self, mod: Any) -> Mapping[str, list[dict[str, Any]]]:
+        """``inputs`` and ``outputs`` of ``main``: name, shape and dtype of each."""
+
+    def build(
+        self,
+        mod: Any,
+        target: Mapping[str, Any],
+        *,
+        reorder: bool = True,
+        on_remark: Callable[[Remark], object] | None = None,
+    ) -> Any:
+        """Compile a module for a target's JSON configuration."""
+
+    def linker(self) -> str | None:
+        """The compiler that links shared libraries, or None where there is none."""
+
+    def export(self, built: Any, path: Path) -> None:
+        """Write a compiled module as a shared library."""
+
+    def load(self, path: Path, inputs: Sequence[str]) -> Runner:
+        """Load a shared library, with TVM's runtime alone; `inputs` names its inputs in order."""
+
+
+def installed() -> str | None:
+    """The dialect of the TVM in this environment, or None without one.
+
+    TVM 0.19 has a ``tvm.relax`` too, which is too old; only current TVM has no ``tvm.relay``.
+    """
+    if importlib.util.find_spec("tvm") is None:
+        return None
+    return RELAY if importlib.util.find_spec("tvm.relay") is not None else RELAX
+
+
+def require(dialect: str | None = None) -> str:
+    """The dialect asked for, or else the one installed.
+
+    Raises
+    ------
+    MissingExtraError
+        If its TVM is not installed here.
+    """
+    found = installed()
+    if found is None:
+        raise MissingExtraError(dialect or RELAX, "TVM", "this command")
+    if dialect not in (None, found):
+        raise MissingExtraError(
+            dialect or RELAX, "its own TVM", f"this environment has {found}; dialect {dialect}"
+        )
+    return found
+
+
+def engine(dialect: str | None = None) -> Engine:
+    """The engine of a dialect, by default of the one installed.
+
+    Raises
+    ------
+    MissingExtraError
+        If its TVM is not installed here.
+    """
+    return cast(Engine, importlib.import_module(f"tvm_passes.{require(dialect)}.engine"))

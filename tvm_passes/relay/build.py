@@ -1,0 +1,60 @@
+"""``relay.build`` with this package's pass in front."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import relay
+from tvm.relay.backend import Executor, Runtime
+from tvm.relay.build_module import bind_params_by_name
+
+from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool
+
+
+def build(
+    ir_mod: tvm.IRModule,
+    target: Any = None,
+    target_host: Any = None,
+    executor: Any = Executor("graph"),  # noqa: B008 - relay.build's own signature
+    runtime: Any = Runtime("cpp"),  # noqa: B008
+    workspace_memory_pools: Any = None,
+    constant_memory_pools: Any = None,
+    params: dict[str, Any] | None = None,
+    mod_name: str = "default",
+) -> Any:
+    """Run `ReorderActivationAfterMaxPool`, then ``relay.build`` with the same arguments.
+
+    The parameters are bound first, so that the pass sees the constants that it depends on.  The
+    pass obeys the ``PassContext`` in scope: its ``opt_level``, ``disabled_pass`` and instruments.
+
+    Raises
+    ------
+    TypeError
+        If `ir_mod` is not an ``IRModule``.
+    """
+    if not isinstance(ir_mod, tvm.IRModule):
+        raise TypeError(f"expected an IRModule, found {type(ir_mod).__name__}")
+    passes = [_bind(params), ReorderActivationAfterMaxPool()]
+    return relay.build(
+        tvm.transform.Sequential(passes)(ir_mod),
+        target,
+        target_host,
+        executor,
+        runtime,
+        workspace_memory_pools,
+        constant_memory_pools,
+        None,
+        mod_name,
+    )
+
+
+def _bind(params: dict[str, Any] | None) -> tvm.transform.Pass:
+    """A pass that makes constants of the parameters of ``main``, in a module of its own."""
+
+    @relay.transform.function_pass(opt_level=0, name="BindParams")
+    def bind(func: relay.Function, mod: tvm.IRModule, _ctx: Any) -> relay.Function:
+        is_main = func.same_as(mod["main"])
+        return bind_params_by_name(func, params) if params and is_main else func
+
+    return bind

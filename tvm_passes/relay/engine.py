@@ -1,0 +1,100 @@
+"""Compile, export, load and describe Relay modules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import autotvm, relay
+from tvm.contrib import cc
+from tvm.contrib.graph_executor import GraphModule
+
+from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool, decisions
+from tvm_passes.remarks import Remark
+from tvm_passes.rules import RELAY
+
+__all__ = ["build", "decisions", "export", "linker", "load", "reorder", "signature", "text"]
+
+DIALECT = RELAY
+
+
+def reorder(mod: tvm.IRModule) -> tvm.IRModule:
+    """The module after the pass."""
+    return tvm.transform.Sequential([ReorderActivationAfterMaxPool()])(mod)
+
+
+def text(mod: tvm.IRModule) -> str:
+    """The module's text, constants and source locations left out."""
+    return re.sub(r" span=[^*]*(?= \*/)", "", str(mod.astext(show_meta_data=False)))
+
+
+def signature(mod: tvm.IRModule) -> Mapping[str, list[dict[str, Any]]]:
+    """Names, shapes and dtypes of the inputs and outputs of ``main``."""
+    func = mod["main"]
+    result = func.checked_type.ret_type
+    outputs = list(result.fields) if isinstance(result, relay.TupleType) else [result]
+    return {
+        "inputs": [{"name": str(v.name_hint), **_tensor(v.checked_type)} for v in func.params],
+        "outputs": [_tensor(ty) for ty in outputs],
+    }
+
+
+def _tensor(ty: relay.TensorType) -> dict[str, Any]:
+    shape = [int(n) if isinstance(n, tvm.tir.IntImm) else str(n) for n in ty.shape]
+    return {"shape": shape, "dtype": str(ty.dtype)}
+
+
+def build(
+    mod: tvm.IRModule,
+    target: Mapping[str, Any],
+    *,
+    reorder: bool = True,
+    on_remark: Callable[[Remark], object] | None = None,
+) -> Any:
+    """Compile for the target, with the pass in front of Relay's own or without it.
+
+    An empty tuning context keeps ``relay.build`` from trying to download TopHub's records.
+    """
+    passes = [ReorderActivationAfterMaxPool(on_remark=on_remark)] if reorder else []
+    with tvm.transform.PassContext(opt_level=3), autotvm.apply_history_best([]):
+        mod = tvm.transform.Sequential(passes)(mod)
+        return relay.build(mod, tvm.target.Target(dict(target)))
+
+
+def linker() -> str | None:
+    """The compiler that links shared libraries, or None where there is none."""
+    return cc.get_cc()
+
+
+def export(built: Any, path: Path) -> None:
+    """Write the factory as a shared library; needs a C compiler."""
+    built.export_library(str(path))
+
+
+def load(path: Path, inputs: Sequence[str]) -> Runner:
+    """Load a shared library into TVM's graph executor; `inputs` names its inputs in order."""
+    graph = GraphModule(tvm.runtime.load_module(str(path))["default"](tvm.cpu()))
+    return Runner(graph, tuple(inputs))
+
+
+class Runner:
+    """A graph executor on the CPU."""
+
+    def __init__(self, graph: GraphModule, inputs: tuple[str, ...]) -> None:
+        self.graph = graph
+        self.inputs = inputs
+
+    def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
+        """Run once and fetch the outputs."""
+        self.prepared(*inputs)()
+        return [self.graph.get_output(n).numpy() for n in range(self.graph.get_num_outputs())]
+
+    def prepared(self, *inputs: np.ndarray) -> Callable[[], object]:
+        """Bind the inputs; the function returned runs the model and fetches nothing."""
+        for name, array in zip(self.inputs, inputs, strict=True):
+            self.graph.set_input(name, tvm.nd.array(array))
+        return self.graph.run
