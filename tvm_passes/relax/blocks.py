@@ -1,0 +1,96 @@
+"""Reach the dataflow blocks of a Relax function, those of branches and local functions too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tvm import relax
+
+OPAQUE_FUNCTION_ATTRS = ("Primitive", "Composite", "Codegen")
+"""Attributes of functions whose bodies another pass has already fused or claimed."""
+
+BlockMap = Callable[[relax.DataflowBlock], relax.DataflowBlock]
+
+
+def dataflow_blocks(func: relax.Function) -> Iterator[relax.DataflowBlock]:
+    """The dataflow blocks below `func`, in program order."""
+    stack: list[relax.Expr | relax.BindingBlock] = [func]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, relax.DataflowBlock):
+            yield node
+        stack.extend(reversed(_inside(node)))
+
+
+def _inside(node: relax.Expr | relax.BindingBlock) -> list[relax.Expr | relax.BindingBlock]:
+    """What a node holds that may hold dataflow blocks."""
+    if isinstance(node, relax.Function):
+        return [] if is_opaque(node) else [node.body]
+    if isinstance(node, relax.SeqExpr):
+        return list(node.blocks)
+    if isinstance(node, relax.If):
+        return [node.true_branch, node.false_branch]
+    if isinstance(node, relax.BindingBlock) and not isinstance(node, relax.DataflowBlock):
+        return [binding.value for binding in node.bindings]
+    return []
+
+
+def map_dataflow_blocks(
+    func: relax.Function, change: BlockMap, builder: relax.BlockBuilder
+) -> relax.Function:
+    """The function with `change` applied to each of its dataflow blocks.
+
+    Nodes below which nothing changes are kept; `builder` infers the types of the others.
+    """
+    if is_opaque(func):
+        return func
+    body = _map(func.body, change, builder)
+    if body.same_as(func.body):
+        return func
+    return relax.Function(func.params, body, func.ret_ty, func.is_pure, func.attrs, func.span)
+
+
+def _map(expr: relax.Expr, change: BlockMap, builder: relax.BlockBuilder) -> relax.Expr:
+    if isinstance(expr, relax.Function):
+        return map_dataflow_blocks(expr, change, builder)
+    if isinstance(expr, relax.If):
+        old = [expr.true_branch, expr.false_branch]
+        new = [_map(branch, change, builder) for branch in old]
+        return expr if _same(new, old) else builder.normalize(relax.If(expr.cond, *new, expr.span))
+    if isinstance(expr, relax.SeqExpr):
+        old = list(expr.blocks)
+        new = [_map_block(block, change, builder) for block in old]
+        changed = not _same(new, old)
+        return builder.normalize(relax.SeqExpr(new, expr.body, expr.span)) if changed else expr
+    return expr
+
+
+def _map_block(
+    block: relax.BindingBlock, change: BlockMap, builder: relax.BlockBuilder
+) -> relax.BindingBlock:
+    if isinstance(block, relax.DataflowBlock):
+        return change(block)
+    old = list(block.bindings)
+    new = [_map_binding(binding, change, builder) for binding in old]
+    return block if _same(new, old) else relax.BindingBlock(new, block.span)
+
+
+def _map_binding(
+    binding: relax.Binding, change: BlockMap, builder: relax.BlockBuilder
+) -> relax.Binding:
+    if not isinstance(binding, relax.VarBinding):
+        return binding
+    value = _map(binding.value, change, builder)
+    if value.same_as(binding.value):
+        return binding
+    return relax.VarBinding(binding.var, value, binding.span)
+
+
+def _same(new: list[Any], old: list[Any]) -> bool:
+    return all(a.same_as(b) for a, b in zip(new, old, strict=True))
+
+
+def is_opaque(func: relax.Function) -> bool:
+    """Whether the function's body belongs to an earlier pass, such as FuseOps or BYOC's."""
+    return func.attrs is not None and any(name in func.attrs for name in OPAQUE_FUNCTION_ATTRS)

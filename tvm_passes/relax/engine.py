@@ -1,0 +1,95 @@
+"""Compile, export, load and describe Relax modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+import tvm.support.cc
+from tvm import relax
+
+from tvm_passes.relax.pipeline import stock_pipeline, tvm_reorder_pipeline
+from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool, decisions
+from tvm_passes.remarks import Remark
+from tvm_passes.rules import RELAX
+
+__all__ = ["build", "decisions", "export", "linker", "load", "reorder", "signature", "text"]
+
+DIALECT = RELAX
+
+
+def reorder(mod: tvm.IRModule) -> tvm.IRModule:
+    """The module after the pass."""
+    return tvm.transform.Sequential([ReorderActivationAfterMaxPool()])(mod)
+
+
+def text(mod: tvm.IRModule) -> str:
+    """The module as TVMScript, constants left out."""
+    return mod.script(show_meta=False)
+
+
+def signature(mod: tvm.IRModule) -> Mapping[str, list[dict[str, Any]]]:
+    """Names, shapes and dtypes of the inputs and outputs of ``main``."""
+    func = mod["main"]
+    result = func.ret_ty
+    outputs = list(result.fields) if isinstance(result, relax.TupleType) else [result]
+    return {
+        "inputs": [{"name": str(var.name), **_tensor(var.ty)} for var in func.params],
+        "outputs": [_tensor(ty) for ty in outputs],
+    }
+
+
+def _tensor(ty: relax.TensorType) -> dict[str, Any]:
+    shape = [int(n) if isinstance(n, tvm.tirx.IntImm) else str(n) for n in ty.shape.values]
+    return {"shape": shape, "dtype": str(ty.dtype)}
+
+
+def build(
+    mod: tvm.IRModule,
+    target: Mapping[str, Any],
+    *,
+    reorder: bool = True,
+    on_remark: Callable[[Remark], object] | None = None,
+) -> Any:
+    """Compile for the target, through the pass or TVM's own pipeline alone."""
+    tvm_target = tvm.target.Target(dict(target))
+    with tvm_target:
+        pipeline = tvm_reorder_pipeline(on_remark=on_remark) if reorder else stock_pipeline()
+    return tvm.compile(mod, tvm_target, relax_pipeline=pipeline)
+
+
+def linker() -> str | None:
+    """The compiler that links shared libraries, or None where there is none."""
+    return tvm.support.cc.get_cc()
+
+
+def export(built: Any, path: Path) -> None:
+    """Write the executable as a shared library; needs a C compiler."""
+    built.export_library(str(path))
+
+
+def load(path: Path, inputs: Sequence[str]) -> Runner:  # noqa: ARG001 - Relax's are positional
+    """Load a shared library into TVM's virtual machine; `inputs` names its inputs in order."""
+    return Runner(relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu()))
+
+
+class Runner:
+    """A module's ``main`` in a virtual machine on the CPU."""
+
+    def __init__(self, machine: relax.VirtualMachine) -> None:
+        self.machine = machine
+
+    def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
+        """Run once and fetch the outputs."""
+        result = self.machine["main"](*map(tvm.runtime.tensor, inputs))
+        is_tensor = isinstance(result, tvm.runtime.Tensor)
+        return [tensor.numpy() for tensor in ([result] if is_tensor else result)]
+
+    def prepared(self, *inputs: np.ndarray) -> Callable[[], object]:
+        """Bind the inputs; the function returned runs the model and fetches nothing."""
+        tensors = [tvm.runtime.tensor(array) for array in inputs]
+        main = self.machine["main"]
+        return lambda: main(*tensors)
