@@ -1,0 +1,40 @@
+# make demo [DIALECT=relax|relay]   the main job, from nothing
+# make test                         lint, types and the whole suite, in both environments
+DIALECT ?= relax
+export PYTHON
+
+.PHONY: help demo test lint types test-relax test-relay env-relax env-relay clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+demo: demo-env
+	@.venv/$(DIALECT)/bin/python scripts/demo.py
+
+demo-env:
+	@case "$(DIALECT)" in relax|relay) ;; *) echo "make demo: DIALECT is '$(DIALECT)', expected relax or relay" >&2; exit 2;; esac
+	@[ -x .venv/$(DIALECT)/bin/tvm-reorder ] || scripts/setup_env.sh $(DIALECT) $(DIALECT) 2
+
+test: lint types test-relax test-relay
+
+lint: env-relax
+	.venv/relax/bin/ruff check .
+	.venv/relax/bin/ruff format --check .
+
+types: env-relax
+	.venv/relax/bin/mypy
+
+test-relax: env-relax
+	.venv/relax/bin/pytest
+
+test-relay: env-relay
+	.venv/relay/bin/pytest
+
+env-relax:
+	@scripts/setup_env.sh relax relax,tensorflow,dev 5
+
+env-relay:
+	@scripts/setup_env.sh relay relay,tensorflow,dev 5
+
+clean:
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,215 @@
+"""The command ``tvm-reorder``."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.syntax import Syntax
+from rich.table import Table
+
+from tvm_passes.compile import compile_model, silent
+from tvm_passes.cost import cost
+from tvm_passes.decision import Decision
+from tvm_passes.dialects import DIALECTS
+from tvm_passes.errors import TvmPassesError
+from tvm_passes.inspect import diff, inspect_model, site_json
+from tvm_passes.output import write_text
+from tvm_passes.remarks import Kind, to_yaml
+
+KINDS = tuple(kind.value.lower() for kind in Kind)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 2 for wrong usage, 1 for any other refusal."""
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    try:
+        code = cli.main(args=argv, prog_name="tvm-reorder", standalone_mode=False)
+    except click.ClickException as err:
+        err.show()
+        return err.exit_code
+    except TvmPassesError as err:
+        click.echo(f"tvm-reorder: error: {err}", err=True)
+        return 1
+    except click.Abort:
+        click.echo("tvm-reorder: interrupted, nothing was written", err=True)
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def _exit_on_signal(number: int, _frame: object) -> None:
+    """Leave by an exception, so that half-written folders are removed on the way out."""
+    sys.exit(128 + number)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="tvm-passes", prog_name="tvm-reorder")
+def cli() -> None:
+    """Sink activations below max-pools: max_pool(f(x)) = f(max_pool(x)) for monotone f.
+
+    \b
+    Example:
+      tvm-reorder inspect model.tflite
+      tvm-reorder compile model.tflite --target llvm -o compiled
+    """
+
+
+MODEL = click.argument("model", type=click.Path(path_type=Path))
+DIALECT = click.option(
+    "--dialect",
+    type=click.Choice(DIALECTS),
+    help="IR to go through; by default that of the TVM installed.",
+)
+QUIET = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+
+
+@cli.command(name="compile")
+@MODEL
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write."
+)
+@click.option(
+    "--target",
+    default="llvm",
+    show_default=True,
+    help="llvm, a name in targets/, a JSON object, or a file that holds one.",
+)
+@DIALECT
+@click.option("--reorder/--no-reorder", default=True, help="Run the pass, or TVM's own alone.")
+@click.option(
+    "--remarks",
+    "kinds",
+    multiple=True,
+    type=click.Choice((*KINDS, "all", "none")),
+    default=("passed", "missed"),
+    show_default=True,
+    help="Kinds of remarks to print, one a line; may be given again.",
+)
+@click.option(
+    "--remarks-output",
+    type=click.Path(path_type=Path),
+    help="Write every remark there, as LLVM's optimization records (YAML).",
+)
+@QUIET
+def compile_command(
+    model: Path,
+    output: Path,
+    target: str,
+    dialect: str | None,
+    reorder: bool,
+    kinds: tuple[str, ...],
+    remarks_output: Path | None,
+    quiet: bool,
+) -> None:
+    """Compile MODEL into a folder with lib.so and manifest.json.
+
+    MODEL is a .keras, .tflite or .onnx file or a SavedModel folder.
+
+    \b
+    Example:
+      tvm-reorder compile model.tflite --target x86-64-v3 -o compiled --remarks all
+    """
+    compiled = compile_model(
+        model,
+        output,
+        target=target,
+        dialect=dialect,
+        reorder=reorder,
+        step=silent if quiet else _progress,
+    )
+    if remarks_output is not None:
+        write_text(remarks_output, to_yaml(compiled.remarks))
+    if quiet:
+        return
+    for remark in compiled.remarks:
+        if "all" in kinds or remark.kind.value.lower() in kinds:
+            click.echo(f"remark: {remark}")
+    click.echo(f"wrote {compiled.folder}: lib.so, manifest.json")
+
+
+@cli.command(name="inspect")
+@MODEL
+@DIALECT
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option("--diff", "as_diff", is_flag=True, help="Print the IR's difference, too.")
+@QUIET
+def inspect_command(
+    model: Path, dialect: str | None, as_json: bool, as_diff: bool, quiet: bool
+) -> None:
+    """Show what the pass would do to MODEL, and why; compile nothing.
+
+    MODEL is a .keras, .tflite or .onnx file or a SavedModel folder.
+
+    \b
+    Example:
+      tvm-reorder inspect model.onnx --diff
+      tvm-reorder inspect model.onnx --json | jq '.sites[].reason'
+    """
+    step = silent if quiet or as_json else _progress
+    found = inspect_model(model, dialect=dialect, step=step)
+    lines = diff(found.before, found.after) if as_diff else []
+    if as_json:
+        document = {
+            "model": str(model),
+            "dialect": found.dialect,
+            "sites": [site_json(decision) for decision in found.decisions],
+        } | ({"diff": list(lines)} if as_diff else {})
+        click.echo(json.dumps(document, indent=2))
+        return
+    out = Console()
+    out.print(sites_table(found.decisions))
+    if lines:
+        out.print(Syntax("\n".join(lines), "diff", background_color="default", word_wrap=True))
+
+
+def sites_table(decisions: Sequence[Decision]) -> Table:
+    """A table of sites: what sinks, what does not and why, and what is saved."""
+    table = Table(title=f"{len(decisions)} pooling sites", title_justify="left")
+    table.add_column("site", no_wrap=True)
+    table.add_column("decision")
+    table.add_column("sunk, or why not", overflow="fold")
+    table.add_column("evaluations", justify="right")
+    table.add_column("share of\nlayer saved", justify="right")
+    for decision in decisions:
+        numbers = cost(decision)
+        saved = numbers.arithmetic_saved
+        table.add_row(
+            escape(decision.site.name),
+            "[green]passed" if decision.passed else "[yellow]missed",
+            escape(_what(decision)),
+            f"{numbers.evaluations_before} → {numbers.evaluations_after}"
+            if decision.passed
+            else "",
+            "" if saved is None else f"{saved:.2%}",
+        )
+    return table
+
+
+def _what(decision: Decision) -> str:
+    sunk = ", ".join(op.op for op in reversed(decision.sunk))
+    decline = decision.decline
+    why = f"{decline.reason.value}: {decline.detail}; {decline.suggestion}" if decline else ""
+    return "; ".join(part for part in (sunk, why) if part)
+
+
+@contextmanager
+def _progress(step: str) -> Iterator[None]:
+    console = Console(stderr=True)
+    start = time.perf_counter()
+    with console.status(escape(step)):
+        yield
+    seconds = time.perf_counter() - start
+    if seconds > 1 or not console.is_terminal:
+        console.print(f"{escape(step)}: {seconds:.1f} s", style="dim", highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""``tvm-reorder compile``: a model file in, a folder with a shared library and a manifest out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tvm_passes.dialects import Engine, engine
+from tvm_passes.errors import OutputError
+from tvm_passes.frontends import load_model
+from tvm_passes.output import MANIFEST, new_folder
+from tvm_passes.remarks import Remark
+from tvm_passes.rules import RELAX, RELAY
+from tvm_passes.target import parse_target
+
+LIBRARY = "lib.so"
+TVM = {RELAX: "apache-tvm", RELAY: "xtc-tvm-python-bindings"}
+"""The distribution that each dialect's TVM comes in."""
+
+Step = Callable[[str], AbstractContextManager[object]]
+"""Announces a step that may take long; its context lasts as long as the step."""
+
+
+def silent(_step: str) -> AbstractContextManager[object]:
+    """Announce nothing."""
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled model on disk: its folder, its manifest, and the remarks of the pass."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    remarks: tuple[Remark, ...]
+
+
+def compile_model(
+    model: Path,
+    folder: Path,
+    *,
+    target: str = "llvm",
+    dialect: str | None = None,
+    reorder: bool = True,
+    step: Step = silent,
+) -> Compiled:
+    """Compile a model file.
+
+    Parameters
+    ----------
+    model
+        A file or folder that `tvm_passes.frontends.load_model` reads.
+    folder
+        Where ``lib.so`` and ``manifest.json`` go; an earlier result there is replaced at the end.
+    target
+        As for `tvm_passes.target.parse_target`.
+    dialect
+        ``relax`` or ``relay``; by default that of the TVM installed.
+    reorder
+        Whether the pass runs.
+    step
+        Announces the steps.
+
+    Raises
+    ------
+    TvmPassesError
+        If the model, the target, the environment or the output is not as expected.
+    """
+    tvm_engine = engine(dialect)
+    config = parse_target(target)
+    _require_linker(tvm_engine)
+    remarks: list[Remark] = []
+    with new_folder(folder) as staged:
+        with step(f"reading {model.name}"):
+            mod = load_model(model, tvm_engine.DIALECT)
+        with step(f"compiling for {target}"):
+            built = tvm_engine.build(mod, config, reorder=reorder, on_remark=remarks.append)
+        with step(f"linking {LIBRARY}"):
+            tvm_engine.export(built, staged / LIBRARY)
+        manifest = {
+            "model": {"name": model.name, "sha256": _sha256(model)},
+            "dialect": tvm_engine.DIALECT,
+            "target": config,
+            "versions": {name: version(name) for name in ("tvm-passes", TVM[tvm_engine.DIALECT])},
+            "reordered": reorder,
+            **tvm_engine.signature(mod),
+            "remarks": [remark.as_dict() for remark in remarks],
+        }
+        (staged / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    return Compiled(folder, manifest, tuple(remarks))
+
+
+def _require_linker(tvm_engine: Engine) -> None:
+    if tvm_engine.linker() is None:
+        raise OutputError(
+            f"linking {LIBRARY} needs a C compiler: found none of g++, gcc, clang; "
+            "install one or name it in CXX"
+        )
+
+
+def _sha256(model: Path) -> str:
+    """Digest of a file, or of a folder's files in the order of their names."""
+    files = sorted(p for p in model.rglob("*") if p.is_file()) if model.is_dir() else [model]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,70 @@
+"""``tvm-reorder inspect``: what the pass would do to a model, and why."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tvm_passes.compile import Step, silent
+from tvm_passes.cost import cost
+from tvm_passes.decision import Decision
+from tvm_passes.dialects import engine
+from tvm_passes.frontends import load_model
+from tvm_passes.remarks import remarks_of
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A model's sites, and its text before and after the pass."""
+
+    dialect: str
+    decisions: tuple[Decision, ...]
+    before: str
+    after: str
+
+
+def inspect_model(model: Path, *, dialect: str | None = None, step: Step = silent) -> Inspection:
+    """Decide on every site of a model file, and compile nothing.
+
+    Raises
+    ------
+    TvmPassesError
+        If the model or the environment is not as expected.
+    """
+    tvm_engine = engine(dialect)
+    with step(f"reading {model.name}"):
+        mod = load_model(model, tvm_engine.DIALECT)
+    with step("deciding"):
+        decisions = tvm_engine.decisions(mod)
+        after = tvm_engine.reorder(mod)
+        return Inspection(
+            tvm_engine.DIALECT, decisions, tvm_engine.text(mod), tvm_engine.text(after)
+        )
+
+
+def site_json(decision: Decision) -> dict[str, Any]:
+    """One site for programs: ``pool``, ``decision``, ``reason``, ``sunk`` and the numbers."""
+    site, decline = decision.site, decision.decline
+    return {
+        "site": site.name,
+        "function": site.function,
+        "location": site.location,
+        "pool": site.pool.op,
+        "decision": "passed" if decision.passed else "missed",
+        "reason": decline.reason.value if decline else "sunk",
+        "detail": decline.detail if decline else "",
+        "suggestion": decline.suggestion if decline else "",
+        "sunk": [op.op for op in reversed(decision.sunk)],
+        "producer": site.producer.op,
+        "cost": asdict(cost(decision)),
+        "remarks": [str(remark) for remark in remarks_of(decision)],
+    }
+
+
+def diff(before: str, after: str, context: int = 3) -> Sequence[str]:
+    """The unified difference of two texts, line by line."""
+    lines = before.splitlines(), after.splitlines()
+    return list(difflib.unified_diff(*lines, "before", "after", lineterm="", n=context))
