@@ -3,7 +3,7 @@
 DIALECT ?= relax
 export PYTHON
 
-.PHONY: help demo test lint types test-relax test-relay env-relax env-relay clean
+.PHONY: help demo demo-env test lint types test-relax test-relay env-relax env-relay clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -13,7 +13,7 @@ demo: demo-env
 
 demo-env:
 	@case "$(DIALECT)" in relax|relay) ;; *) echo "make demo: DIALECT is '$(DIALECT)', expected relax or relay" >&2; exit 2;; esac
-	@[ -x .venv/$(DIALECT)/bin/tvm-reorder ] || scripts/setup_env.sh $(DIALECT) $(DIALECT) 2
+	@scripts/setup_env.sh $(DIALECT) $(DIALECT) 2
 
 test: lint types test-relax test-relay
 

@@ -66,9 +66,10 @@ def demo(model: Path, data: Path, target: str, threads: int, rounds: int) -> Non
 
 
 def _first_change(before: str, after: str) -> Syntax:
-    lines = list(diff(before, after, context=1))
-    hunks = [n for n, line in enumerate(lines) if line.startswith("@@")]
-    first = lines[hunks[0] : hunks[1] if len(hunks) > 1 else None] if hunks else ["no change"]
+    """The first run of lines that differ, without what surrounds it."""
+    lines = diff(before, after, context=0)
+    starts = [n for n, line in enumerate(lines) if line.startswith("@@")] + [len(lines)] * 2
+    first = lines[starts[0] + 1 : starts[1]] or ["no change"]
     return Syntax("\n".join(first), "diff", background_color="default", word_wrap=True)
 
 

@@ -24,8 +24,9 @@ find_python() {
   return 1
 }
 
-stamp=$venv/.installed-$(cat pyproject.toml <(echo "$extras") | cksum | cut -d ' ' -f 1)
-if [ -e "$stamp" ] && "$venv/bin/python" -c '' 2>/dev/null; then
+# An environment serves if it was made from this pyproject.toml with these extras, or with more.
+stamp=$venv/.installed-$(cksum <pyproject.toml | cut -d ' ' -f 1)-$extras
+if compgen -G "$stamp*" >/dev/null && "$venv/bin/python" -c '' 2>/dev/null; then
   exit 0
 fi
 

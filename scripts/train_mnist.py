@@ -44,7 +44,10 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=3180, help="of split, weights and batches")
     parser.add_argument("--epochs", type=int, default=20, help="passes over the training split")
     parser.add_argument("--saved-model", type=Path, metavar="DIR", help="write a SavedModel too")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.saved_model and args.saved_model.exists():
+        parser.error(f"--saved-model {args.saved_model} exists: name a new folder")
+    return args
 
 
 def load_images() -> tuple[np.ndarray, np.ndarray]:
@@ -128,7 +131,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def export_saved_model(model: keras.Model, folder: Path) -> None:
-    """Write a SavedModel folder, which must not exist or be empty."""
+    """Write a SavedModel folder beside `folder`, then rename it."""
     beside = folder.with_name(f".{os.getpid()}-{folder.name}")
     try:
         without_optimizer(model).export(beside, verbose=False)

@@ -22,7 +22,7 @@ from tvm_passes.decision import Decision
 from tvm_passes.dialects import DIALECTS
 from tvm_passes.errors import TvmPassesError
 from tvm_passes.inspect import diff, inspect_model, site_json
-from tvm_passes.output import write_text
+from tvm_passes.output import check_file, write_text
 from tvm_passes.remarks import Kind, to_yaml
 
 KINDS = tuple(kind.value.lower() for kind in Kind)
@@ -30,7 +30,8 @@ KINDS = tuple(kind.value.lower() for kind in Kind)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 2 for wrong usage, 1 for any other refusal."""
-    signal.signal(signal.SIGTERM, _exit_on_signal)
+    if argv is None:  # a process of its own, not a caller's
+        signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
         code = cli.main(args=argv, prog_name="tvm-reorder", standalone_mode=False)
     except click.ClickException as err:
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         click.echo(f"tvm-reorder: error: {err}", err=True)
         return 1
     except click.Abort:
-        click.echo("tvm-reorder: interrupted, nothing was written", err=True)
+        click.echo("tvm-reorder: interrupted; what was there before is untouched", err=True)
         return 130
     return code if isinstance(code, int) else 0
 
@@ -117,6 +118,8 @@ def compile_command(
     Example:
       tvm-reorder compile model.tflite --target x86-64-v3 -o compiled --remarks all
     """
+    if remarks_output is not None:
+        check_file(remarks_output)
     compiled = compile_model(
         model,
         output,
@@ -176,8 +179,8 @@ def sites_table(decisions: Sequence[Decision]) -> Table:
     table.add_column("site", no_wrap=True)
     table.add_column("decision")
     table.add_column("sunk, or why not", overflow="fold")
-    table.add_column("evaluations", justify="right")
-    table.add_column("share of\nlayer saved", justify="right")
+    table.add_column("evaluations", justify="right", no_wrap=True)
+    table.add_column("layer\nsaved", justify="right")
     for decision in decisions:
         numbers = cost(decision)
         saved = numbers.arithmetic_saved

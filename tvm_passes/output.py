@@ -38,6 +38,22 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(staged, ignore_errors=True)
 
 
+def check_file(path: Path) -> None:
+    """Find out, before the work, that a file can be written.
+
+    Raises
+    ------
+    OutputError
+        If it cannot.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder: give the name of a file")
+    with _writing(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        Path(name).unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole.
 
@@ -89,4 +105,4 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as err:
         reason = err.strerror or type(err).__name__
-        raise OutputError(f"cannot write {path}: {reason}; choose another place with -o") from err
+        raise OutputError(f"cannot write {path}: {reason}; choose another place") from err

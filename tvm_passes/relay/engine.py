@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +62,24 @@ def build(
     An empty tuning context keeps ``relay.build`` from trying to download TopHub's records.
     """
     passes = [ReorderActivationAfterMaxPool(on_remark=on_remark)] if reorder else []
-    with tvm.transform.PassContext(opt_level=3), autotvm.apply_history_best([]):
+    context = tvm.transform.PassContext(opt_level=3)
+    with context, autotvm.apply_history_best([]), _without_advice():
         mod = tvm.transform.Sequential(passes)(mod)
         return relay.build(mod, tvm.target.Target(dict(target)))
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keep TVM from advising, once for every op, that layouts and schedules be tuned."""
+    loggers = [logging.getLogger(name) for name in ("strategy", "autotvm")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def linker() -> str | None:
