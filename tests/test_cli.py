@@ -289,8 +289,10 @@ def test_the_library_needs_tvms_runtime_alone(run, tmp_path):
             "out = graph.get_output(0)\n"
         ),
     }
-    code = "import sys, numpy as np, tvm\n" + loaders[DIALECT] + (
-        "assert out.numpy().shape == (1, 10)\nassert 'tvm_passes' not in sys.modules\n"
+    code = (
+        "import sys, numpy as np, tvm\n"
+        + loaders[DIALECT]
+        + ("assert out.numpy().shape == (1, 10)\nassert 'tvm_passes' not in sys.modules\n")
     )
     moved = shutil.copy(folder / "lib.so", tmp_path / "elsewhere.so")
     subprocess.run([sys.executable, "-c", code, str(moved)], check=True, cwd=tmp_path)

@@ -89,7 +89,9 @@ def data_index(call: CallView, form: Form) -> int:
     return form.data
 
 
-def describe_op(call: CallView, rule: Rule, form: Form, data: int) -> ElementwiseOp:
+def describe_op(
+    call: CallView, rule: Rule, form: Form, data: int, consumers: int, is_output: bool
+) -> ElementwiseOp:
     """Describe an elementwise call whose argument `data` is the one the chain goes through."""
     shape = _shape(call.args[data])
     params: dict[str, object] = {name: getattr(call.attrs, at) for name, at in form.attrs.items()}
@@ -97,7 +99,7 @@ def describe_op(call: CallView, rule: Rule, form: Form, data: int) -> Elementwis
     for name, index in form.args.items():
         argument = call.args[1 - data if form.commutes else index]
         params[name] = _aligned(argument, len(shape), axis)
-    return ElementwiseOp(call.op, rule, shape, call.dtype, params)
+    return ElementwiseOp(call.op, rule, shape, call.dtype, params, consumers, is_output)
 
 
 def describe_producer(call: CallView, form: ProducerForm | None) -> Producer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import tvm
 from tvm import relax
@@ -39,15 +39,17 @@ class FoundSite:
 class Scope:
     """What surrounds a pool: its function, and the bindings that may make up its chain.
 
-    ``definitions`` finds the binding of a variable, and ``parameters`` the function's arguments,
-    by the variable's address.
+    ``definitions`` finds the op name and the binding of a variable, and ``parameters`` the
+    function's arguments, by the variable's address.  ``shapes`` remembers the extents of each
+    shape met, by its address: the ops of a chain share one.
     """
 
     function: str
     words: Vocabulary
-    definitions: Mapping[int, relax.VarBinding]
+    definitions: Mapping[int, tuple[str, relax.VarBinding]]
     parameters: frozenset[int]
     users: tvm.ir.Map
+    shapes: dict[int, Shape] = field(default_factory=dict)
 
 
 def find_sites(
@@ -71,10 +73,11 @@ def find_sites(
         Number of pools in the function's earlier blocks.
     """
     bindings = [b for b in block.bindings if isinstance(b, relax.VarBinding)]
-    pools = [binding for binding in bindings if op_name(binding) in words.pools]
+    named = [(op_name(binding), binding) for binding in bindings]
+    pools = [binding for name, binding in named if name in words.pools]
     if not pools:
         return ()
-    definitions = {hash(binding.var): binding for binding in bindings}
+    definitions = {hash(binding.var): (name, binding) for name, binding in named}
     scope = Scope(function, words, definitions, parameters, relax.analysis.udchain(block))
     return tuple(_find_site(pool, first + n, scope) for n, pool in enumerate(pools))
 
@@ -84,24 +87,25 @@ def _find_site(pool: relax.VarBinding, index: int, scope: Scope) -> FoundSite:
     described: list[ElementwiseOp] = []
     data: list[int] = []
     var = pool.value.args[0]
-    while (binding := scope.definitions.get(hash(var))) is not None:
-        match = scope.words.activations.get(op_name(binding))
+    while (definition := scope.definitions.get(hash(var))) is not None:
+        name, binding = definition
+        match = scope.words.activations.get(name)
         if match is None:
             break
-        call = _view(binding)
+        call = _view(name, binding, scope)
         data.append(data_index(call, match[1]))
-        op = describe_op(call, *match, data[-1])
+        uses = len(scope.users[binding.var])
         is_output = not isinstance(binding.var, relax.DataflowVar)
-        op = replace(op, consumers=len(scope.users[binding.var]), is_output=is_output)
         chain.append(binding)
-        described.append(op)
-        if is_output or op.consumers != 1:
+        described.append(describe_op(call, *match, data[-1], uses, is_output))
+        if is_output or uses != 1:
             break
         var = binding.value.args[data[-1]]
+    name = op_name(pool)
     site = Site(
         function=scope.function,
         index=index,
-        pool=describe_pool(_view(pool), scope.words.pools[op_name(pool)]),
+        pool=describe_pool(_view(name, pool, scope), scope.words.pools[name]),
         chain=tuple(described),
         producer=_producer(var, scope),
         location=_location(pool),
@@ -117,43 +121,49 @@ def op_name(binding: relax.VarBinding) -> str:
     return ""
 
 
-def _view(binding: relax.VarBinding) -> CallView:
+def _view(name: str, binding: relax.VarBinding, scope: Scope) -> CallView:
     call, ty = binding.value, binding.var.ty
     return CallView(
-        op=op_name(binding),
+        op=name,
         attrs=call.attrs,
-        args=tuple(_argument(arg) for arg in call.args),
-        shape=_shape(ty),
+        args=tuple(_argument(arg, scope) for arg in call.args),
+        shape=_shape(ty, scope),
         dtype=str(ty.dtype),
     )
 
 
-def _argument(expr: relax.Expr) -> Argument:
+def _argument(expr: relax.Expr, scope: Scope) -> Argument:
     if isinstance(expr, tvm.tirx.IntImm | tvm.tirx.FloatImm):
         return expr.value
-    if not isinstance(expr.ty, relax.TensorType):
+    ty = expr.ty
+    if not isinstance(ty, relax.TensorType):
         return None
     value = expr.value.numpy() if isinstance(expr, tvm.ir.GenericConst) else None
-    return Operand(_shape(expr.ty), value)
+    return Operand(_shape(ty, scope), value)
 
 
-def _shape(ty: relax.TensorType) -> Shape:
+def _shape(ty: relax.TensorType, scope: Scope) -> Shape:
     """Extents of a tensor; an unknown shape of known rank has all of them unknown."""
-    if not isinstance(ty.shape, relax.ShapeExpr):
+    shape = ty.shape
+    if not isinstance(shape, relax.ShapeExpr):
         return (None,) * max(int(ty.ndim), 0)
-    return tuple(int(n) if isinstance(n, tvm.tirx.IntImm) else None for n in ty.shape.values)
+    known = scope.shapes.get(hash(shape))
+    if known is None:
+        known = tuple(int(n) if isinstance(n, tvm.tirx.IntImm) else None for n in shape.values)
+        scope.shapes[hash(shape)] = known
+    return known
 
 
 def _producer(var: relax.Expr, scope: Scope) -> Producer:
     if isinstance(var, tvm.ir.GenericConst) or hash(var) in scope.parameters:
         return PARAMETER
-    binding = scope.definitions.get(hash(var))
-    if binding is None:
+    definition = scope.definitions.get(hash(var))
+    if definition is None:
         return Producer("a value of another block", rounded=False, reads_activation=False)
-    name = op_name(binding)
+    name, binding = definition
     if name not in scope.words.producers:
         return Producer(name or type(binding.value).__name__, rounded=False, reads_activation=True)
-    return describe_producer(_view(binding), scope.words.producers[name])
+    return describe_producer(_view(name, binding, scope), scope.words.producers[name])
 
 
 def _location(binding: relax.VarBinding) -> str:

@@ -82,17 +82,22 @@ def with_children(expr: relay.Expr, new: list[relay.Expr]) -> relay.Expr:
     return kind.copy(expr, *[None] * kind.skipped, *new)
 
 
-def post_order(root: relay.Expr) -> list[relay.Expr]:
-    """The nodes below `root`, each once, operands before the nodes that read them."""
-    order: list[relay.Expr] = []
+Graph = list[tuple[relay.Expr, list[relay.Expr]]]
+"""Nodes with their children, each node once, operands before the nodes that read them."""
+
+
+def graph_of(root: relay.Expr) -> Graph:
+    """The nodes below `root`."""
+    graph: Graph = []
     seen: set[int] = set()
-    stack: list[tuple[relay.Expr, bool]] = [(root, False)]
+    stack: list[tuple[relay.Expr, list[relay.Expr] | None]] = [(root, None)]
     while stack:
-        expr, expanded = stack.pop()
-        if expanded:
-            order.append(expr)
+        expr, read = stack.pop()
+        if read is not None:
+            graph.append((expr, read))
         elif key(expr) not in seen:
             seen.add(key(expr))
-            stack.append((expr, True))
-            stack.extend((child, False) for child in reversed(children(expr)))
-    return order
+            read = children(expr)
+            stack.append((expr, read))
+            stack.extend((child, None) for child in reversed(read))
+    return graph

@@ -8,7 +8,7 @@ import tvm
 from tvm import relay
 
 from tvm_passes.decision import Decision, decide
-from tvm_passes.relay.nodes import is_opaque
+from tvm_passes.relay.nodes import graph_of, is_opaque
 from tvm_passes.relay.rewrite import Sink, sink
 from tvm_passes.relay.sites import find_sites
 from tvm_passes.remarks import PASS_NAME, Remark, remarks_of
@@ -46,7 +46,8 @@ class ReorderActivationAfterMaxPool:
             return func
         name = _name_in(mod, func)
         func = _typed(func, mod, name)
-        found = find_sites(func, name, self.rules)
+        graph = graph_of(func.body)
+        found = find_sites(func, graph, name, self.rules)
         decisions = [decide(item.site) for item in found]
         if self.on_remark is not None:
             for decision in decisions:
@@ -57,7 +58,7 @@ class ReorderActivationAfterMaxPool:
             for item, decision in zip(found, decisions, strict=True)
             if decision.passed
         ]
-        return sink(func, sinks)
+        return sink(func, graph, sinks)
 
 
 def decisions(mod: tvm.IRModule, rules: Sequence[Rule] = RULES) -> tuple[Decision, ...]:
@@ -67,7 +68,7 @@ def decisions(mod: tvm.IRModule, rules: Sequence[Rule] = RULES) -> tuple[Decisio
         decide(item.site)
         for gvar, func in mod.functions.items()
         if isinstance(func, relay.Function) and not is_opaque(func)
-        for item in find_sites(func, str(gvar.name_hint), rules)
+        for item in find_sites(func, graph_of(func.body), str(gvar.name_hint), rules)
     )
 
 

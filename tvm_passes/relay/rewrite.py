@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tvm import relay
 
-from tvm_passes.relay.nodes import children, key, post_order, with_children
+from tvm_passes.relay.nodes import Graph, key, with_children
 
 
 @dataclass(frozen=True)
@@ -19,25 +19,29 @@ class Sink:
     data: tuple[int, ...]
 
 
-def sink(func: relay.Function, sinks: Sequence[Sink]) -> relay.Function:
+def sink(func: relay.Function, graph: Graph, sinks: Sequence[Sink]) -> relay.Function:
     """Move every chain of `sinks` below its pool; nodes that do not depend on one are kept.
 
     Attributes, type arguments and spans of the moved calls are kept as they are.
+
+    Parameters
+    ----------
+    func, graph
+        A function, and the nodes of its body.
+    sinks
+        What moves; each call is in one of them at most.
     """
     if not sinks:
         return func
     by_pool = {key(item.pool): item for item in sinks}
     moved = {key(call) for item in sinks for call in item.chain}
     new: dict[int, relay.Expr] = {}
-    for expr in post_order(func.body):
-        if key(expr) in moved:
-            continue
-        if key(expr) in by_pool:
-            new[key(expr)] = _sunk(by_pool[key(expr)], new)
-            continue
-        read = children(expr)
-        if any(key(child) in new for child in read):
-            new[key(expr)] = with_children(expr, [new.get(key(child), child) for child in read])
+    for expr, read in graph:
+        node = key(expr)
+        if node in by_pool:
+            new[node] = _sunk(by_pool[node], new)
+        elif node not in moved and any(key(child) in new for child in read):
+            new[node] = with_children(expr, [new.get(key(child), child) for child in read])
     return relay.function.FunctionWithFields(func, None, new.get(key(func.body), func.body))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import tvm
 from tvm import relay
@@ -20,7 +20,7 @@ from tvm_passes.describe import (
     describe_producer,
     vocabulary,
 )
-from tvm_passes.relay.nodes import children, key, post_order
+from tvm_passes.relay.nodes import Graph, key
 from tvm_passes.rules import RELAY, RULES, Rule
 from tvm_passes.site import ElementwiseOp, Operand, Producer, Shape, Site
 
@@ -43,38 +43,39 @@ class FoundSite:
 class Scope:
     """What surrounds a pool: its function, and how often that reads each node.
 
-    ``consumers`` and ``outputs`` hold nodes by their addresses.
+    ``consumers`` and ``outputs`` hold nodes by their addresses.  ``shapes`` remembers the extents
+    of each type met, by its address: the ops of a chain share one.
     """
 
     function: str
     words: Vocabulary
     consumers: Counter[int]
     outputs: frozenset[int]
+    shapes: dict[int, tuple[Shape, str]] = field(default_factory=dict)
 
 
 def find_sites(
-    func: relay.Function, name: str, rules: Sequence[Rule] = RULES
+    func: relay.Function, graph: Graph, name: str, rules: Sequence[Rule] = RULES
 ) -> tuple[FoundSite, ...]:
     """Describe every pool of a typed Relay function and the chain above it.
 
     Parameters
     ----------
-    func
-        A function on which ``InferType`` has run.
+    func, graph
+        A function on which ``InferType`` has run, and the nodes of its body.
     name
         The function's name, for remarks.
     rules
         The table of activations.
     """
     words = vocabulary(rules, RELAY)
-    nodes = post_order(func.body)
-    pools = [node for node in nodes if _op_name(node) in words.pools]
+    pools = [node for node, _ in graph if _op_name(node) in words.pools]
     if not pools:
         return ()
     scope = Scope(
         function=name,
         words=words,
-        consumers=Counter(key(child) for node in nodes for child in children(node)),
+        consumers=Counter(key(child) for _, read in graph for child in read),
         outputs=frozenset(key(expr) for expr in _outputs(func.body)),
     )
     return tuple(_find_site(pool, n, scope) for n, pool in enumerate(pools))
@@ -85,25 +86,22 @@ def _find_site(pool: relay.Call, index: int, scope: Scope) -> FoundSite:
     described: list[ElementwiseOp] = []
     data: list[int] = []
     expr = pool.args[0]
-    while (match := scope.words.activations.get(_op_name(expr))) is not None:
-        call = _view(expr)
+    while (match := scope.words.activations.get(name := _op_name(expr))) is not None:
+        call = _view(name, expr, scope)
         data.append(data_index(call, match[1]))
-        op = replace(
-            describe_op(call, *match, data[-1]),
-            consumers=scope.consumers[key(expr)],
-            is_output=key(expr) in scope.outputs,
-        )
+        uses, is_output = scope.consumers[key(expr)], key(expr) in scope.outputs
         chain.append(expr)
-        described.append(op)
-        if op.is_output or op.consumers != 1:
+        described.append(describe_op(call, *match, data[-1], uses, is_output))
+        if is_output or uses != 1:
             break
         expr = expr.args[data[-1]]
+    pool_name = _op_name(pool)
     site = Site(
         function=scope.function,
         index=index,
-        pool=describe_pool(_view(pool), scope.words.pools[_op_name(pool)]),
+        pool=describe_pool(_view(pool_name, pool, scope), scope.words.pools[pool_name]),
         chain=tuple(described),
-        producer=_producer(expr, scope.words),
+        producer=_producer(expr, scope),
         location=_location(pool),
     )
     return FoundSite(site, pool, tuple(chain), tuple(data))
@@ -129,34 +127,36 @@ def _op_name(expr: relay.Expr) -> str:
     return ""
 
 
-def _view(call: relay.Call) -> CallView:
-    return CallView(
-        op=_op_name(call),
-        attrs=call.attrs,
-        args=tuple(_argument(arg) for arg in call.args),
-        shape=_shape(call.checked_type),
-        dtype=str(call.checked_type.dtype),
-    )
+def _view(name: str, call: relay.Call, scope: Scope) -> CallView:
+    shape, dtype = _tensor(call.checked_type, scope)
+    args = tuple(_argument(arg, scope) for arg in call.args)
+    return CallView(name, call.attrs, args, shape, dtype)
 
 
-def _argument(expr: relay.Expr) -> Argument:
-    if not isinstance(expr.checked_type, relay.TensorType):
+def _argument(expr: relay.Expr, scope: Scope) -> Argument:
+    ty = expr.checked_type
+    if not isinstance(ty, relay.TensorType):
         return None
     value = expr.data.numpy() if isinstance(expr, relay.Constant) else None
-    return Operand(_shape(expr.checked_type), value)
+    return Operand(_tensor(ty, scope)[0], value)
 
 
-def _shape(ty: relay.TensorType) -> Shape:
-    return tuple(int(n) if isinstance(n, tvm.tir.IntImm) else None for n in ty.shape)
+def _tensor(ty: relay.TensorType, scope: Scope) -> tuple[Shape, str]:
+    """Extents and element type."""
+    known = scope.shapes.get(ty.handle.value)
+    if known is None:
+        shape = tuple(int(n) if isinstance(n, tvm.tir.IntImm) else None for n in ty.shape)
+        known = scope.shapes[ty.handle.value] = shape, str(ty.dtype)
+    return known
 
 
-def _producer(expr: relay.Expr, words: Vocabulary) -> Producer:
+def _producer(expr: relay.Expr, scope: Scope) -> Producer:
     if isinstance(expr, relay.Var | relay.Constant):
         return PARAMETER
     name = _op_name(expr)
-    if name not in words.producers:
+    if name not in scope.words.producers:
         return Producer(name or type(expr).__name__, rounded=False, reads_activation=True)
-    return describe_producer(_view(expr), words.producers[name])
+    return describe_producer(_view(name, expr, scope), scope.words.producers[name])
 
 
 def _location(call: relay.Call) -> str:
