@@ -169,6 +169,8 @@ def inspect_command(
         return
     out = Console()
     out.print(sites_table(found.decisions))
+    for line in _explain(found.decisions):
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
     if lines:
         out.print(Syntax("\n".join(lines), "diff", background_color="default", word_wrap=True))
 
@@ -178,7 +180,7 @@ def sites_table(decisions: Sequence[Decision]) -> Table:
     table = Table(title=f"{len(decisions)} pooling sites", title_justify="left")
     table.add_column("site", no_wrap=True)
     table.add_column("decision")
-    table.add_column("sunk, or why not", overflow="fold")
+    table.add_column("sunk, or why not")
     table.add_column("evaluations", justify="right", no_wrap=True)
     table.add_column("layer\nsaved", justify="right")
     for decision in decisions:
@@ -198,9 +200,16 @@ def sites_table(decisions: Sequence[Decision]) -> Table:
 
 def _what(decision: Decision) -> str:
     sunk = ", ".join(op.op for op in reversed(decision.sunk))
-    decline = decision.decline
-    why = f"{decline.reason.value}: {decline.detail}; {decline.suggestion}" if decline else ""
-    return "; ".join(part for part in (sunk, why) if part)
+    return sunk or (decision.decline.reason.value if decision.decline else "")
+
+
+def _explain(decisions: Sequence[Decision]) -> Iterator[str]:
+    """Why ops stay, a line for each site where some do."""
+    for decision in decisions:
+        decline = decision.decline
+        if decline is not None:
+            why = f"{decline.reason.value}: {decline.detail}; {decline.suggestion}"
+            yield f"{decision.site.name}: {why}"
 
 
 @contextmanager

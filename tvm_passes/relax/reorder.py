@@ -53,7 +53,7 @@ class ReorderActivationAfterMaxPool:
 
         def rewrite(block: relax.DataflowBlock) -> relax.DataflowBlock:
             sinks = [_sink_of(*pair) for pair in by_block[hash(block)] if pair[1].passed]
-            return sink(block, sinks, builder) if sinks else block
+            return sink(block, sinks) if sinks else block
 
         return map_dataflow_blocks(func, rewrite, builder)
 

@@ -41,7 +41,7 @@ class FoundSite:
 
 @dataclass(frozen=True)
 class Scope:
-    """What surrounds a pool: its function, and how often that reads each node.
+    """What surrounds a pool: its function, and how many of its nodes read each node.
 
     ``consumers`` and ``outputs`` hold nodes by their addresses.  ``shapes`` remembers the extents
     of each type met, by its address: the ops of a chain share one.
@@ -75,7 +75,7 @@ def find_sites(
     scope = Scope(
         function=name,
         words=words,
-        consumers=Counter(key(child) for _, read in graph for child in read),
+        consumers=Counter(node for _, read in graph for node in {key(child) for child in read}),
         outputs=frozenset(key(expr) for expr in _outputs(func.body)),
     )
     return tuple(_find_site(pool, n, scope) for n, pool in enumerate(pools))
