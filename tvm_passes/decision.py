@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tvm_passes.decline import Decline
-from tvm_passes.legality import OP_PRECONDITIONS, SITE_PRECONDITIONS, keeps_rounding
+from tvm_passes.legality import OP_PRECONDITIONS, SITE_PRECONDITIONS, keeps_rounding, not_folded
 from tvm_passes.site import ElementwiseOp, Producer, Site
 
 
@@ -43,6 +43,9 @@ def decide(site: Site) -> Decision:
         decline = precondition(site)
         if decline is not None:
             return Decision(site, (), decline)
+    decline = not_folded(site.chain[0], site)
+    if decline is not None:
+        return Decision(site, (), decline)
     count, decline = _legal_prefix(site)
     while count and (split := keeps_rounding(site.chain[count - 1], _above(site, count))):
         count, decline = count - 1, split

@@ -37,6 +37,7 @@ class Reason(Enum):
     INVERTED_BOUNDS = "inverted-bounds"
     VARIES_IN_WINDOW = "varies-in-window"
     ROUNDING = "rounding"
+    FOLDING = "folding"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from tvm_passes.rules import POOLS, PRODUCERS, Form, PoolForm, ProducerForm, Rule
+from tvm_passes.rules import OPAQUE, POOLS, PRODUCERS, Form, PoolForm, ProducerForm, Rule
 from tvm_passes.site import ElementwiseOp, Operand, Pool, Producer, Shape
 
 Argument = int | float | Operand | None
@@ -25,6 +25,16 @@ class Vocabulary:
     activations: Mapping[str, tuple[Rule, Form]]
     pools: Mapping[str, PoolForm]
     producers: Mapping[str, ProducerForm]
+    opaque: frozenset[str]
+
+    def may_fold(self, op: str) -> bool:
+        """Whether a compiler may fold arithmetic into this op, which reads its result.
+
+        An empty name stands for a node that is no call of an op.
+        """
+        if op in self.activations:
+            return self.activations[op][0].is_arithmetic
+        return not (op in self.producers or op in self.pools or op in self.opaque or not op)
 
 
 def vocabulary(rules: Sequence[Rule], dialect: str) -> Vocabulary:
@@ -33,6 +43,7 @@ def vocabulary(rules: Sequence[Rule], dialect: str) -> Vocabulary:
         {form.op: (rule, form) for rule in rules for form in rule.forms.get(dialect, ())},
         {form.ops[dialect]: form for form in POOLS},
         {form.op: form for form in PRODUCERS[dialect]},
+        OPAQUE[dialect],
     )
 
 
@@ -102,10 +113,8 @@ def describe_op(
     return ElementwiseOp(call.op, rule, shape, call.dtype, params, consumers, is_output)
 
 
-def describe_producer(call: CallView, form: ProducerForm | None) -> Producer:
-    """Describe the call above a chain; `form` is its row among the producers, if it has one."""
-    if form is None:
-        return Producer(call.op, rounded=False, reads_activation=True)
+def describe_producer(call: CallView, form: ProducerForm) -> Producer:
+    """Describe the call above a chain by its row among the producers."""
     layout = str(getattr(call.attrs, form.weight_layout))
     letters = [letter for letter in layout if letter.isalpha()]
     weight = _shape(call.args[1])

@@ -202,12 +202,28 @@ def keeps_rounding(op: ElementwiseOp, above: ElementwiseOp | Producer) -> Declin
     TVM lets LLVM and nvcc contract a * b + c into one fused multiply-add.  An addition that sinks
     away from a multiplication which stays would round twice where it rounded once.
     """
-    if not op.rule.starts_with_add or _is_rounded(above):
+    if not op.rule.is_arithmetic or _is_rounded(above):
         return None
     return Decline(
         Reason.ROUNDING,
         f"{op.op} may be contracted with a multiplication in {above.op}, which stays above",
         "nothing to do: sinking it alone could change the last bit",
+    )
+
+
+def not_folded(op: ElementwiseOp, site: Site) -> Decline | None:
+    """The op nearest the pool does not meet arithmetic below it.
+
+    Compilers fold constants of neighbouring arithmetic, as Relay's SimplifyExpr does when it
+    turns (x + a) + b into x + (a + b): equal in real numbers, not in floating point.
+    """
+    if not op.rule.is_arithmetic or not site.arithmetic_below:
+        return None
+    below = ", ".join(sorted(set(site.arithmetic_below)))
+    return Decline(
+        Reason.FOLDING,
+        f"{op.op} would be next to {below}, and could be folded with it",
+        "nothing to do: sinking it could change the last bit",
     )
 
 

@@ -53,7 +53,7 @@ class Remark:
 
     def __str__(self) -> str:
         """The remark as one line, for people and grep."""
-        numbers = "".join(f" {name}={value:.6g}" for name, value in self.numbers)
+        numbers = "".join(f" {name}={_digits(value)}" for name, value in self.numbers)
         place = f" at {self.location}" if self.location else ""
         line = f"{self.site}: {self.kind.value}: {self.reason}: {self.message}{place}{numbers}"
         return " ".join(line.split())
@@ -61,6 +61,11 @@ class Remark:
     def as_dict(self) -> dict[str, Any]:
         """The remark as plain JSON values."""
         return asdict(self) | {"kind": self.kind.value, "numbers": dict(self.numbers)}
+
+
+def _digits(value: float) -> str:
+    """All digits of a count, four of a share."""
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
 def remarks_of(decision: Decision) -> tuple[Remark, ...]:

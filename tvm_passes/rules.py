@@ -65,9 +65,9 @@ class Rule:
         Element types for which the rule holds as TVM computes it.
     conditions
         Predicates on the parameters; see `tvm_passes.legality`.
-    starts_with_add
-        Whether its first operation is an addition, which a compiler may contract with a
-        multiplication above it.
+    is_arithmetic
+        Whether it is an addition or a multiplication: a compiler may contract it with a
+        multiplication above it, or fold it with arithmetic below it.
     rounds_result
         Whether its result is never a product that an addition below could be contracted with.
     nan, negative_zero, infinity
@@ -81,7 +81,7 @@ class Rule:
     forms: Mapping[str, tuple[Form, ...]]
     dtypes: frozenset[str] = FLOATS
     conditions: tuple[Condition, ...] = ()
-    starts_with_add: bool = False
+    is_arithmetic: bool = False
     rounds_result: bool = False
     nan: str = ""
     negative_zero: str = ""
@@ -135,7 +135,7 @@ RULES: tuple[Rule, ...] = (
         conditions=(finite_slope_not_negative("alpha"),),
         nan="NaN",
         negative_zero="kept",
-        infinity="kept; -inf to NaN for alpha = 0",
+        infinity="kept; -inf to 0 for alpha = 0",
         source="x > 0 ? x : alpha * x",
     ),
     # 1 / (1 + exp(-x)): a composition of monotone steps, each correctly ordered after rounding.
@@ -155,7 +155,7 @@ RULES: tuple[Rule, ...] = (
         forms=forms("tanh", "relax.tanh"),
         rounds_result=True,
         nan="NaN",
-        negative_zero="kept",
+        negative_zero="+0",
         infinity="-1 and +1",
         source="derivative 1 - tanh(x)^2 >= 0",
     ),
@@ -171,7 +171,7 @@ RULES: tuple[Rule, ...] = (
             RELAX: (Form("relax.add", args={"bias": 1}, commutes=True),),
         },
         conditions=(constant_in_window("bias"),),
-        starts_with_add=True,
+        is_arithmetic=True,
         rounds_result=True,
         nan="NaN",
         negative_zero="+0 unless b is -0",
@@ -207,6 +207,16 @@ class ProducerForm:
     op: str
     weight_layout: str = "kernel_layout"
 
+
+OPAQUE: Mapping[str, frozenset[str]] = {
+    RELAY: frozenset(
+        ("nn.dense", "nn.batch_matmul", "nn.batch_flatten", "reshape", "squeeze", "transpose")
+    ),
+    RELAX: frozenset(
+        f"relax.{op}" for op in ("matmul", "reshape", "flatten", "squeeze", "permute_dims")
+    ),
+}
+"""Ops that no compiler folds arithmetic above them into, beside producers and pools."""
 
 PRODUCERS: Mapping[str, tuple[ProducerForm, ...]] = {
     RELAY: tuple(

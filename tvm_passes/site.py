@@ -157,6 +157,8 @@ class Site:
         Name of the function the site is in.
     index
         Position among the function's pools, in the order in which they are computed.
+    arithmetic_below
+        Ops below the pool that a compiler may fold arithmetic above them into.
     location
         Source location carried by the pool (its span), or an empty string.
     """
@@ -166,6 +168,7 @@ class Site:
     pool: Pool
     chain: tuple[ElementwiseOp, ...]
     producer: Producer
+    arithmetic_below: tuple[str, ...] = ()
     location: str = ""
 
     @property

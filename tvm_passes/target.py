@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,45 @@ def parse_target(text: str) -> dict[str, Any]:
     return config
 
 
+CHOSEN_BY_LLVM = ("sse", "ssse", "avx", "fma", "f16c", "bmi", "lzcnt", "popcnt", "movbe", "gfni")
+"""Beginnings of the names of x86 features whose instructions LLVM emits without being asked."""
+
+
+def require_host(config: Mapping[str, Any]) -> None:
+    """Make sure that this machine can run what is compiled for a target.
+
+    Parameters
+    ----------
+    config
+        A configuration that `parse_target` has returned.
+
+    Raises
+    ------
+    TargetError
+        If it cannot: the code would die of an illegal instruction.
+    """
+    import tvm
+
+    if config["kind"] != "llvm":
+        raise TargetError(f"expected a target for this machine's CPU, found {config['kind']}")
+    target = tvm.target.Target(dict(config))
+    triple, host = str(target.attrs["mtriple"]), _llvm(tvm, "GetProcessTriple")
+    if triple.split("-", maxsplit=1)[0] != host.split("-")[0]:
+        raise TargetError(f"expected a target that runs here, on {host}: found {triple}")
+    lacks = {str(name) for name, has in _llvm(tvm, "GetHostCPUFeatures").items() if not has}
+    wanted = {str(name) for name in tvm.get_global_func("target.llvm_get_cpu_features")(target)}
+    missing = sorted(name for name in wanted & lacks if name.startswith(CHOSEN_BY_LLVM))
+    if missing:
+        raise TargetError(
+            f"expected a target that runs here: this machine lacks {', '.join(missing)}; "
+            "give the target of this machine, or run this on one that has them"
+        )
+
+
+def _llvm(tvm: Any, name: str) -> Any:
+    return tvm.get_global_func(f"tvm.codegen.llvm.{name}")()
+
+
 def _config(text: str) -> dict[str, Any]:
     shipped = targets_folder() / text / "target.json"
     if text in shipped_targets():
@@ -89,4 +129,4 @@ def _check_mcpu(tvm: Any, target: Any, mcpu: str | None) -> None:
 
 def _last_sentence(err: BaseException) -> str:
     """TVM's own message: the last line, without the C++ locations before it."""
-    return str(err).strip().splitlines()[-1].removeprefix("ValueError: ")
+    return str(err).strip().rpartition("\n")[2].removeprefix("ValueError: ")

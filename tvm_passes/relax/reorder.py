@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import tvm
 from tvm import relax
 
-from tvm_passes.decision import Decision, decide
+from tvm_passes.decision import Decision
 from tvm_passes.describe import Vocabulary, vocabulary
+from tvm_passes.plan import Plan, plan, sinks
 from tvm_passes.relax.blocks import dataflow_blocks, map_dataflow_blocks
-from tvm_passes.relax.rewrite import Sink, sink
-from tvm_passes.relax.sites import FoundSite, find_sites
+from tvm_passes.relax.graph import RelaxGraph, graph_of
+from tvm_passes.relax.rewrite import sink
 from tvm_passes.remarks import PASS_NAME, Remark, remarks_of
 from tvm_passes.rules import RELAX, RULES, Rule
 
@@ -45,57 +46,49 @@ class ReorderActivationAfterMaxPool:
         self, func: relax.Function, mod: tvm.IRModule, _ctx: tvm.transform.PassContext
     ) -> relax.Function:
         """Rewrite one function; `func` itself is returned where nothing moves."""
-        builder = relax.BlockBuilder(mod)
-        by_block = _decide_function(func, _name_in(mod, func), self.words)
+        plans = _plans(func, _name_in(mod, func), self.words)
         if self.on_remark is not None:
-            for remark in _remarks(by_block):
-                self.on_remark(remark)
+            for _, items in plans.values():
+                for item in items:
+                    for remark in remarks_of(item.decision):
+                        self.on_remark(remark)
 
         def rewrite(block: relax.DataflowBlock) -> relax.DataflowBlock:
-            sinks = [_sink_of(*pair) for pair in by_block[hash(block)] if pair[1].passed]
-            return sink(block, sinks) if sinks else block
+            return sink(block, sinks(*plans[hash(block)]))
 
-        return map_dataflow_blocks(func, rewrite, builder)
+        return map_dataflow_blocks(func, rewrite, relax.BlockBuilder(mod))
 
 
 def decisions(mod: tvm.IRModule, rules: Sequence[Rule] = RULES) -> tuple[Decision, ...]:
     """Decide on every site of a module, and change nothing."""
+    return tuple(item.decision for _, items in plans(mod, rules) for item in items)
+
+
+def plans(mod: tvm.IRModule, rules: Sequence[Rule] = RULES) -> tuple[Plans, ...]:
+    """The graph of every dataflow block of a module, and what would become of its pools."""
     words = vocabulary(rules, RELAX)
     return tuple(
-        decision
+        found
         for gvar, func in mod.functions.items()
         if isinstance(func, relax.Function)
-        for pairs in _decide_function(func, str(gvar.name_hint), words).values()
-        for _, decision in pairs
+        for found in _plans(func, str(gvar.name_hint), words).values()
     )
 
 
-Decided = tuple[FoundSite, Decision]
+Plans = tuple[RelaxGraph, tuple[Plan[relax.Var], ...]]
 
 
-def _decide_function(
-    func: relax.Function, name: str, words: Vocabulary
-) -> dict[int, list[Decided]]:
-    """The sites of a function and what becomes of them, by the address of their block."""
+def _plans(func: relax.Function, name: str, words: Vocabulary) -> dict[int, Plans]:
+    """The graph and the plans of each dataflow block, by the block's address."""
     parameters = frozenset(hash(param) for param in func.params)
-    by_block: dict[int, list[Decided]] = {}
+    plans: dict[int, Plans] = {}
     pools = 0
     for block in dataflow_blocks(func):
-        found = find_sites(block, name, parameters, words, pools)
-        by_block[hash(block)] = [(item, decide(item.site)) for item in found]
-        pools += len(found)
-    return by_block
-
-
-def _remarks(by_block: dict[int, list[Decided]]) -> Iterator[Remark]:
-    for pairs in by_block.values():
-        for _, decision in pairs:
-            yield from remarks_of(decision)
-
-
-def _sink_of(found: FoundSite, decision: Decision) -> Sink:
-    count = len(decision.sunk)
-    return Sink(found.pool, found.chain[:count], found.data[:count])
+        graph = graph_of(block, parameters, words)
+        items = plan(graph, name, words, pools)
+        plans[hash(block)] = graph, items
+        pools += len(items)
+    return plans
 
 
 def _name_in(mod: tvm.IRModule, func: relax.Function) -> str:

@@ -2,54 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from tvm import relax
 
-
-@dataclass(frozen=True)
-class Sink:
-    """A pool's binding and those that move below it, nearest the pool first, with data indices."""
-
-    pool: relax.VarBinding
-    chain: tuple[relax.VarBinding, ...]
-    data: tuple[int, ...]
+from tvm_passes.plan import Sink
 
 
-def sink(block: relax.DataflowBlock, sinks: Sequence[Sink]) -> relax.DataflowBlock:
-    """Move every chain of `sinks`, bindings of `block`, below its pool.
+def sink(block: relax.DataflowBlock, sinks: Sequence[Sink[relax.Var]]) -> relax.DataflowBlock:
+    """Carry out `sinks`.
 
-    The pool's variable is bound to the last op that moved: it has the type that it had, and
+    A pool's variable is bound to the last op that follows it: it has the type that it had, and
     nothing after the pool changes.
     """
-    by_pool = {hash(item.pool.var): item for item in sinks}
-    moved = {hash(binding.var) for item in sinks for binding in item.chain}
+    if not sinks:
+        return block
+    definitions = {hash(binding.var): binding for binding in block.bindings}
+    by_pool = {hash(item.pool): item for item in sinks}
+    moved = {hash(link.node) for item in sinks for link in item.links}
     bindings: list[relax.Binding] = []
-    for binding in block.bindings:
-        name = hash(binding.var)
+    for name, binding in definitions.items():
         if name in by_pool:
-            bindings.extend(_sunk(by_pool[name]))
+            bindings.extend(_sunk(by_pool[name], definitions))
         elif name not in moved:
             bindings.append(binding)
     return relax.DataflowBlock(bindings, block.span)
 
 
-def _sunk(item: Sink) -> list[relax.VarBinding]:
-    """The pool on what the chain read, then the chain, topmost op first, on the pool.
+def _sunk(
+    item: Sink[relax.Var], definitions: Mapping[int, relax.VarBinding]
+) -> list[relax.VarBinding]:
+    """The pool on its root, then the chain, topmost op first.
 
     Every one of these values has the pool's type, since the ops of a chain keep shape and dtype.
     """
-    ty = item.pool.var.ty
-    steps = list(zip(item.chain, item.data, strict=True))[::-1]
-    value = _on(item.pool.value, 0, steps[0][0].value.args[steps[0][1]], ty)
+    pool, ty = definitions[hash(item.pool)], item.pool.ty
+    value = _on(pool.value, 0, item.root, ty)
     bindings: list[relax.VarBinding] = []
-    for link, data in steps:
+    for link in reversed(item.links):
         # The values above the last take the names of the links, whose variables are gone.
-        var = relax.DataflowVar(link.var.name, ty, link.var.span)
-        bindings.append(relax.VarBinding(var, value, link.span))
-        value = _on(link.value, data, var, ty)
-    return [*bindings, relax.VarBinding(item.pool.var, value, item.pool.span)]
+        old = definitions[hash(link.node)]
+        var = relax.DataflowVar(old.var.name, ty, old.var.span)
+        bindings.append(relax.VarBinding(var, value, old.span))
+        value = _on(old.value, link.data, var, ty)
+    return [*bindings, relax.VarBinding(pool.var, value, pool.span)]
 
 
 def _on(call: relax.Call, data: int, value: relax.Expr, ty: relax.TensorType) -> relax.Call:

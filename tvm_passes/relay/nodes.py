@@ -82,22 +82,22 @@ def with_children(expr: relay.Expr, new: list[relay.Expr]) -> relay.Expr:
     return kind.copy(expr, *[None] * kind.skipped, *new)
 
 
-Graph = list[tuple[relay.Expr, list[relay.Expr]]]
+Nodes = list[tuple[relay.Expr, list[relay.Expr]]]
 """Nodes with their children, each node once, operands before the nodes that read them."""
 
 
-def graph_of(root: relay.Expr) -> Graph:
+def nodes_of(root: relay.Expr) -> Nodes:
     """The nodes below `root`."""
-    graph: Graph = []
+    nodes: Nodes = []
     seen: set[int] = set()
     stack: list[tuple[relay.Expr, list[relay.Expr] | None]] = [(root, None)]
     while stack:
         expr, read = stack.pop()
         if read is not None:
-            graph.append((expr, read))
+            nodes.append((expr, read))
         elif key(expr) not in seen:
             seen.add(key(expr))
             read = children(expr)
             stack.append((expr, read))
             stack.extend((child, None) for child in reversed(read))
-    return graph
+    return nodes

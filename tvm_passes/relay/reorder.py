@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 import tvm
 from tvm import relay
 
-from tvm_passes.decision import Decision, decide
-from tvm_passes.relay.nodes import graph_of, is_opaque
-from tvm_passes.relay.rewrite import Sink, sink
-from tvm_passes.relay.sites import find_sites
+from tvm_passes.decision import Decision
+from tvm_passes.describe import vocabulary
+from tvm_passes.plan import Plan, plan, sinks
+from tvm_passes.relay.graph import graph_of
+from tvm_passes.relay.nodes import is_opaque
+from tvm_passes.relay.rewrite import sink
 from tvm_passes.remarks import PASS_NAME, Remark, remarks_of
-from tvm_passes.rules import RULES, Rule
+from tvm_passes.rules import RELAY, RULES, Rule
 
 
 @relay.transform.function_pass(opt_level=1, name=PASS_NAME)
@@ -35,7 +37,7 @@ class ReorderActivationAfterMaxPool:
     def __init__(
         self, rules: Sequence[Rule] = RULES, on_remark: Callable[[Remark], object] | None = None
     ) -> None:
-        self.rules = tuple(rules)
+        self.words = vocabulary(rules, RELAY)
         self.on_remark = on_remark
 
     def transform_function(
@@ -46,29 +48,29 @@ class ReorderActivationAfterMaxPool:
             return func
         name = _name_in(mod, func)
         func = _typed(func, mod, name)
-        graph = graph_of(func.body)
-        found = find_sites(func, graph, name, self.rules)
-        decisions = [decide(item.site) for item in found]
+        graph = graph_of(func, self.words)
+        plans = plan(graph, name, self.words)
         if self.on_remark is not None:
-            for decision in decisions:
-                for remark in remarks_of(decision):
+            for item in plans:
+                for remark in remarks_of(item.decision):
                     self.on_remark(remark)
-        sinks = [
-            Sink(item.pool, item.chain[: len(decision.sunk)], item.data)
-            for item, decision in zip(found, decisions, strict=True)
-            if decision.passed
-        ]
-        return sink(func, graph, sinks)
+        return sink(func, graph.nodes, sinks(graph, plans))
 
 
 def decisions(mod: tvm.IRModule, rules: Sequence[Rule] = RULES) -> tuple[Decision, ...]:
     """Decide on every site of a module, and change nothing."""
-    mod = relay.transform.InferType()(mod)
+    return tuple(item.decision for item in plans(mod, rules))
+
+
+def plans(mod: tvm.IRModule, rules: Sequence[Rule] = RULES) -> tuple[Plan[relay.Expr], ...]:
+    """What would become of every pool of a module."""
+    words = vocabulary(rules, RELAY)
+    mod = relay.transform.InferType()(mod.clone())
     return tuple(
-        decide(item.site)
+        item
         for gvar, func in mod.functions.items()
         if isinstance(func, relay.Function) and not is_opaque(func)
-        for item in find_sites(func, graph_of(func.body), str(gvar.name_hint), rules)
+        for item in plan(graph_of(func, words), str(gvar.name_hint), words)
     )
 
 
@@ -80,9 +82,9 @@ def _name_in(mod: tvm.IRModule, func: relay.Function) -> str:
 
 
 def _typed(func: relay.Function, mod: tvm.IRModule, name: str) -> relay.Function:
-    """The function with types, inferred if nobody did."""
+    """The function with types, inferred if nobody did; InferType changes the module it is given."""
     try:
         func.body.checked_type  # noqa: B018
     except ValueError:
-        return relay.transform.InferType()(mod)[name]
+        return relay.transform.InferType()(mod.clone())[name]
     return func

@@ -1,0 +1,125 @@
+"""A Relay function as the graph that `tvm_passes.plan` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import tvm
+from tvm import relay
+
+from tvm_passes.describe import PARAMETER, Argument, CallView, Vocabulary
+from tvm_passes.relay.nodes import Nodes, key, nodes_of
+from tvm_passes.site import Operand, Producer, Shape
+
+
+@dataclass(frozen=True)
+class RelayGraph:
+    """A typed Relay function.
+
+    Parameters
+    ----------
+    nodes
+        The nodes of its body.
+    words
+        The op names of Relay.
+    reading
+        The nodes that read each node, by its address.
+    outputs
+        Addresses of what the function returns.
+    """
+
+    nodes: Nodes
+    words: Vocabulary
+    reading: Mapping[int, list[relay.Expr]]
+    outputs: frozenset[int]
+    _types: dict[int, tuple[Shape, str]] = field(default_factory=dict)
+
+    def pools(self) -> Sequence[relay.Call]:
+        """The calls of pools, in the order in which they are computed."""
+        return [node for node, _ in self.nodes if self.op_name(node) in self.words.pools]
+
+    def key(self, node: relay.Expr) -> int:
+        """What identifies a node."""
+        return key(node)
+
+    def op_name(self, node: relay.Expr) -> str:
+        """The op that a node calls, or an empty string."""
+        if isinstance(node, relay.Call) and isinstance(node.op, tvm.ir.Op):
+            return str(node.op.name)
+        return ""
+
+    def view(self, node: relay.Call) -> CallView:
+        """The call as plain values."""
+        shape, dtype = self._tensor(node.checked_type)
+        args = tuple(self._argument(arg) for arg in node.args)
+        return CallView(self.op_name(node), node.attrs, args, shape, dtype)
+
+    def argument(self, node: relay.Call, index: int) -> relay.Expr:
+        """An argument of the call."""
+        return node.args[index]
+
+    def consumers(self, node: relay.Expr) -> int:
+        """How many nodes read this one."""
+        return len(self.reading.get(key(node), ()))
+
+    def readers(self, node: relay.Expr) -> Sequence[relay.Expr]:
+        """The nodes that read this one."""
+        return self.reading.get(key(node), ())
+
+    def is_output(self, node: relay.Expr) -> bool:
+        """Whether the value leaves the function by itself."""
+        return key(node) in self.outputs
+
+    def source(self, node: relay.Expr) -> Producer:
+        """Describe a node that calls no op that the vocabulary knows."""
+        if isinstance(node, relay.Var | relay.Constant):
+            return PARAMETER
+        name = self.op_name(node) or type(node).__name__
+        return Producer(name, rounded=False, reads_activation=True)
+
+    def location(self, node: relay.Call) -> str:
+        """Source location, or an empty string."""
+        span = node.span
+        return str(span.source_name.name) if isinstance(span, relay.Span) else ""
+
+    def _argument(self, expr: relay.Expr) -> Argument:
+        ty = expr.checked_type
+        if not isinstance(ty, relay.TensorType):
+            return None
+        shape, dtype = self._tensor(ty)
+        value = expr.data.numpy() if isinstance(expr, relay.Constant) else None
+        if value is not None and dtype == "bfloat16":
+            value = (value.astype("uint32") << 16).view("float32")  # TVM 0.19 gives the bits
+        return Operand(shape, value)
+
+    def _tensor(self, ty: relay.TensorType) -> tuple[Shape, str]:
+        """Extents and element type; the ops of a chain share one type."""
+        known = self._types.get(ty.handle.value)
+        if known is None:
+            shape = tuple(int(n) if isinstance(n, tvm.tir.IntImm) else None for n in ty.shape)
+            known = self._types[ty.handle.value] = shape, str(ty.dtype)
+        return known
+
+
+def graph_of(func: relay.Function, words: Vocabulary) -> RelayGraph:
+    """The graph of a function on which ``InferType`` has run."""
+    nodes = nodes_of(func.body)
+    reading: dict[int, list[relay.Expr]] = {}
+    for node, read in nodes:
+        for child in {key(child) for child in read}:
+            reading.setdefault(child, []).append(node)
+    return RelayGraph(nodes, words, reading, frozenset(key(expr) for expr in _outputs(func.body)))
+
+
+def _outputs(body: relay.Expr) -> list[relay.Expr]:
+    """The expressions that a function returns: its result, and that tuple's fields."""
+    outputs, stack = [], [body]
+    while stack:
+        expr = stack.pop()
+        outputs.append(expr)
+        if isinstance(expr, relay.Let):
+            stack.append(expr.body)
+        elif isinstance(expr, relay.Tuple):
+            stack.extend(expr.fields)
+    return outputs
