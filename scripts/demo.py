@@ -15,10 +15,11 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from tvm_passes.cli import sites_table
-from tvm_passes.compile import LIBRARY, compile_model
+from tvm_passes.compile import compile_model
 from tvm_passes.dialects import Runner, engine
 from tvm_passes.inspect import diff, inspect_model
 from tvm_passes.measure import Timing, interleave, set_threads
+from tvm_passes.output import LIBRARY
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
 ORDERS = {"original": False, "reordered": True}

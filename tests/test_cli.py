@@ -148,6 +148,17 @@ class TestCompile:
         kinds = [event.tag for event in yaml.parse(file.read_text()) if getattr(event, "tag", None)]
         assert kinds == ["!Passed", "!Analysis"] * 2
 
+    def test_remarks_output_through_a_link_and_to_a_device(self, run, tmp_path):
+        file, link = tmp_path / "remarks.yaml", tmp_path / "link"
+        file.write_text("old")
+        link.symlink_to(file)
+        for output in (link, "/dev/null"):
+            argv = ["compile", MNIST, "-o", tmp_path / "out", "--remarks-output", output]
+            assert run(*argv)[0] == 0
+        assert link.is_symlink()
+        assert file.read_text().startswith("--- !Passed")
+        assert Path("/dev/null").is_char_device()
+
     def test_quiet_prints_nothing(self, run, tmp_path):
         assert run("compile", MNIST, "-o", tmp_path / "out", "--quiet") == (0, "", "")
 
@@ -170,6 +181,13 @@ class TestRefusals:
             ("{bad", "is not JSON"),
             ("[1]", "no target '[1]'"),
             ('{"kind": "llvm", "foo": 1}', "TVM refuses the target"),
+            ('{"kind": 3}', "is of kind 3: expected llvm"),
+            ('{"kind": "llvm", "fast-math": true}', "sets fast-math, with which results change"),
+            ('{"kind": "llvm", "mattr": ["+avx2", "+nonsense"]}', "no feature 'nonsense'"),
+            ('{"kind": "llvm", "mtriple": "garbage", "mcpu": "haswell"}', "is for garbage"),
+            ('{"kind": "llvm", "host": {"kind": "cuda"}}', "names a host"),
+            ("x" * 5000, "File name too long"),
+            ('{"a":' * 100_000, "is not JSON"),
             ('{"kind": "llvm", "mcpu": "haswel"}', "LLVM knows no CPU 'haswel': did you mean"),
         ],
     )
@@ -202,8 +220,24 @@ class TestRefusals:
 
     def test_output_is_somebody_elses_folder(self, run, tmp_path):
         (tmp_path / "thesis.tex").write_text("mine")
-        assert "is no compiled model" in refusal(run("compile", MNIST, "-o", tmp_path))
+        assert "holds more than a compiled model" in refusal(run("compile", MNIST, "-o", tmp_path))
         assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+    def test_output_is_a_folder_with_a_manifest_of_its_own(self, run, tmp_path):
+        (tmp_path / "manifest.json").write_text('{"name": "my web page"}')
+        assert "more than a compiled" in refusal(run("compile", MNIST, "-o", tmp_path))
+        assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+    def test_output_holds_something_beside_an_earlier_result(self, run, tmp_path):
+        folder = tmp_path / "out"
+        assert run("compile", MNIST, "-o", folder)[0] == 0
+        (folder / "notes.txt").write_text("mine")
+        assert "more than a compiled" in refusal(run("compile", MNIST, "-o", folder))
+        assert (folder / "notes.txt").read_text() == "mine"
+
+    def test_output_of_too_long_a_name(self, run, tmp_path):
+        line = refusal(run("compile", MNIST, "-o", tmp_path / ("x" * 300)))
+        assert "cannot write" in line
 
     def test_output_below_a_file(self, run, tmp_path):
         (tmp_path / "file").write_text("mine")
@@ -214,6 +248,24 @@ class TestRefusals:
         remarks = tmp_path / "missing" / "remarks.yaml"
         result = run("compile", MNIST, "-o", tmp_path / "out", "--remarks-output", remarks)
         assert "cannot write" in refusal(result)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_remarks_output_over_the_model(self, run, tmp_path):
+        model = shutil.copy(MNIST, tmp_path / "model.tflite")
+        result = run("compile", model, "-o", tmp_path / "out", "--remarks-output", model)
+        assert "would overwrite" in refusal(result)
+        assert Path(model).read_bytes() == MNIST.read_bytes()
+
+    def test_remarks_output_in_the_output_folder(self, run, tmp_path):
+        folder = tmp_path / "out"
+        result = run("compile", MNIST, "-o", folder, "--remarks-output", folder / "r.yaml")
+        assert "would overwrite" in refusal(result)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_linker_that_fails(self, run, tmp_path, monkeypatch):
+        monkeypatch.setenv("CXX", "/bin/false")
+        line = refusal(run("compile", MNIST, "-o", tmp_path / "out"))
+        assert "/bin/false could not link lib.so" in line
         assert list(tmp_path.iterdir()) == []
 
     def test_no_linker(self, run, tmp_path, monkeypatch):
@@ -252,6 +304,23 @@ class TestAtomic:
             assert run("compile", *interrupted)[0] == 130
         assert len(staged) == 1
         assert {path: path.read_bytes() for path in folder.iterdir()} == before
+        assert list(tmp_path.iterdir()) == [folder]
+
+    def test_stopped_between_the_renames(self, run, tmp_path, monkeypatch):
+        folder = tmp_path / "out"
+        assert run("compile", MNIST, "-o", folder)[0] == 0
+        before = (folder / "manifest.json").read_bytes()
+        rename = Path.rename
+
+        def stop_after_the_first(self, to):
+            rename(self, to)
+            if self == folder:
+                raise SystemExit(143)
+
+        monkeypatch.setattr(Path, "rename", stop_after_the_first)
+        with pytest.raises(SystemExit):
+            run("compile", MNIST, "-o", folder, "--no-reorder")
+        assert (folder / "manifest.json").read_bytes() == before
         assert list(tmp_path.iterdir()) == [folder]
 
     def test_a_failed_rename_puts_the_earlier_result_back(self, run, tmp_path, monkeypatch):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -16,10 +15,11 @@ from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
+from tvm_passes.cli_options import DIALECT, JSON, MODEL, QUIET, TARGET, progress
+from tvm_passes.cli_verify import verify_command
 from tvm_passes.compile import compile_model, silent
 from tvm_passes.cost import cost
 from tvm_passes.decision import Decision
-from tvm_passes.dialects import DIALECTS
 from tvm_passes.errors import TvmPassesError
 from tvm_passes.inspect import diff, inspect_model, site_json
 from tvm_passes.output import check_file, write_text
@@ -31,7 +31,11 @@ KINDS = tuple(kind.value.lower() for kind in Kind)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 2 for wrong usage, 1 for any other refusal."""
     if argv is None:  # a process of its own, not a caller's
-        signal.signal(signal.SIGTERM, _exit_on_signal)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _exit_on_signal)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
     try:
         code = cli.main(args=argv, prog_name="tvm-reorder", standalone_mode=False)
     except click.ClickException as err:
@@ -63,26 +67,12 @@ def cli() -> None:
     """
 
 
-MODEL = click.argument("model", type=click.Path(path_type=Path))
-DIALECT = click.option(
-    "--dialect",
-    type=click.Choice(DIALECTS),
-    help="IR to go through; by default that of the TVM installed.",
-)
-QUIET = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
-
-
 @cli.command(name="compile")
 @MODEL
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write."
 )
-@click.option(
-    "--target",
-    default="llvm",
-    show_default=True,
-    help="llvm, a name in targets/, a JSON object, or a file that holds one.",
-)
+@TARGET
 @DIALECT
 @click.option("--reorder/--no-reorder", default=True, help="Run the pass, or TVM's own alone.")
 @click.option(
@@ -119,14 +109,14 @@ def compile_command(
       tvm-reorder compile model.tflite --target x86-64-v3 -o compiled --remarks all
     """
     if remarks_output is not None:
-        check_file(remarks_output)
+        check_file(remarks_output, apart_from=(model, output))
     compiled = compile_model(
         model,
         output,
         target=target,
         dialect=dialect,
         reorder=reorder,
-        step=silent if quiet else _progress,
+        step=silent if quiet else progress,
     )
     if remarks_output is not None:
         write_text(remarks_output, to_yaml(compiled.remarks))
@@ -141,7 +131,7 @@ def compile_command(
 @cli.command(name="inspect")
 @MODEL
 @DIALECT
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@JSON
 @click.option("--diff", "as_diff", is_flag=True, help="Print the IR's difference, too.")
 @QUIET
 def inspect_command(
@@ -156,7 +146,7 @@ def inspect_command(
       tvm-reorder inspect model.onnx --diff
       tvm-reorder inspect model.onnx --json | jq '.sites[].reason'
     """
-    step = silent if quiet or as_json else _progress
+    step = silent if quiet or as_json else progress
     found = inspect_model(model, dialect=dialect, step=step)
     lines = diff(found.before, found.after) if as_diff else []
     if as_json:
@@ -191,7 +181,7 @@ def sites_table(decisions: Sequence[Decision]) -> Table:
             "[green]passed" if decision.passed else "[yellow]missed",
             escape(_what(decision)),
             f"{numbers.evaluations_before} → {numbers.evaluations_after}"
-            if decision.passed
+            if decision.passed and numbers.evaluations_before is not None
             else "",
             "" if saved is None else f"{saved:.2%}",
         )
@@ -212,16 +202,7 @@ def _explain(decisions: Sequence[Decision]) -> Iterator[str]:
             yield f"{decision.site.name}: {why}"
 
 
-@contextmanager
-def _progress(step: str) -> Iterator[None]:
-    console = Console(stderr=True)
-    start = time.perf_counter()
-    with console.status(escape(step)):
-        yield
-    seconds = time.perf_counter() - start
-    if seconds > 1 or not console.is_terminal:
-        console.print(f"{escape(step)}: {seconds:.1f} s", style="dim", highlight=False)
-
+cli.add_command(verify_command)
 
 if __name__ == "__main__":
     sys.exit(main())

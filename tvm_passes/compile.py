@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from tvm_passes.dialects import Engine, engine
-from tvm_passes.errors import OutputError
+from tvm_passes.errors import OutputError, last_line
 from tvm_passes.frontends import load_model
-from tvm_passes.output import MANIFEST, new_folder
+from tvm_passes.output import LIBRARY, MANIFEST, new_folder
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RELAX, RELAY
 from tvm_passes.target import parse_target
 
-LIBRARY = "lib.so"
 TVM = {RELAX: "apache-tvm", RELAY: "xtc-tvm-python-bindings"}
 """The distribution that each dialect's TVM comes in."""
 
@@ -74,34 +73,57 @@ def compile_model(
     """
     tvm_engine = engine(dialect)
     config = parse_target(target)
-    _require_linker(tvm_engine)
+    require_linker(tvm_engine)
     remarks: list[Remark] = []
     with new_folder(folder) as staged:
         with step(f"reading {model.name}"):
             mod = load_model(model, tvm_engine.DIALECT)
+            signature = tvm_engine.signature(mod)
         with step(f"compiling for {target}"):
             built = tvm_engine.build(mod, config, reorder=reorder, on_remark=remarks.append)
         with step(f"linking {LIBRARY}"):
-            tvm_engine.export(built, staged / LIBRARY)
+            export(tvm_engine, built, staged / LIBRARY)
         manifest = {
             "model": {"name": model.name, "sha256": _sha256(model)},
             "dialect": tvm_engine.DIALECT,
             "target": config,
             "versions": {name: version(name) for name in ("tvm-passes", TVM[tvm_engine.DIALECT])},
             "reordered": reorder,
-            **tvm_engine.signature(mod),
+            **signature,
             "remarks": [remark.as_dict() for remark in remarks],
         }
         (staged / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return Compiled(folder, manifest, tuple(remarks))
 
 
-def _require_linker(tvm_engine: Engine) -> None:
+def require_linker(tvm_engine: Engine) -> None:
+    """Make sure that shared libraries can be linked.
+
+    Raises
+    ------
+    OutputError
+        If there is no C compiler.
+    """
     if tvm_engine.linker() is None:
         raise OutputError(
             f"linking {LIBRARY} needs a C compiler: found none of g++, gcc, clang; "
             "install one or name it in CXX"
         )
+
+
+def export(tvm_engine: Engine, built: Any, path: Path) -> None:
+    """Link a compiled module.
+
+    Raises
+    ------
+    OutputError
+        If the C compiler fails, or is not there.
+    """
+    try:
+        tvm_engine.export(built, path)
+    except (RuntimeError, OSError) as err:
+        compiler = tvm_engine.linker()
+        raise OutputError(f"{compiler} could not link {path.name}: {last_line(str(err))}") from err
 
 
 def _sha256(model: Path) -> str:

@@ -70,6 +70,12 @@ def constant_in_window(param: str) -> Condition:
                 f"which varies over the pooled axes of {pool.layout}",
                 "only a tensor that is constant over the pooled axes can sink",
             )
+        if not operand.stored:
+            return Decline(
+                Reason.ROUNDING,
+                f"{param} of {op.op} is computed, and may be contracted with {op.op}",
+                "fold constants before the pass runs",
+            )
         if operand.value is not None and not np.all(np.isfinite(operand.value)):
             return _not_finite(op, param)
         return None

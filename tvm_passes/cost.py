@@ -14,7 +14,9 @@ BYTES: dict[str, int] = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8
 
 @dataclass(frozen=True)
 class Cost:
-    """Work and traffic of a site's sunk ops, a symbolic extent counted as 1.
+    """Work and traffic of a site's sunk ops, a symbolic batch or channel counted as 1.
+
+    All of it is None where the extent of a pooled axis is symbolic.
 
     Parameters
     ----------
@@ -27,16 +29,18 @@ class Cost:
         None where the producer's arithmetic is not known.
     """
 
-    evaluations_before: int
-    evaluations_after: int
-    bytes_before: int
-    bytes_after: int
+    evaluations_before: int | None
+    evaluations_after: int | None
+    bytes_before: int | None
+    bytes_after: int | None
     arithmetic_saved: float | None
 
 
 def cost(decision: Decision) -> Cost:
     """Count what the ops that sink cost above the pool and below it."""
     pool, ops = decision.site.pool, len(decision.sunk)
+    if any(pool.in_shape[axis] is None for axis in pool.spatial_axes() or ()):
+        return Cost(None, None, None, None, None)
     before, after = elements(pool.in_shape), elements(pool.out_shape)
     width = BYTES.get(pool.dtype, 0)
     macs = decision.site.producer.macs_per_output

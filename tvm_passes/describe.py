@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from tvm_passes.rules import OPAQUE, POOLS, PRODUCERS, Form, PoolForm, ProducerForm, Rule
+from tvm_passes.rules import MOVES, OPAQUE, POOLS, PRODUCERS, Form, PoolForm, ProducerForm, Rule
 from tvm_passes.site import ElementwiseOp, Operand, Pool, Producer, Shape
 
 Argument = int | float | Operand | None
@@ -26,6 +26,7 @@ class Vocabulary:
     pools: Mapping[str, PoolForm]
     producers: Mapping[str, ProducerForm]
     opaque: frozenset[str]
+    moves: frozenset[str]
 
     def may_fold(self, op: str) -> bool:
         """Whether a compiler may fold arithmetic into this op, which reads its result.
@@ -44,6 +45,7 @@ def vocabulary(rules: Sequence[Rule], dialect: str) -> Vocabulary:
         {form.ops[dialect]: form for form in POOLS},
         {form.op: form for form in PRODUCERS[dialect]},
         OPAQUE[dialect],
+        MOVES[dialect],
     )
 
 

@@ -38,6 +38,14 @@ class Engine(Protocol):
     def decisions(self, mod: Any, rules: Sequence[Rule] = ...) -> tuple[Decision, ...]:
         """Decide on every pooling site of a module."""
 
+    def site_module(self, mod: Any, name: str, rules: Sequence[Rule] = ...) -> Any:
+        """A passed site by itself: a module whose ``main`` is its ops and pool, in that order."""
+
+    def feeding_module(
+        self, mod: Any, names: Sequence[str], rules: Sequence[Rule] = ...
+    ) -> tuple[tuple[str, ...], Any]:
+        """A module that computes what passed sites read, and the names of those it does it for."""
+
     def reorder(self, mod: Any) -> Any:
         """The module after the pass."""
 

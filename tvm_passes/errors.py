@@ -42,6 +42,10 @@ class TargetError(TvmPassesError):
     """A target that is unknown, malformed or not supported by the TVM at hand."""
 
 
+class InputError(TvmPassesError):
+    """Arrays that cannot be read, or do not fit the model."""
+
+
 class OutputError(TvmPassesError):
     """A result that cannot be written where it was asked for."""
 

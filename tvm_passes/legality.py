@@ -199,14 +199,15 @@ SITE_PRECONDITIONS: tuple[Callable[[Site], Decline | None], ...] = (
 def keeps_rounding(op: ElementwiseOp, above: ElementwiseOp | Producer) -> Decline | None:
     """The op's rounding does not depend on the kernel that it is compiled into.
 
-    TVM lets LLVM and nvcc contract a * b + c into one fused multiply-add.  An addition that sinks
-    away from a multiplication which stays would round twice where it rounded once.
+    TVM lets LLVM and nvcc contract a * b + c into one fused multiply-add, and Relay merges
+    (x + a) + b into x + (a + b).  An addition that sinks away from arithmetic which stays would
+    round twice where it rounded once.
     """
     if not op.rule.is_arithmetic or _is_rounded(above):
         return None
     return Decline(
         Reason.ROUNDING,
-        f"{op.op} may be contracted with a multiplication in {above.op}, which stays above",
+        f"{op.op} may be contracted or folded with {above.op}, which stays above",
         "nothing to do: sinking it alone could change the last bit",
     )
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tvm_passes.errors import OutputError
 
+LIBRARY = "lib.so"
 MANIFEST = "manifest.json"
 
 
@@ -25,37 +27,49 @@ def new_folder(path: Path) -> Iterator[Path]:
     OutputError
         If `path` cannot be written, before the block runs where that can be told.
     """
-    _refuse_foreign(path)
     with _writing(path):
+        _refuse_foreign(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         staged = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield staged
         with _writing(path):
-            staged.chmod(0o755)
+            staged.chmod(0o777 & ~_umask())
             _replace_folder(staged, path)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, apart_from: Sequence[Path] = ()) -> None:
     """Find out, before the work, that a file can be written.
+
+    Parameters
+    ----------
+    path
+        The file.
+    apart_from
+        Files that it must not be, and folders that it must not be in.
 
     Raises
     ------
     OutputError
         If it cannot.
     """
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder: give the name of a file")
     with _writing(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        Path(name).unlink()
+        target = path.resolve()
+        for other in apart_from:
+            if target.is_relative_to(other.resolve()):
+                raise OutputError(f"{path} would overwrite {other}: give another name")
+        if target.is_dir():
+            raise OutputError(f"{path} is a folder: give the name of a file")
+        if target.is_file() or not target.exists():
+            handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+            os.close(handle)
+            Path(name).unlink()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole.
+    """Write a file whole; what is no file, such as a pipe, is written as it is.
 
     Raises
     ------
@@ -63,25 +77,46 @@ def write_text(path: Path, text: str) -> None:
         If `path` cannot be written.
     """
     with _writing(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            target.write_text(text)
+            return
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with _writing(path), os.fdopen(handle, "w") as file:
             file.write(text)
         with _writing(path):
-            Path(name).chmod(0o644)
-            os.replace(name, path)
+            Path(name).chmod(0o666 & ~_umask())
+            os.replace(name, target)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _refuse_foreign(path: Path) -> None:
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise OutputError(f"{path} exists and is no folder: give -o the name of a new folder")
-    if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
+    if path.is_dir() and any(path.iterdir()) and not _is_ours(path):
         raise OutputError(
-            f"{path} exists and is no compiled model ({MANIFEST} is missing): "
-            "give -o the name of a new folder"
+            f"{path} exists and holds more than a compiled model: give -o the name of a new folder"
         )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds a result of ours and nothing else."""
+    if {path.name for path in folder.iterdir()} - {LIBRARY, MANIFEST}:
+        return False
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and "tvm-passes" in manifest.get("versions", ())
 
 
 def _replace_folder(staged: Path, path: Path) -> None:
@@ -90,11 +125,12 @@ def _replace_folder(staged: Path, path: Path) -> None:
         staged.rename(path)
         return
     aside = staged.with_name(f"{staged.name}.old")
-    path.rename(aside)
     try:
+        path.rename(aside)
         staged.rename(path)
-    except OSError:
-        aside.rename(path)
+    except BaseException:
+        if aside.exists() and not path.exists():
+            aside.rename(path)
         raise
     shutil.rmtree(aside, ignore_errors=True)
 

@@ -5,7 +5,7 @@ An adapter shows a function as a `Graph`; what a node is, is its own business.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -103,7 +103,7 @@ class Sink(Generic[Node]):
 
 
 def plan(
-    graph: Graph[Node], function: str, words: Vocabulary, first: int = 0
+    graph: Graph[Node], function: Callable[[], str], words: Vocabulary, first: int = 0
 ) -> tuple[Plan[Node], ...]:
     """Decide on every pool of a graph, in the order in which they are computed.
 
@@ -114,18 +114,20 @@ def plan(
     graph
         The function.
     function
-        Its name, for remarks.
+        Finds its name, for remarks; called if there is a pool.
     words
         The dialect's op names.
     first
         Number of the function's pools that come before this graph.
     """
     plans: dict[int, Plan[Node]] = {}
-    for index, pool in enumerate(graph.pools(), first):
+    pools = graph.pools()
+    function_name = function() if pools else ""
+    for index, pool in enumerate(pools, first):
         chain = _climb(graph, graph.argument(pool, 0), words, plans)
         name = graph.op_name(pool)
         site = Site(
-            function=function,
+            function=function_name,
             index=index,
             pool=describe_pool(graph.view(pool), words.pools[name]),
             chain=tuple(chain.ops),

@@ -16,7 +16,10 @@ from tvm_passes.decline import Condition, Direction
 RELAY = "relay"
 RELAX = "relax"
 
-FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+FLOATS = frozenset({"float16", "float32", "float64"})
+SELECTED = FLOATS | {"bfloat16"}
+"""Where each result is an input or a bound: TVM computes bfloat16 in float32 and rounds where a
+kernel ends, which only such functions do not feel."""
 INTEGERS = frozenset({"int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"})
 
 
@@ -69,7 +72,8 @@ class Rule:
         Whether it is an addition or a multiplication: a compiler may contract it with a
         multiplication above it, or fold it with arithmetic below it.
     rounds_result
-        Whether its result is never a product that an addition below could be contracted with.
+        Whether its result is never a sum or a product that arithmetic below could be contracted
+        or folded with.
     nan, negative_zero, infinity
         What TVM's kernel gives for these inputs.
     source
@@ -103,7 +107,7 @@ RULES: tuple[Rule, ...] = (
         name="relu",
         direction=Direction.NON_DECREASING,
         forms=forms("nn.relu", "relax.nn.relu"),
-        dtypes=FLOATS | INTEGERS,
+        dtypes=SELECTED | INTEGERS,
         nan="0",
         negative_zero="+0",
         infinity="-inf to 0, +inf kept",
@@ -117,7 +121,7 @@ RULES: tuple[Rule, ...] = (
             Form("clip", attrs={"low": "a_min", "high": "a_max"}),
             Form("relax.clip", args={"low": 1, "high": 2}),
         ),
-        dtypes=FLOATS | INTEGERS,
+        dtypes=SELECTED | INTEGERS,
         conditions=(ordered_bounds("low", "high"),),
         nan="a bound",
         negative_zero="kept inside the bounds",
@@ -133,8 +137,8 @@ RULES: tuple[Rule, ...] = (
             Form("relax.nn.leakyrelu", attrs={"alpha": "alpha"}),
         ),
         conditions=(finite_slope_not_negative("alpha"),),
-        nan="NaN",
-        negative_zero="kept",
+        nan="NaN; 0 for alpha = 0",
+        negative_zero="kept; +0 for alpha = 0",
         infinity="kept; -inf to 0 for alpha = 0",
         source="x > 0 ? x : alpha * x",
     ),
@@ -172,7 +176,6 @@ RULES: tuple[Rule, ...] = (
         },
         conditions=(constant_in_window("bias"),),
         is_arithmetic=True,
-        rounds_result=True,
         nan="NaN",
         negative_zero="+0 unless b is -0",
         infinity="kept",
@@ -217,6 +220,12 @@ OPAQUE: Mapping[str, frozenset[str]] = {
     ),
 }
 """Ops that no compiler folds arithmetic above them into, beside producers and pools."""
+
+MOVES: Mapping[str, frozenset[str]] = {
+    RELAY: frozenset(("reshape", "expand_dims", "squeeze", "transpose")),
+    RELAX: frozenset(f"relax.{op}" for op in ("reshape", "expand_dims", "squeeze", "permute_dims")),
+}
+"""Ops that move the elements of their first argument, and compute nothing."""
 
 PRODUCERS: Mapping[str, tuple[ProducerForm, ...]] = {
     RELAY: tuple(

@@ -34,10 +34,14 @@ class Operand:
         axis that is broadcast has extent 1.
     value
         The constant's values, or None where they are unknown at compile time.
+    stored
+        Whether it is a constant or an argument of the function, perhaps reshaped, and so nothing
+        that is computed where it is used.
     """
 
     shape: Shape
-    value: np.ndarray | None
+    value: np.ndarray | None = None
+    stored: bool = True
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+import platform
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,12 @@ def parse_target(text: str) -> dict[str, Any]:
     kind = config.get("kind")
     if kind not in KINDS:
         raise TargetError(f"target {text!r} is of kind {kind!r}: expected {' or '.join(KINDS)}")
+    _check_options(config, text)
     try:
         target = tvm.target.Target(config)
-    except (ValueError, TypeError) as err:
+    except (ValueError, TypeError, RuntimeError) as err:
         raise TargetError(f"TVM refuses the target {text!r}: {_last_sentence(err)}") from err
-    _check_mcpu(tvm, target, config.get("mcpu"))
+    _check_cpu(tvm, target, config)
     return config
 
 
@@ -99,8 +101,11 @@ def _config(text: str) -> dict[str, Any]:
         return _object(shipped.read_text(), text)
     if text.lstrip().startswith("{"):
         return _object(text, text)
-    if Path(text).is_file():
-        return _object(Path(text).read_text(errors="replace"), text)
+    try:
+        if Path(text).is_file():
+            return _object(Path(text).read_text(errors="replace"), text)
+    except OSError as err:
+        raise TargetError(f"cannot read the target {text[:80]!r}: {err.strerror}") from err
     if text in KINDS:
         return {"kind": text}
     names = ", ".join((*KINDS, *shipped_targets()))
@@ -110,21 +115,50 @@ def _config(text: str) -> dict[str, Any]:
 def _object(source: str, text: str) -> dict[str, Any]:
     try:
         config = json.loads(source)
-    except ValueError as err:
-        raise TargetError(f"target {text!r} is not JSON: {err}") from err
+    except (ValueError, RecursionError) as err:
+        raise TargetError(f"target {text[:80]!r} is not JSON: {err}") from err
     if not isinstance(config, dict):
         raise TargetError(f"target {text!r}: expected a JSON object, found {type(config).__name__}")
     return config
 
 
-def _check_mcpu(tvm: Any, target: Any, mcpu: str | None) -> None:
-    """Refuse a CPU that LLVM does not know: TVM would go on with a generic one."""
-    if mcpu is None:
-        return
-    known = [str(name) for name in tvm.get_global_func("target.llvm_get_cpu_archlist")(target)]
-    if mcpu not in known:
-        near = ", ".join(difflib.get_close_matches(mcpu, known, n=3)) or "for example x86-64-v3"
-        raise TargetError(f"LLVM knows no CPU {mcpu!r}: did you mean {near}?")
+def _check_options(config: dict[str, Any], text: str) -> None:
+    """Refuse what would break the promise of equal results, or cannot be linked here."""
+    fast = [name for name, value in config.items() if name.startswith("fast-math") and value]
+    if fast:
+        raise TargetError(
+            f"target {text!r} sets {fast[0]}, with which results change: leave it out"
+        )
+    if "host" in config:
+        raise TargetError(
+            f"target {text!r} names a host: {config['kind']} is its own, leave it out"
+        )
+    arch = str(config.get("mtriple", platform.machine())).partition("-")[0]
+    if arch != platform.machine():
+        raise TargetError(
+            f"target {text!r} is for {arch}, this machine links for {platform.machine()}: "
+            "compile on such a machine"
+        )
+
+
+def _check_cpu(tvm: Any, target: Any, config: dict[str, Any]) -> None:
+    """Refuse a CPU or a feature that LLVM does not know: TVM would go on without it."""
+    mcpu = config.get("mcpu")
+    if mcpu is not None:
+        _check_known("CPU", mcpu, tvm.get_global_func("target.llvm_get_cpu_archlist")(target))
+    if config.get("mattr"):
+        known = list(tvm.get_global_func("target.llvm_get_cpu_features")(target))
+        for feature in config["mattr"]:
+            if feature[:1] not in "+-" or feature[1:] not in known:
+                _check_known("feature", feature.lstrip("+-"), known)
+
+
+def _check_known(what: str, name: str, known: Iterable[Any]) -> None:
+    names = [str(item) for item in known]
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3)
+        hint = f": did you mean {', '.join(near)}?" if near else ": see llc -mcpu=help"
+        raise TargetError(f"LLVM knows no {what} {name!r}{hint}")
 
 
 def _last_sentence(err: BaseException) -> str:

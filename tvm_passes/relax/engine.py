@@ -11,12 +11,25 @@ import tvm
 import tvm.support.cc
 from tvm import relax
 
+from tvm_passes.errors import ModelError
+from tvm_passes.relax.extract import feeding_module, site_module
 from tvm_passes.relax.pipeline import stock_pipeline, tvm_reorder_pipeline
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool, decisions
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RELAX
 
-__all__ = ["build", "decisions", "export", "linker", "load", "reorder", "signature", "text"]
+__all__ = [
+    "build",
+    "decisions",
+    "export",
+    "feeding_module",
+    "linker",
+    "load",
+    "reorder",
+    "signature",
+    "site_module",
+    "text",
+]
 
 DIALECT = RELAX
 
@@ -42,7 +55,11 @@ def signature(mod: tvm.IRModule) -> Mapping[str, list[dict[str, Any]]]:
     }
 
 
-def _tensor(ty: relax.TensorType) -> dict[str, Any]:
+def _tensor(ty: relax.Type) -> dict[str, Any]:
+    if not isinstance(ty, relax.TensorType):
+        raise ModelError(f"main has an input or output of type {ty}: expected tensors")
+    if not isinstance(ty.shape, relax.ShapeExpr):
+        return {"shape": None, "dtype": str(ty.dtype)}
     shape = [int(n) if isinstance(n, tvm.tirx.IntImm) else str(n) for n in ty.shape.values]
     return {"shape": shape, "dtype": str(ty.dtype)}
 

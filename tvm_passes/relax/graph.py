@@ -76,7 +76,7 @@ class RelaxGraph:
 
     def source(self, node: relax.Expr) -> Producer:
         """Describe a node that calls no op that the vocabulary knows."""
-        if isinstance(node, tvm.ir.GenericConst) or hash(node) in self.parameters:
+        if self._is_stored(node):
             return PARAMETER
         definition = self.definitions.get(hash(node))
         if definition is None:
@@ -97,7 +97,13 @@ class RelaxGraph:
         if not isinstance(ty, relax.TensorType):
             return None
         value = expr.value.numpy() if isinstance(expr, tvm.ir.GenericConst) else None
-        return Operand(self._shape(ty), value)
+        return Operand(self._shape(ty), value, self._is_stored(expr))
+
+    def _is_stored(self, expr: relax.Expr) -> bool:
+        """Whether the value is a constant or an argument, perhaps moved about."""
+        while self.op_name(expr) in self.words.moves:
+            expr = self.argument(expr, 0)
+        return isinstance(expr, tvm.ir.GenericConst) or hash(expr) in self.parameters
 
     def _shape(self, ty: relax.TensorType) -> Shape:
         """Extents; all unknown where only the rank is.  The ops of a chain share one shape."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import tvm
 from tvm import relax
@@ -46,7 +47,7 @@ class ReorderActivationAfterMaxPool:
         self, func: relax.Function, mod: tvm.IRModule, _ctx: tvm.transform.PassContext
     ) -> relax.Function:
         """Rewrite one function; `func` itself is returned where nothing moves."""
-        plans = _plans(func, _name_in(mod, func), self.words)
+        plans = _plans(func, lambda: _name_in(mod, func), self.words)
         if self.on_remark is not None:
             for _, items in plans.values():
                 for item in items:
@@ -56,6 +57,8 @@ class ReorderActivationAfterMaxPool:
         def rewrite(block: relax.DataflowBlock) -> relax.DataflowBlock:
             return sink(block, sinks(*plans[hash(block)]))
 
+        if not any(item.decision.passed for _, items in plans.values() for item in items):
+            return func
         return map_dataflow_blocks(func, rewrite, relax.BlockBuilder(mod))
 
 
@@ -71,14 +74,14 @@ def plans(mod: tvm.IRModule, rules: Sequence[Rule] = RULES) -> tuple[Plans, ...]
         found
         for gvar, func in mod.functions.items()
         if isinstance(func, relax.Function)
-        for found in _plans(func, str(gvar.name_hint), words).values()
+        for found in _plans(func, partial(str, gvar.name_hint), words).values()
     )
 
 
 Plans = tuple[RelaxGraph, tuple[Plan[relax.Var], ...]]
 
 
-def _plans(func: relax.Function, name: str, words: Vocabulary) -> dict[int, Plans]:
+def _plans(func: relax.Function, name: Callable[[], str], words: Vocabulary) -> dict[int, Plans]:
     """The graph and the plans of each dataflow block, by the block's address."""
     parameters = frozenset(hash(param) for param in func.params)
     plans: dict[int, Plans] = {}

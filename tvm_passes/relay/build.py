@@ -31,10 +31,12 @@ def build(
     Raises
     ------
     TypeError
-        If `ir_mod` is not an ``IRModule``.
+        If `ir_mod` is neither an ``IRModule`` nor a function.
     """
+    if isinstance(ir_mod, relay.Function):
+        ir_mod = tvm.IRModule.from_expr(ir_mod)
     if not isinstance(ir_mod, tvm.IRModule):
-        raise TypeError(f"expected an IRModule, found {type(ir_mod).__name__}")
+        raise TypeError(f"expected an IRModule or a function, found {type(ir_mod).__name__}")
     passes = [_bind(params), ReorderActivationAfterMaxPool()]
     return relay.build(
         tvm.transform.Sequential(passes)(ir_mod),

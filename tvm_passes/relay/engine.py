@@ -15,11 +15,24 @@ from tvm import autotvm, relay
 from tvm.contrib import cc
 from tvm.contrib.graph_executor import GraphModule
 
+from tvm_passes.errors import ModelError
+from tvm_passes.relay.extract import feeding_module, site_module
 from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool, decisions
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RELAY
 
-__all__ = ["build", "decisions", "export", "linker", "load", "reorder", "signature", "text"]
+__all__ = [
+    "build",
+    "decisions",
+    "export",
+    "feeding_module",
+    "linker",
+    "load",
+    "reorder",
+    "signature",
+    "site_module",
+    "text",
+]
 
 DIALECT = RELAY
 
@@ -45,9 +58,15 @@ def signature(mod: tvm.IRModule) -> Mapping[str, list[dict[str, Any]]]:
     }
 
 
-def _tensor(ty: relay.TensorType) -> dict[str, Any]:
-    shape = [int(n) if isinstance(n, tvm.tir.IntImm) else str(n) for n in ty.shape]
-    return {"shape": shape, "dtype": str(ty.dtype)}
+def _tensor(ty: tvm.ir.Type) -> dict[str, Any]:
+    if not isinstance(ty, relay.TensorType):
+        raise ModelError(f"main has an input or output of type {ty}: expected tensors")
+    if not all(isinstance(extent, tvm.tir.IntImm) for extent in ty.shape):
+        raise ModelError(
+            f"main has an input or output of shape {list(ty.shape)}: Relay's graph executor needs "
+            "extents that are known, export the model with fixed shapes"
+        )
+    return {"shape": [int(extent) for extent in ty.shape], "dtype": str(ty.dtype)}
 
 
 def build(

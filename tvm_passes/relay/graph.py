@@ -25,14 +25,15 @@ class RelayGraph:
         The op names of Relay.
     reading
         The nodes that read each node, by its address.
-    outputs
-        Addresses of what the function returns.
+    outputs, parameters
+        Addresses of what the function returns, and of its arguments.
     """
 
     nodes: Nodes
     words: Vocabulary
     reading: Mapping[int, list[relay.Expr]]
     outputs: frozenset[int]
+    parameters: frozenset[int]
     _types: dict[int, tuple[Shape, str]] = field(default_factory=dict)
 
     def pools(self) -> Sequence[relay.Call]:
@@ -73,8 +74,10 @@ class RelayGraph:
 
     def source(self, node: relay.Expr) -> Producer:
         """Describe a node that calls no op that the vocabulary knows."""
-        if isinstance(node, relay.Var | relay.Constant):
+        if self._is_stored(node):
             return PARAMETER
+        if isinstance(node, relay.Var):
+            return Producer("a let-bound variable", rounded=False, reads_activation=False)
         name = self.op_name(node) or type(node).__name__
         return Producer(name, rounded=False, reads_activation=True)
 
@@ -91,7 +94,13 @@ class RelayGraph:
         value = expr.data.numpy() if isinstance(expr, relay.Constant) else None
         if value is not None and dtype == "bfloat16":
             value = (value.astype("uint32") << 16).view("float32")  # TVM 0.19 gives the bits
-        return Operand(shape, value)
+        return Operand(shape, value, self._is_stored(expr))
+
+    def _is_stored(self, expr: relay.Expr) -> bool:
+        """Whether the value is a constant or an argument, perhaps moved about."""
+        while self.op_name(expr) in self.words.moves:
+            expr = expr.args[0]
+        return isinstance(expr, relay.Constant) or key(expr) in self.parameters
 
     def _tensor(self, ty: relay.TensorType) -> tuple[Shape, str]:
         """Extents and element type; the ops of a chain share one type."""
@@ -109,7 +118,8 @@ def graph_of(func: relay.Function, words: Vocabulary) -> RelayGraph:
     for node, read in nodes:
         for child in {key(child) for child in read}:
             reading.setdefault(child, []).append(node)
-    return RelayGraph(nodes, words, reading, frozenset(key(expr) for expr in _outputs(func.body)))
+    outputs = frozenset(key(expr) for expr in _outputs(func.body))
+    return RelayGraph(nodes, words, reading, outputs, frozenset(map(key, func.params)))
 
 
 def _outputs(body: relay.Expr) -> list[relay.Expr]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import tvm
 from tvm import relay
@@ -46,15 +47,14 @@ class ReorderActivationAfterMaxPool:
         """Rewrite one function; `func` itself is returned where nothing moves."""
         if is_opaque(func):
             return func
-        name = _name_in(mod, func)
-        func = _typed(func, mod, name)
-        graph = graph_of(func, self.words)
-        plans = plan(graph, name, self.words)
+        typed = _typed(func, mod)
+        graph = graph_of(typed, self.words)
+        plans = plan(graph, lambda: _name_in(mod, func), self.words)
         if self.on_remark is not None:
             for item in plans:
                 for remark in remarks_of(item.decision):
                     self.on_remark(remark)
-        return sink(func, graph.nodes, sinks(graph, plans))
+        return sink(typed, graph.nodes, sinks(graph, plans))
 
 
 def decisions(mod: tvm.IRModule, rules: Sequence[Rule] = RULES) -> tuple[Decision, ...]:
@@ -70,7 +70,7 @@ def plans(mod: tvm.IRModule, rules: Sequence[Rule] = RULES) -> tuple[Plan[relay.
         item
         for gvar, func in mod.functions.items()
         if isinstance(func, relay.Function) and not is_opaque(func)
-        for item in plan(graph_of(func, words), str(gvar.name_hint), words)
+        for item in plan(graph_of(func, words), partial(str, gvar.name_hint), words)
     )
 
 
@@ -81,10 +81,10 @@ def _name_in(mod: tvm.IRModule, func: relay.Function) -> str:
     return "function"
 
 
-def _typed(func: relay.Function, mod: tvm.IRModule, name: str) -> relay.Function:
+def _typed(func: relay.Function, mod: tvm.IRModule) -> relay.Function:
     """The function with types, inferred if nobody did; InferType changes the module it is given."""
     try:
         func.body.checked_type  # noqa: B018
     except ValueError:
-        return relay.transform.InferType()(mod.clone())[name]
+        return relay.transform.InferType()(mod.clone())[_name_in(mod, func)]
     return func

@@ -1,0 +1,41 @@
+"""What the commands of ``tvm-reorder`` share: arguments, options and progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from tvm_passes.dialects import DIALECTS
+
+MODEL = click.argument("model", type=click.Path(path_type=Path))
+TARGET = click.option(
+    "--target",
+    default="llvm",
+    show_default=True,
+    help="llvm, a name in targets/, a JSON object, or a file that holds one.",
+)
+DIALECT = click.option(
+    "--dialect",
+    type=click.Choice(DIALECTS),
+    help="IR to go through; by default that of the TVM installed.",
+)
+QUIET = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+@contextmanager
+def progress(step: str) -> Iterator[None]:
+    """Show a step on the terminal while it lasts, and how long it took."""
+    console = Console(stderr=True)
+    start = time.perf_counter()
+    with console.status(escape(step)):
+        yield
+    seconds = time.perf_counter() - start
+    if seconds > 1 or not console.is_terminal:
+        console.print(f"{escape(step)}: {seconds:.1f} s", style="dim", highlight=False)

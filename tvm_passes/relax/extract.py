@@ -1,0 +1,130 @@
+"""One site of a Relax module as a module of its own, and what feeds it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tvm
+from tvm import relax
+
+from tvm_passes.plan import Plan
+from tvm_passes.relax.graph import RelaxGraph
+from tvm_passes.relax.reorder import plans
+from tvm_passes.rules import RULES, Rule
+
+
+def site_module(mod: tvm.IRModule, name: str, rules: Sequence[Rule] = RULES) -> tvm.IRModule:
+    """The pool of a site and the ops that sink below it, in their original order.
+
+    Parameters
+    ----------
+    mod
+        The module that the site is in.
+    name
+        Name of a site where something sinks, as in `tvm_passes.site.Site.name`.
+    rules
+        The table of activations.
+
+    Returns
+    -------
+    tvm.IRModule
+        Its ``main`` takes what the topmost of these ops reads, then every operand that is not a
+        constant.
+
+    Raises
+    ------
+    KeyError
+        If nothing sinks at a site of that name.
+    """
+    return _alone(_passed(mod, rules)[name])
+
+
+def feeding_module(
+    mod: tvm.IRModule, names: Sequence[str], rules: Sequence[Rule] = RULES
+) -> tuple[tuple[str, ...], tvm.IRModule]:
+    """What the sites read, computed from the model's inputs.
+
+    Parameters
+    ----------
+    mod, rules
+        As for `site_module`.
+    names
+        Names of sites where something sinks.
+
+    Returns
+    -------
+    names
+        Those of the sites that read nothing but what a block of ``main`` computes, not one of a
+        branch or of another function.
+    module
+        Its ``main`` returns what `site_module` takes, of each of these sites in turn; it takes
+        those of the model's inputs that this needs, under their names.
+    """
+    main = mod["main"]
+    passed = _passed(mod, rules)
+    fed: list[str] = []
+    blocks: list[relax.BindingBlock] = []
+    results: list[relax.Var] = []
+    for block in main.body.blocks:
+        bound = {hash(binding.var) for binding in block.bindings}
+        here = [name for name in names if hash(passed[name].plan.pool) in bound]
+        reads = [expr for name in here for expr in passed[name].reads()]
+        copies = [relax.VarBinding(relax.Var("read", expr.ty), expr) for expr in reads]
+        blocks.append(type(block)([*block.bindings, *copies]))
+        fed += here
+        results += [binding.var for binding in copies]
+    body = relax.SeqExpr(blocks, relax.Tuple(results))
+    result = relax.TupleType([var.ty for var in results])
+    func = relax.Function(main.params, body, result, main.is_pure, main.attrs)
+    fed_module = tvm.IRModule(dict(mod.functions.items()), attrs=mod.attrs)
+    fed_module.update_func(mod.get_global_var("main"), func)
+    return tuple(fed), relax.transform.Normalize()(fed_module)
+
+
+@dataclass(frozen=True)
+class _Passed:
+    """A site where something sinks, with the graph that it is in."""
+
+    graph: RelaxGraph
+    plan: Plan[relax.Var]
+
+    def call(self, var: relax.Var) -> relax.Call:
+        return self.graph.definitions[hash(var)][1].value
+
+    def reads(self) -> list[relax.Expr]:
+        """What the topmost op that sinks reads, then the operands that are not constants."""
+        operands = {
+            hash(arg): arg
+            for link in reversed(self.plan.sunk)
+            for index, arg in enumerate(self.call(link.node).args)
+            if index != link.data and isinstance(arg, relax.Var)
+        }
+        return [self.plan.sunk[-1].above, *operands.values()]
+
+
+def _passed(mod: tvm.IRModule, rules: Sequence[Rule]) -> dict[str, _Passed]:
+    return {
+        item.decision.site.name: _Passed(graph, item)
+        for graph, items in plans(mod, rules)
+        for item in items
+        if item.decision.passed
+    }
+
+
+def _alone(site: _Passed) -> tvm.IRModule:
+    reads = site.reads()
+    params = [relax.Var(f"read{n}", expr.ty) for n, expr in enumerate(reads)]
+    operands = {hash(expr): param for expr, param in zip(reads[1:], params[1:], strict=True)}
+    steps = [(site.call(link.node), link.data) for link in reversed(site.plan.sunk)]
+    builder = relax.BlockBuilder()
+    with builder.function("main", params):
+        with builder.dataflow():
+            value: relax.Expr = params[0]
+            for call, data in [*steps, (site.call(site.plan.pool), 0)]:
+                args = [operands.get(hash(arg), arg) for arg in call.args]
+                args[data] = value
+                value = builder.emit(relax.Call(call.op, args, call.attrs, call.ty_args))
+            result = builder.emit_output(value)
+        builder.emit_func_output(result)
+    return builder.finalize()

@@ -1,0 +1,102 @@
+"""One site of a Relay module as a module of its own, and what feeds it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tvm
+from tvm import relay
+
+from tvm_passes.plan import Plan
+from tvm_passes.relay.nodes import key
+from tvm_passes.relay.reorder import plans
+from tvm_passes.rules import RULES, Rule
+
+
+def site_module(mod: tvm.IRModule, name: str, rules: Sequence[Rule] = RULES) -> tvm.IRModule:
+    """The pool of a site and the ops that sink below it, in their original order.
+
+    Parameters
+    ----------
+    mod
+        The module that the site is in.
+    name
+        Name of a site where something sinks, as in `tvm_passes.site.Site.name`.
+    rules
+        The table of activations.
+
+    Returns
+    -------
+    tvm.IRModule
+        Its ``main`` takes what the topmost of these ops reads, then every operand that is not a
+        constant.
+
+    Raises
+    ------
+    KeyError
+        If nothing sinks at a site of that name.
+    """
+    return relay.transform.InferType()(_alone(_passed(mod, rules)[name]))
+
+
+def feeding_module(
+    mod: tvm.IRModule, names: Sequence[str], rules: Sequence[Rule] = RULES
+) -> tuple[tuple[str, ...], tvm.IRModule]:
+    """What the sites read, computed from the model's inputs.
+
+    Parameters
+    ----------
+    mod, rules
+        As for `site_module`.
+    names
+        Names of sites where something sinks.
+
+    Returns
+    -------
+    names
+        Those of the sites that read nothing but what the inputs of ``main`` lead to, not the
+        variable of a ``let`` or the argument of another function.
+    module
+        Its ``main`` returns what `site_module` takes, of each of these sites in turn; it takes
+        those of the model's inputs that this needs, under their names.
+    """
+    arguments = {str(param.name_hint) for param in mod["main"].params}
+    passed = _passed(mod, rules)
+    reads = {name: _reads(passed[name]) for name in names if name.startswith("main/")}
+    fed = {
+        name: exprs
+        for name, exprs in reads.items()
+        if {str(var.name_hint) for var in relay.analysis.free_vars(relay.Tuple(exprs))} <= arguments
+    }
+    body = relay.Tuple([expr for exprs in fed.values() for expr in exprs])
+    func = relay.Function(relay.analysis.free_vars(body), body)
+    return tuple(fed), relay.transform.InferType()(tvm.IRModule.from_expr(func))
+
+
+def _passed(mod: tvm.IRModule, rules: Sequence[Rule]) -> dict[str, Plan[relay.Expr]]:
+    return {item.decision.site.name: item for item in plans(mod, rules) if item.decision.passed}
+
+
+def _reads(item: Plan[relay.Expr]) -> list[relay.Expr]:
+    """What the topmost op that sinks reads, then the operands that are not constants."""
+    operands = {
+        key(arg): arg
+        for link in reversed(item.sunk)
+        for index, arg in enumerate(link.node.args)
+        if index != link.data and not isinstance(arg, relay.Constant)
+    }
+    return [item.sunk[-1].above, *operands.values()]
+
+
+def _alone(item: Plan[relay.Expr]) -> tvm.IRModule:
+    reads = _reads(item)
+    # Not p0 and so on: the graph executor calls its own constants that.
+    params = [relay.Var(f"read{n}", expr.checked_type) for n, expr in enumerate(reads)]
+    operands = {key(expr): param for expr, param in zip(reads[1:], params[1:], strict=True)}
+    body: relay.Expr = params[0]
+    for link in reversed(item.sunk):
+        args = [operands.get(key(arg), arg) for arg in link.node.args]
+        args[link.data] = body
+        body = relay.Call(link.node.op, args, link.node.attrs)
+    body = relay.Call(item.pool.op, [body], item.pool.attrs)
+    return tvm.IRModule.from_expr(relay.Function(params, body))
