@@ -91,7 +91,7 @@ def _passed(decision: Decision) -> Remark:
         decision,
         Kind.PASSED,
         "sunk",
-        f"{ops} below {decision.site.pool.op}, same values where no NaN or infinity occurs",
+        f"{ops} below {decision.site.pool.op}, same values where no NaN or -inf occurs",
     )
 
 

@@ -90,11 +90,8 @@ class RelayGraph:
         ty = expr.checked_type
         if not isinstance(ty, relay.TensorType):
             return None
-        shape, dtype = self._tensor(ty)
         value = expr.data.numpy() if isinstance(expr, relay.Constant) else None
-        if value is not None and dtype == "bfloat16":
-            value = (value.astype("uint32") << 16).view("float32")  # TVM 0.19 gives the bits
-        return Operand(shape, value, self._is_stored(expr))
+        return Operand(self._tensor(ty)[0], value, self._is_stored(expr))
 
     def _is_stored(self, expr: relay.Expr) -> bool:
         """Whether the value is a constant or an argument, perhaps moved about."""

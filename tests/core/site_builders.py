@@ -1,0 +1,78 @@
+"""Plain sites for the tests of the core: conv -> relu -> max_pool 2x2 unless told otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from tvm_passes.rules import RULES
+from tvm_passes.site import ElementwiseOp, Operand, Pool, Producer, Site
+
+RULE = {rule.name: rule for rule in RULES}
+
+CONV = Producer("nn.conv2d", rounded=True, reads_activation=False, macs_per_output=25)
+MULTIPLY = Producer("multiply", rounded=False, reads_activation=True)
+PARAMETER = Producer("a parameter", rounded=True, reads_activation=False)
+
+POOL = Pool(
+    op="nn.max_pool2d",
+    selects=True,
+    layout="NCHW",
+    kernel=(2, 2),
+    strides=(2, 2),
+    dilation=(1, 1),
+    padding=(0, 0, 0, 0),
+    in_shape=(1, 8, 16, 16),
+    out_shape=(1, 8, 8, 8),
+    dtype="float32",
+)
+
+PARAMS = {
+    "leaky_relu": {"alpha": 0.1},
+    "clip": {"low": 0.0, "high": 6.0},
+    "bias_add": {"bias": Operand((1, 8, 1, 1), np.ones((1, 8, 1, 1), np.float32))},
+}
+
+
+def pool(**changes) -> Pool:
+    """The usual pool with some fields changed."""
+    return replace(POOL, **changes)
+
+
+def op(rule="relu", **changes) -> ElementwiseOp:
+    """One op of a chain, called after its rule, with parameters that the rule accepts."""
+    usual = ElementwiseOp(
+        op=f"the.{rule}",
+        rule=RULE[rule],
+        shape=(1, 8, 16, 16),
+        dtype="float32",
+        params=PARAMS.get(rule, {}),
+    )
+    return replace(usual, **changes)
+
+
+def bias(shape=(1, 8, 1, 1), value=0.5, **changes) -> ElementwiseOp:
+    """An addition of a constant of the given shape; unknown where `value` is None."""
+    data = None if value is None else np.full(shape, value, np.float32)
+    return op("bias_add", params={"bias": Operand(shape, data)}, **changes)
+
+
+def site(*chain, producer=CONV, **fields) -> Site:
+    """A site with the given chain, nearest the pool first; a relu where none is given."""
+    fields = {"function": "main", "index": 0, "pool": POOL} | fields
+    return Site(chain=chain or (op(),), producer=producer, **fields)
+
+
+def bare_site(producer=CONV, **fields) -> Site:
+    """A site with no activation above the pool."""
+    return replace(site(producer=producer, **fields), chain=())
+
+
+def assert_declined(decline, reason, *words):
+    """The reason, and that detail and suggestion between them name every one of `words`."""
+    assert decline is not None
+    assert decline.reason is reason
+    text = f"{decline.detail}; {decline.suggestion}"
+    assert [word for word in words if word not in text] == []
+    assert decline.suggestion

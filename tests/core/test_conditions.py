@@ -1,0 +1,112 @@
+"""Each condition of a row on both sides: what it lets pass, and what it says of what it stops."""
+
+from math import inf, nan
+
+import numpy as np
+import pytest
+from site_builders import assert_declined, bias, op, pool
+
+from tvm_passes.conditions import constant_in_window, finite_slope_not_negative, ordered_bounds
+from tvm_passes.decline import Reason
+from tvm_passes.site import Operand
+
+NHWC = pool(layout="NHWC", in_shape=(1, 16, 16, 8), out_shape=(1, 8, 8, 8))
+
+
+@pytest.mark.parametrize("alpha", [0.0, -0.0, 1e-30, 0.1, 1.0, 2, 1e30])
+def test_slope_at_least_0_is_accepted(alpha):
+    assert finite_slope_not_negative("alpha")(op(params={"alpha": alpha}), pool()) is None
+
+
+@pytest.mark.parametrize(
+    ("params", "reason", "word"),
+    [
+        ({"alpha": -0.1}, Reason.NEGATIVE_SLOPE, "alpha=-0.1"),
+        ({"alpha": -5e-324}, Reason.NEGATIVE_SLOPE, "train with alpha >= 0"),
+        ({"alpha": nan}, Reason.NOT_FINITE, "NaN or infinite"),
+        ({"alpha": inf}, Reason.NOT_FINITE, "check the model's weights"),
+        ({"alpha": -inf}, Reason.NOT_FINITE, "alpha of the.relu"),
+        ({"alpha": None}, Reason.NOT_CONSTANT, "bind the parameters"),
+        ({"alpha": Operand((8,), None)}, Reason.NOT_CONSTANT, "alpha of the.relu"),
+        ({}, Reason.NOT_CONSTANT, "not known at compile time"),
+    ],
+)
+def test_any_other_slope_is_declined(params, reason, word):
+    decline = finite_slope_not_negative("alpha")(op(params=params), pool())
+    assert_declined(decline, reason, "the.relu", word)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 6.0), (-1, 1), (2.0, 2.0), (-inf, 0.0), (0.0, inf), (-inf, inf)]
+)
+def test_ordered_bounds_are_accepted(low, high):
+    clip = op("clip", params={"low": low, "high": high})
+    assert ordered_bounds("low", "high")(clip, pool()) is None
+
+
+@pytest.mark.parametrize(
+    ("params", "reason", "words"),
+    [
+        ({"low": 6.0, "high": 0.0}, Reason.INVERTED_BOUNDS, ["low=6", "high=0", "swap the bounds"]),
+        ({"low": nan, "high": 0.0}, Reason.NOT_FINITE, ["low of the.clip"]),
+        ({"low": 0.0, "high": nan}, Reason.NOT_FINITE, ["high of the.clip"]),
+        ({"low": 0.0}, Reason.NOT_CONSTANT, ["high of the.clip"]),
+        ({"high": 0.0}, Reason.NOT_CONSTANT, ["low of the.clip"]),
+        ({"low": 0.0, "high": None}, Reason.NOT_CONSTANT, ["high of the.clip"]),
+    ],
+)
+def test_any_other_bounds_are_declined(params, reason, words):
+    decline = ordered_bounds("low", "high")(op("clip", params=params), pool())
+    assert_declined(decline, reason, "the.clip", *words)
+
+
+@pytest.mark.parametrize("value", [None, 0.0, -3.5, 3e38])
+@pytest.mark.parametrize(
+    ("shape", "where"),
+    [
+        ((1, 8, 1, 1), pool()),
+        ((1, 1, 1, 1), pool()),
+        ((4, 8, 1, 1), pool()),
+        ((1, 1, 1, 8), NHWC),
+        ((1, 2, 1, 1, 4), pool(layout="NCHW4c")),
+        ((None, 8, 1, 1), pool()),
+    ],
+)
+def test_an_operand_that_is_constant_over_the_window_is_accepted(shape, where, value):
+    known = [1 if extent is None else extent for extent in shape]
+    data = None if value is None else np.full(known, value, np.float32)
+    one = op("bias_add", params={"bias": Operand(shape, data)})
+    assert constant_in_window("bias")(one, where) is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "where"),
+    [
+        ((1, 8, 16, 1), pool()),
+        ((1, 8, 1, 16), pool()),
+        ((1, 8, 16, 16), pool()),
+        ((1, 8, 1, 1), NHWC),
+        ((1, 1, 16, 1), NHWC),
+        ((1, 2, 1, 2, 4), pool(layout="NCHW4c")),
+        ((1, 8, None, 1), pool()),
+    ],
+)
+def test_an_operand_that_varies_over_the_window_is_declined(shape, where):
+    one = op("bias_add", params={"bias": Operand(shape, None)})
+    shown = "x".join("?" if extent is None else str(extent) for extent in shape)
+    decline = constant_in_window("bias")(one, where)
+    assert_declined(decline, Reason.VARIES_IN_WINDOW, "the.bias_add", shown, where.layout)
+
+
+@pytest.mark.parametrize("value", [nan, inf, -inf])
+def test_one_addend_that_is_not_finite_is_declined(value):
+    one = bias(value=0.0)
+    one.params["bias"].value[0, 3] = value
+    decline = constant_in_window("bias")(one, pool())
+    assert_declined(decline, Reason.NOT_FINITE, "bias of the.bias_add", "NaN or infinite")
+
+
+@pytest.mark.parametrize("params", [{}, {"bias": None}, {"bias": "a name"}])
+def test_an_operand_of_which_nothing_is_known_is_declined(params):
+    decline = constant_in_window("bias")(op("bias_add", params=params), pool())
+    assert_declined(decline, Reason.NOT_CONSTANT, "bias of the.bias_add", "bind the parameters")

@@ -1,0 +1,149 @@
+"""How much of a chain sinks, and that every reason to decline can be reached."""
+
+from dataclasses import replace
+from math import nan
+
+import pytest
+from site_builders import CONV, MULTIPLY, RULE, bare_site, bias, op, pool, site
+
+from tvm_passes.decision import decide
+from tvm_passes.decline import Direction, Reason
+from tvm_passes.site import Operand
+
+
+def falling(direction=Direction.QUASI_CONVEX):
+    return replace(op(), rule=replace(RULE["relu"], direction=direction))
+
+
+SITES = {
+    Reason.NOT_SELECTING: site(pool=pool(selects=False)),
+    Reason.NO_ACTIVATION: bare_site(CONV),
+    Reason.NO_RULE: bare_site(MULTIPLY),
+    Reason.NOT_MONOTONE: site(falling()),
+    Reason.LAYOUT: site(pool=pool(layout="NCHW4h")),
+    Reason.EMPTY_WINDOW: site(pool=pool(padding=(2, 2, 2, 2))),
+    Reason.DOES_NOT_PAY: site(pool=pool(strides=(1, 1), out_shape=(1, 8, 16, 16))),
+    Reason.SHARED: site(op(consumers=2)),
+    Reason.OUTPUT: site(op(is_output=True)),
+    Reason.DTYPE: site(op("sigmoid", dtype="int8"), pool=pool(dtype="int8")),
+    Reason.SHAPE: site(op(shape=(1, 1, 16, 16))),
+    Reason.NOT_CONSTANT: site(op("leaky_relu", params={})),
+    Reason.NOT_FINITE: site(op("leaky_relu", params={"alpha": nan})),
+    Reason.NEGATIVE_SLOPE: site(op("leaky_relu", params={"alpha": -0.1})),
+    Reason.INVERTED_BOUNDS: site(op("clip", params={"low": 1.0, "high": 0.0})),
+    Reason.VARIES_IN_WINDOW: site(bias((1, 8, 16, 16))),
+    Reason.ROUNDING: site(bias(), producer=MULTIPLY),
+    Reason.FOLDING: site(bias(), arithmetic_below=("multiply",)),
+}
+
+
+def test_no_reason_is_untested():
+    assert set(SITES) == set(Reason)
+
+
+@pytest.mark.parametrize("reason", Reason, ids=lambda reason: reason.value)
+def test_each_reason_is_reached(reason):
+    decision = decide(SITES[reason])
+    assert decision.sunk == ()
+    assert not decision.passed
+    assert decision.decline.reason is reason
+    assert decision.site is SITES[reason]
+
+
+@pytest.mark.parametrize("rule", RULE)
+def test_one_op_of_each_rule_sinks(rule):
+    chain = (op(rule),)
+    decision = decide(site(*chain))
+    assert decision.passed
+    assert decision.sunk == chain
+    assert decision.decline is None
+
+
+def test_a_whole_chain_sinks():
+    chain = (op("clip"), op("leaky_relu"), bias())
+    decision = decide(site(*chain))
+    assert decision.sunk == chain
+    assert decision.decline is None
+
+
+@pytest.mark.parametrize(
+    ("stuck", "reason"),
+    [
+        (op("sigmoid", consumers=2), Reason.SHARED),
+        (op("sigmoid", is_output=True), Reason.OUTPUT),
+        (op("leaky_relu", params={"alpha": -1.0}), Reason.NEGATIVE_SLOPE),
+        (falling(Direction.NON_INCREASING), Reason.NOT_MONOTONE),
+        (bias((1, 8, 16, 1)), Reason.VARIES_IN_WINDOW),
+        (bias((1, 8, 1, 1), nan), Reason.NOT_FINITE),
+        (op(shape=(1, 1, 16, 16)), Reason.SHAPE),
+        (op("sigmoid", dtype="float16"), Reason.DTYPE),
+    ],
+)
+def test_the_ops_below_one_that_stays_sink(stuck, reason):
+    chain = (op(), op("tanh"), stuck, op("clip"))
+    decision = decide(site(*chain))
+    assert decision.sunk == chain[:2]
+    assert decision.passed
+    assert decision.decline.reason is reason
+
+
+def test_nothing_above_a_shared_op_sinks_though_it_could():
+    assert decide(site(op(consumers=2), op("tanh"))).sunk == ()
+
+
+def test_an_addition_below_a_product_stays_and_the_ops_below_it_sink():
+    chain = (op(), op("clip"), bias())
+    decision = decide(site(*chain, producer=MULTIPLY))
+    assert decision.sunk == chain[:2]
+    assert decision.decline.reason is Reason.ROUNDING
+    assert MULTIPLY.op in decision.decline.detail
+
+
+def test_an_addition_below_a_product_that_stays_in_the_chain_stays():
+    stuck = op("leaky_relu", params={"alpha": -0.5})
+    chain = (op(), bias(), stuck)
+    decision = decide(site(*chain))
+    assert decision.sunk == chain[:1]
+    assert decision.decline.reason is Reason.ROUNDING
+    assert stuck.op in decision.decline.detail
+
+
+def test_an_addition_below_a_product_that_sinks_too_sinks():
+    chain = (bias(), op("leaky_relu"))
+    assert decide(site(*chain)).sunk == chain
+
+
+def test_an_addition_below_a_rounded_op_that_stays_sinks():
+    chain = (bias(), op("tanh", consumers=2))
+    decision = decide(site(*chain, producer=MULTIPLY))
+    assert decision.sunk == chain[:1]
+    assert decision.decline.reason is Reason.SHARED
+
+
+def test_an_addition_is_not_parted_from_one_that_stays():
+    # The upper one could be contracted with the slope; a compiler folds the two into one.
+    chain = (bias(), bias(), op("leaky_relu", params={"alpha": -0.5}))
+    assert decide(site(*chain)).sunk == ()
+    chain = (op(), bias(), bias((1, 8, 16, 16)))
+    assert decide(site(*chain)).sunk == chain[:1]
+
+
+def test_an_addition_that_would_meet_arithmetic_below_the_pool_stays():
+    decision = decide(site(bias(), arithmetic_below=("add", "multiply", "add")))
+    assert decision.decline.reason is Reason.FOLDING
+    assert "the.bias_add would be next to add, multiply" in decision.decline.detail
+
+
+def test_an_addition_with_an_activation_between_it_and_that_arithmetic_sinks():
+    chain = (op(), bias())
+    assert decide(site(*chain, arithmetic_below=("multiply",))).sunk == chain
+
+
+def test_the_site_is_asked_before_its_ops():
+    decision = decide(site(op(consumers=2), pool=pool(selects=False)))
+    assert decision.decline.reason is Reason.NOT_SELECTING
+
+
+def test_an_addend_whose_values_are_unknown_sinks():
+    chain = (op(), op("bias_add", params={"bias": Operand((1, 8, 1, 1), None)}))
+    assert decide(site(*chain)).sunk == chain

@@ -1,0 +1,205 @@
+"""The table is well formed, and each row's function is what the row says."""
+
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from site_builders import RULE, op, pool
+
+from tvm_passes.decline import Direction
+from tvm_passes.describe import vocabulary
+from tvm_passes.legality import rule_conditions
+from tvm_passes.rules import INTEGERS, POOLS, PRODUCERS, RELAX, RELAY, RULES, SELECTED
+from tvm_passes.site import Operand
+
+F32 = np.float32
+
+
+def exp(x):
+    """Rounded once from double precision, as a good expf is."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.exp(x.astype(np.float64)).astype(F32)
+
+
+def tanh(x):
+    """The way TVM's llvm target computes it."""
+    e = exp(-2 * np.abs(x))
+    return np.where(x >= 0, (1 - e) / (1 + e), (e - 1) / (e + 1))
+
+
+FUNCTIONS = {
+    "relu": lambda x: np.maximum(x, F32(0)),
+    "clip": lambda x, low, high: np.maximum(np.minimum(x, F32(high)), F32(low)),
+    "leaky_relu": lambda x, alpha: np.where(x > 0, x, F32(alpha) * x),
+    "sigmoid": lambda x: F32(1) / (F32(1) + exp(-x)),
+    "tanh": tanh,
+    "bias_add": lambda x, bias: x + bias.value.reshape(()),
+}
+"""Each row's function on float32 arrays, its parameters by their names in the row."""
+
+any_float = st.floats(width=32)
+finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+PARAMS = {
+    "clip": st.fixed_dictionaries({"low": any_float, "high": any_float}),
+    "leaky_relu": st.fixed_dictionaries({"alpha": any_float}),
+    "bias_add": st.fixed_dictionaries(
+        {"bias": any_float.map(lambda b: Operand((1, 1, 1, 1), np.full((1, 1, 1, 1), b, F32)))}
+    ),
+}
+"""Parameters, also such as the row must not accept."""
+
+
+def samples():
+    """Float32 values in order: every 4001st of all finite ones, and dense runs."""
+    coarse = np.arange(0, 0x7F800000, 4001, dtype=np.uint32)
+    around = np.array([0.0, 1e-38, 0.1, 0.5, 1.0, 6.0, 9.0, 17.0, 88.0], F32).view(np.uint32)
+    dense = (around[:, None] + np.arange(2000, dtype=np.uint32)).ravel()
+    positive = np.unique(np.concatenate([coarse, dense])).view(F32)
+    return np.concatenate([-positive[::-1], positive])
+
+
+def falls(f):
+    """Where f falls between neighbouring samples."""
+    x = samples()
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        y = f(x)
+    assert y.dtype == F32
+    return x[:-1][~(y[:-1] <= y[1:])]
+
+
+def gelu(x):
+    """0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
+    inner = F32(0.7978845608) * (x + F32(0.044715) * x * x * x)
+    return F32(0.5) * x * (F32(1) + tanh(inner))
+
+
+def test_every_row_has_a_function_here():
+    assert {rule.name for rule in RULES} == set(FUNCTIONS)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_function_of_each_row_never_falls(name):
+    params = op(name).params
+    if "bias" in params:
+        params = {"bias": Operand((1, 1, 1, 1), np.full((1, 1, 1, 1), 0.3, F32))}
+    assert falls(lambda x: FUNCTIONS[name](x, **params)).size == 0
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        gelu,
+        lambda x: -x,
+        lambda x: FUNCTIONS["leaky_relu"](x, alpha=-0.01),
+        lambda x: x / (F32(1) + np.abs(x)),  # softsign: its quotient is not monotone once rounded
+    ],
+    ids=["gelu", "neg", "leaky_relu of negative slope", "softsign"],
+)
+def test_that_check_finds_functions_that_fall(f):
+    assert falls(f).size > 0
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+@given(data=st.data(), window=hnp.arrays(F32, st.integers(1, 9), elements=finite))
+def test_the_maximum_of_f_is_f_of_the_maximum_where_the_row_accepts(rule, data, window):
+    params = data.draw(PARAMS.get(rule.name, st.just({})))
+    assume(rule_conditions(op(rule.name, params=params), pool()) is None)
+    with np.errstate(all="ignore"):
+        of_each = FUNCTIONS[rule.name](window, **params)
+        of_maximum = FUNCTIONS[rule.name](window.max(keepdims=True), **params)
+    assert of_each.max() == of_maximum[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "window"),
+    [
+        ("leaky_relu", {"alpha": -0.5}, [-3.0, 1.0]),  # max(1.5, 1) is not 1
+        ("leaky_relu", {"alpha": np.inf}, [-1.0, 0.0]),  # inf * 0 is NaN
+    ],
+)
+def test_the_property_does_fail_for_parameters_that_the_row_declines(name, params, window):
+    window = np.array(window, F32)
+    with np.errstate(all="ignore"):
+        of_each = FUNCTIONS[name](window, **params)
+        of_maximum = FUNCTIONS[name](window.max(keepdims=True), **params)
+    assert of_each.max() != of_maximum[0]
+    assert rule_conditions(op(name, params=params), pool()) is not None
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32"])
+def test_integer_rows_hold_on_every_value_and_addition_does_not(dtype):
+    info = np.iinfo(dtype)
+    x = np.linspace(info.min, info.max, 256).astype(dtype)
+    zero = x.dtype.type(0)
+    assert np.all(np.diff(np.maximum(x, zero).astype(np.int64)) >= 0)
+    assert np.all(np.diff(np.clip(x, zero, x.dtype.type(6)).astype(np.int64)) >= 0)
+    wrapped = x + x.dtype.type(100)
+    assert any(a > b for a, b in pairwise(wrapped))
+    assert dtype in RULE["relu"].dtypes & RULE["clip"].dtypes
+    assert dtype not in RULE["bias_add"].dtypes
+
+
+# The table.
+
+
+@pytest.mark.parametrize("dialect", [RELAY, RELAX])
+def test_an_op_name_is_in_one_row_of_its_dialect(dialect):
+    names = Counter(form.op for rule in RULES for form in rule.forms[dialect])
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_a_row_is_complete(rule):
+    assert set(rule.forms) == {RELAY, RELAX}
+    assert all(rule.forms.values())
+    assert rule.dtypes
+    assert rule.dtypes <= SELECTED | INTEGERS
+    assert "" not in (rule.name, rule.nan, rule.negative_zero, rule.infinity, rule.source)
+    assert rule.direction is Direction.NON_DECREASING
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+@pytest.mark.parametrize("dialect", [RELAY, RELAX])
+def test_every_parameter_that_a_condition_reads_is_spelled(rule, dialect):
+    for form in rule.forms[dialect]:
+        spelled = set(form.attrs) | set(form.args)
+        assert spelled == set(op(rule.name).params)
+        assert form.data not in form.args.values()
+
+
+def test_row_names_are_unique():
+    assert len({rule.name for rule in RULES}) == len(RULES)
+
+
+def test_every_pool_is_spelled_in_both_dialects():
+    for form in POOLS:
+        assert form.ops[RELAX] == f"relax.{form.ops[RELAY]}"
+        assert form.selects is ("max" in form.ops[RELAY])
+
+
+@pytest.mark.parametrize("dialect", [RELAY, RELAX])
+def test_no_op_is_both_an_activation_and_a_pool_or_producer(dialect):
+    words = vocabulary(RULES, dialect)
+    assert len(words.pools) == len(POOLS)
+    assert len(words.producers) == len(PRODUCERS[dialect])
+    assert not set(words.activations) & (set(words.pools) | set(words.producers))
+
+
+@pytest.mark.parametrize("dialect", [RELAY, RELAX])
+def test_a_later_row_replaces_an_earlier_one(dialect):
+    mine = replace(RULE["relu"], name="mine")
+    words = vocabulary((*RULES, mine), dialect)
+    (form,) = mine.forms[dialect]
+    assert words.activations[form.op][0] is mine
+    assert vocabulary((mine, *RULES), dialect).activations[form.op][0] is RULE["relu"]
+
+
+def test_a_row_may_know_one_dialect_only():
+    mine = replace(RULE["relu"], forms={RELAY: RULE["relu"].forms[RELAY]})
+    assert set(vocabulary((mine,), RELAY).activations) == {"nn.relu"}
+    assert vocabulary((mine,), RELAX).activations == {}

@@ -1,0 +1,107 @@
+"""Arithmetic that a compiler folds: (x + a) + b is not x + (a + b) in floating point.
+
+relay.build's SimplifyExpr turns (x + a) + b into x + (a + b), and (x + a) * b into x * b + a * b,
+at every optimization level.  An addition must neither come next to arithmetic nor part from it.
+"""
+
+import numpy as np
+import pytest
+from relay_builders import const, data, max_pool, module, run_pass
+from relay_runs import bits, outputs
+from tvm import relay
+
+SHAPE = (1, 16, 13, 11)
+
+
+def batch_norm(x):
+    gamma, beta, mean, var = (const(np.linspace(0.5, 2, 16) + n) for n in range(4))
+    return relay.nn.batch_norm(x, gamma, beta, mean, var)[0]
+
+
+def changed(bodies):
+    """Those of `bodies`, by name, whose results the pass changes.
+
+    Each is built by itself: among others, SimplifyExpr misses what it folds in one of its own.
+    """
+    x = np.random.default_rng(4).standard_normal(SHAPE).astype("float32")
+    found = []
+    for name, body in bodies.items():
+        before = module(body)
+        (a,), (b,) = outputs(before, x), outputs(run_pass(before)[0], x)
+        if not np.array_equal(bits(a), bits(b)):
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        lambda x: relay.add(x, const(0.1)),
+        lambda x: relay.multiply(x, const(0.3)),
+        lambda x: relay.multiply(x, const(np.linspace(0.1, 3, 16).reshape(16, 1, 1))),
+        lambda x: relay.nn.bias_add(x, const(np.linspace(-1, 1, 16))),
+        lambda x: relay.divide(relay.subtract(x, const(0.1)), const(0.3)),
+        lambda x: relay.multiply(relay.reshape(x, (16, 30)), const(0.3)),
+        lambda x: relay.multiply(relay.nn.dropout(x), const(0.3)),
+        lambda x: relay.multiply(relay.TupleGetItem(relay.Tuple([x, const(0.1)]), 0), const(0.3)),
+        batch_norm,
+    ],
+    ids=[
+        "add",
+        "multiply by a scalar",
+        "multiply by channel",
+        "bias_add",
+        "subtract divide",
+        "reshape multiply",
+        "dropout multiply",
+        "tuple multiply",
+        "batch_norm",
+    ],
+)
+def test_what_follows_the_pool_is_not_folded_into_what_sank(reader):
+    along = const(np.linspace(-2, 2, 16).reshape(16, 1, 1))
+    functions = {
+        "leaky_relu": lambda v: relay.nn.leaky_relu(v, alpha=0.3),
+        "add relu": lambda v: relay.nn.relu(relay.add(v, const(0.7))),
+        "bias_add": lambda v: relay.nn.bias_add(v, const(np.linspace(-2, 2, 16))),
+        "add a scalar": lambda v: relay.add(v, const(0.7)),
+        "add by channel": lambda v: relay.add(along, v),
+    }
+    bodies = {name: reader(max_pool(f(data(SHAPE)))) for name, f in functions.items()}
+    assert changed(bodies) == []
+
+
+@pytest.mark.parametrize("add", [relay.add, lambda v, b: relay.add(b, v)], ids=["left", "right"])
+def test_an_addition_is_not_parted_from_the_one_above_it(add):
+    # The upper one varies over the window and stays; the two are one addition for the compiler.
+    full = const(np.random.default_rng(6).standard_normal(SHAPE))
+    along = const(np.linspace(-2, 2, 16).reshape(16, 1, 1))
+    functions = {
+        "scalar": lambda v: add(v, const(0.7)),
+        "scalar relu": lambda v: relay.nn.relu(add(v, const(0.7))),
+        "by channel": lambda v: add(v, along),
+    }
+    bodies = {name: max_pool(f(relay.add(data(SHAPE), full))) for name, f in functions.items()}
+    assert changed(bodies) == []
+
+
+def test_an_addition_is_not_parted_from_the_product_above_it():
+    scale = const(np.linspace(0.5, 2, 16).reshape(16, 1, 1))
+    functions = {"add": relay.add, "subtract": relay.subtract}
+    bodies = {
+        name: max_pool(relay.nn.relu(relay.multiply(f(data(SHAPE), const(0.7)), scale)))
+        for name, f in functions.items()
+    }
+    assert changed(bodies) == []
+
+
+def test_folding_is_real():
+    # If TVM stops folding, the rules that these tests are about may go.
+    x = data(SHAPE)
+    apart = module(relay.multiply(max_pool(relay.add(x, const(0.7))), const(0.3)))
+    x = data(SHAPE)
+    together = module(relay.multiply(relay.add(max_pool(x), const(0.7)), const(0.3)))
+    value = np.random.default_rng(4).standard_normal(SHAPE).astype("float32")
+    (a,), (b,) = outputs(apart, value), outputs(together, value)
+    assert not np.array_equal(a, b)
+    assert np.allclose(a, b, rtol=1e-5, atol=1e-6)

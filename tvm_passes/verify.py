@@ -1,0 +1,237 @@
+"""``tvm-reorder verify``: a model compiled with and without the pass, compared bit by bit."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tvm_passes.compare import Difference, Finding, compare, merge
+from tvm_passes.compile import Step, export, require_linker, silent
+from tvm_passes.decision import Decision
+from tvm_passes.dialects import Engine, Runner, engine
+from tvm_passes.errors import ModelError
+from tvm_passes.frontends import load_model
+from tvm_passes.input_file import read_samples
+from tvm_passes.inputs import DRAWS, DTYPES, Draws, Sample, Signature, generated
+from tvm_passes.output import LIBRARY
+from tvm_passes.site import Operand
+from tvm_passes.target import parse_target, require_host
+
+OUTPUT, SITE = "output", "site"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One output of the model, or one site by itself, compared.
+
+    Parameters
+    ----------
+    kind
+        ``output`` or ``site``.
+    name
+        The output's number, or the site's name.
+    runs, values
+        How often both orders were run, and how many values that gave.
+    findings
+        What differs, one a kind.
+    note
+        What was not compared, and why; empty where all was.
+    """
+
+    kind: str
+    name: str
+    runs: int
+    values: int
+    findings: tuple[Finding, ...] = ()
+    note: str = ""
+
+    def count(self, kind: Difference) -> int:
+        """How many values differ in this way."""
+        return sum(finding.count for finding in self.findings if finding.kind is kind)
+
+    @property
+    def equal(self) -> int:
+        """How many values have the same bits in both orders."""
+        return self.values - sum(finding.count for finding in self.findings)
+
+    def passes(self, *, strict: bool = False) -> bool:
+        """Whether only what the contract leaves open differs, or, if strict, nothing."""
+        return not any(strict or not finding.kind.allowed for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A model's outputs and its passed sites, compared."""
+
+    dialect: str
+    target: dict[str, Any]
+    checks: tuple[Check, ...]
+
+    def failed(self, *, strict: bool = False) -> tuple[Check, ...]:
+        """The checks that differ in more than the contract leaves open, or, if strict, at all."""
+        return tuple(check for check in self.checks if not check.passes(strict=strict))
+
+
+def verify_model(
+    model: Path,
+    *,
+    target: str = "llvm",
+    dialect: str | None = None,
+    draws: Draws = DRAWS,
+    inputs: Path | None = None,
+    step: Step = silent,
+) -> Verification:
+    """Compile a model file with and without the pass, and compare what both compute.
+
+    Each output of the model is compared, then each passed site as a module of its own, where
+    nothing after it can hide a difference.  Extreme inputs, the largest finite numbers and
+    infinities, are for the sites alone: in a model they soon give NaN.
+
+    Parameters
+    ----------
+    model
+        A file or folder that `tvm_passes.frontends.load_model` reads.
+    target
+        As for `tvm_passes.target.parse_target`; this machine must be able to run it.
+    dialect
+        ``relax`` or ``relay``; by default that of the TVM installed.
+    draws
+        How often each generator of `tvm_passes.inputs` is drawn from, and their seed.
+    inputs
+        A file for `tvm_passes.input_file.read_samples`, for the whole model.
+    step
+        Announces the steps.
+
+    Raises
+    ------
+    TvmPassesError
+        If the model, the target, the inputs or the environment is not as expected.
+    """
+    tvm_engine = engine(dialect)
+    config = parse_target(target)
+    require_host(config)
+    require_linker(tvm_engine)
+    with step(f"reading {model.name}"):
+        mod = load_model(model, tvm_engine.DIALECT)
+    signature = tvm_engine.signature(mod)["inputs"]
+    _require_arrays(signature, model)
+    given = read_samples(inputs, signature) if inputs else ()
+    with tempfile.TemporaryDirectory(prefix="tvm-reorder-") as folder:
+        bench = _Bench(tvm_engine, config, Path(folder), step)
+        samples = (*given, *generated(signature, draws))
+        checks = [*bench.compare("the model", mod, samples), *bench.sites(mod, given, draws)]
+    return Verification(tvm_engine.DIALECT, config, tuple(checks))
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """Where both orders of a module are compiled, run and compared."""
+
+    engine: Engine
+    config: dict[str, Any]
+    folder: Path
+    step: Step
+
+    def sites(self, mod: Any, given: Sequence[Sample], draws: Draws) -> Iterator[Check]:
+        """Compare each passed site as a module of its own."""
+        passed = [decision for decision in self.engine.decisions(mod) if decision.passed]
+        reasons = {decision.site.name: _not_comparable(decision) for decision in passed}
+        alone = {
+            name: self.engine.site_module(mod, name) for name, why in reasons.items() if not why
+        }
+        carried = self._carry(mod, given, alone) if given and alone else {}
+        for decision in passed:
+            name = decision.site.name
+            if reasons[name]:
+                yield Check(SITE, name, runs=0, values=0, note=reasons[name])
+                continue
+            self._require_same(decision, alone[name])
+            samples = carried.get(name, [])
+            samples += generated(self._inputs(alone[name]), draws, extreme=True)
+            (check,) = self.compare(name, alone[name], samples)
+            lost = "" if name in carried or not given else "the inputs given do not lead to it"
+            yield replace(check, kind=SITE, name=name, note=lost)
+
+    def _require_same(self, decision: Decision, alone: Any) -> None:
+        """Make sure that comparing the site by itself is not comparing two equal modules."""
+        (again,) = self.engine.decisions(alone)
+        if [op.op for op in again.sunk] != [op.op for op in decision.sunk]:
+            raise RuntimeError(f"{decision.site.name} by itself: {again.decline}")
+
+    def compare(self, name: str, mod: Any, samples: Iterable[Sample]) -> list[Check]:
+        """Compare each output of a module."""
+        with self.step(f"compiling {name} in both orders"):
+            original, reordered = self._load(mod, reorder=False), self._load(mod, reorder=True)
+        with self.step(f"comparing {name}"):
+            runs = [_compare_once(original, reordered, sample) for sample in samples]
+        return [
+            Check(
+                OUTPUT,
+                f"output {n}",
+                runs=len(runs),
+                values=sum(values for values, _ in results),
+                findings=merge(finding for _, findings in results for finding in findings),
+            )
+            for n, results in enumerate(zip(*runs, strict=True))
+        ]
+
+    def _carry(
+        self, mod: Any, given: Sequence[Sample], alone: Mapping[str, Any]
+    ) -> dict[str, list[Sample]]:
+        """What each site reads when the model reads the samples given."""
+        order = [tensor["name"] for tensor in self._inputs(mod)]
+        names, feeding = self.engine.feeding_module(mod, list(alone))
+        if not names:
+            return {}
+        with self.step("computing what the sites read"):
+            run = self._load(feeding, reorder=False)
+            carried: dict[str, list[Sample]] = {name: [] for name in names}
+            for sample in given:
+                arrays = dict(zip(order, sample.arrays, strict=True))
+                values = iter(run(*(arrays[tensor["name"]] for tensor in self._inputs(feeding))))
+                for name in names:
+                    read = tuple(islice(values, len(self._inputs(alone[name]))))
+                    carried[name].append(Sample(sample.name, read))
+        return carried
+
+    def _load(self, mod: Any, *, reorder: bool) -> Runner:
+        """Compile, link and load: what is compared is what ``tvm-reorder compile`` writes."""
+        # In a folder of its own: a library that is loaded must not be written over.
+        path = Path(tempfile.mkdtemp(dir=self.folder)) / LIBRARY
+        export(self.engine, self.engine.build(mod, self.config, reorder=reorder), path)
+        return self.engine.load(path, [tensor["name"] for tensor in self._inputs(mod)])
+
+    def _inputs(self, mod: Any) -> Signature:
+        return self.engine.signature(mod)["inputs"]
+
+
+def _compare_once(
+    original: Runner, reordered: Runner, sample: Sample
+) -> list[tuple[int, tuple[Finding, ...]]]:
+    """How many values each output has, and what differs."""
+    special = {"infinity": sample.has_infinity, "nan": sample.has_nan}
+    pairs = zip(original(*sample.arrays), reordered(*sample.arrays), strict=True)
+    return [(a.size, compare(a, b, sample.name, **special)) for a, b in pairs]
+
+
+def _require_arrays(inputs: Signature, model: Path) -> None:
+    for tensor in inputs:
+        if tensor["dtype"] not in DTYPES:
+            raise ModelError(
+                f"{model}: input {tensor['name']!r} is {tensor['dtype']}, which NumPy does not "
+                "have: export the model with an input of another type"
+            )
+
+
+def _not_comparable(decision: Decision) -> str:
+    """Why a site cannot be run by itself, or an empty string."""
+    pool = decision.site.pool
+    params = [param for op in decision.sunk for param in op.params.values()]
+    shapes = [pool.in_shape, *(param.shape for param in params if isinstance(param, Operand))]
+    if any(None in shape for shape in shapes):
+        return "its extents are known only when the model runs"
+    return "" if pool.dtype in DTYPES else f"NumPy does not have {pool.dtype}"
