@@ -59,15 +59,16 @@ def node(op, source, target, *weights, **attrs):
     return helper.make_node(op, [source, *weights], [target], **attrs)
 
 
-def saved(path, *nodes, weights=None, inputs=("x",), outputs=("out",)):
-    """Write an ONNX model of float32 inputs [1, 4, 12, 12]."""
+def saved(path, *nodes, weights=None, y=None, outputs=("out",)):
+    """Write an ONNX model of float32 inputs: x, of [1, 4, 12, 12], and y if it has a shape."""
 
-    def infos(names, shape):
-        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in names]
+    def info(name, shape):
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
     constants = [numpy_helper.from_array(value, name) for name, value in (weights or {}).items()]
-    ends = infos(inputs, (1, 4, 12, 12)), infos(outputs, (None,) * 4)
-    graph = helper.make_graph(nodes, "graph", *ends, constants)
+    inputs = [info("x", (1, 4, 12, 12)), *([info("y", y)] if y else [])]
+    results = [info(name, (None,) * 4) for name in outputs]
+    graph = helper.make_graph(nodes, "graph", inputs, results, constants)
     opset = helper.make_opsetid("", 13)
     onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
     return path
@@ -335,6 +336,25 @@ class TestGivenInputs:
         assert code == 0
         assert f"{site()}: not compared on them: the inputs given do not lead to it" in out
 
+    def test_what_a_site_with_an_operand_reads(self, tmp_path):
+        nodes = [
+            node("Add", "x", "sum", "y"),
+            node("Relu", "sum", "relu"),
+            node("MaxPool", "relu", "out", **POOLS["2x2/2"]),
+        ]
+        model = saved(tmp_path / "operand.onnx", *nodes, y=(1, 4, 1, 1))
+        mod = load_model(model, DIALECT)
+        _, feeding = engine().feeding_module(mod, [site()])
+        x = np.random.default_rng(1).standard_normal((2, 4, 12, 12)).astype("float32")
+        y = np.arange(8, dtype="float32").reshape(2, 4, 1, 1)
+        data, operand = run_module(feeding, tmp_path / "lib.so", x[:1], y[:1])
+        assert np.array_equal(data, x[:1])
+        assert np.array_equal(operand, y[:1])
+        np.savez(tmp_path / "in.npz", x=x, y=y)
+        found = checks(model, inputs=tmp_path / "in.npz")[site()]
+        assert found.runs == 2 + 7
+        assert found.passes()
+
     @pytest.mark.parametrize(
         ("arrays", "expected"),
         [
@@ -357,7 +377,7 @@ class TestGivenInputs:
             node("Relu", "xy", "relu"),
             node("MaxPool", "relu", "out", **POOLS["2x2/2"]),
         ]
-        model = saved(tmp_path / "two.onnx", *nodes, inputs=("x", "y"))
+        model = saved(tmp_path / "two.onnx", *nodes, y=(1, 4, 12, 12))
         x = np.ones((3, 4, 12, 12), "float32")
         np.save(tmp_path / "in.npy", x)
         line = refusal(run(model, "--input", tmp_path / "in.npy"))
@@ -402,9 +422,10 @@ class TestSiteModule:
         assert [op.op for op in part.sunk] == [op.op for op in whole.sunk]
         assert (part.site.name, part.site.pool) == (whole.site.name, whole.site.pool)
         assert tvm_engine.text(tvm_engine.reorder(alone)) != tvm_engine.text(alone)
-        (x, *_), (out,) = tvm_engine.signature(alone).values()
-        assert (x["shape"], x["dtype"]) == ([1, 4, 12, 12], "float32")
-        assert out["shape"] == [1, 4, 6, 6]
+        inputs, outputs = tvm_engine.signature(alone).values()
+        reshaped_bias = [[1, 4, 1, 1]] if DIALECT == RELAX else []  # Relay's is a constant
+        assert [tensor["shape"] for tensor in inputs] == [[1, 4, 12, 12], *reshaped_bias]
+        assert [tensor["shape"] for tensor in outputs] == [[1, 4, 6, 6]]
 
     def test_of_a_site_where_nothing_sinks(self, tmp_path):
         model = saved(tmp_path / "pool.onnx", node("MaxPool", "x", "out", **POOLS["2x2/2"]))
@@ -527,6 +548,10 @@ class TestRefusals:
         monkeypatch.delenv("CXX", raising=False)
         monkeypatch.delenv("CC", raising=False)
         assert "needs a C compiler" in refusal(run(MNIST))
+
+    def test_a_linker_that_fails(self, run, leaky, monkeypatch):
+        monkeypatch.setenv("CXX", "/bin/false")
+        assert "/bin/false could not link lib.so" in refusal(run(leaky))
 
     @pytest.mark.parametrize("option", [("--rounds", "0"), ("--seed", "-1"), ("--nonsense",)])
     def test_wrong_usage_is_exit_code_2(self, run, option):

@@ -29,13 +29,10 @@ class Vocabulary:
     moves: frozenset[str]
 
     def may_fold(self, op: str) -> bool:
-        """Whether a compiler may fold arithmetic into this op, which reads its result.
-
-        An empty name stands for a node that is no call of an op.
-        """
+        """Whether a compiler may fold arithmetic into this op, which reads its result."""
         if op in self.activations:
             return self.activations[op][0].is_arithmetic
-        return not (op in self.producers or op in self.pools or op in self.opaque or not op)
+        return not (op in self.producers or op in self.pools or op in self.opaque)
 
 
 def vocabulary(rules: Sequence[Rule], dialect: str) -> Vocabulary:

@@ -50,6 +50,9 @@ class Graph(Protocol[Node]):
     def is_output(self, node: Node) -> bool:
         """Whether the value leaves the function by itself."""
 
+    def is_result(self, node: Node) -> bool:
+        """Whether the node does nothing but gather what the function returns."""
+
     def source(self, node: Node) -> Producer:
         """Describe a node that calls no op that the vocabulary knows."""
 
@@ -132,9 +135,7 @@ def plan(
             pool=describe_pool(graph.view(pool), words.pools[name]),
             chain=tuple(chain.ops),
             producer=_producer(graph, chain.top, words),
-            arithmetic_below=tuple(
-                op for op in map(graph.op_name, graph.readers(pool)) if words.may_fold(op)
-            ),
+            arithmetic_below=_arithmetic_below(graph, pool, words),
             location=graph.location(pool),
         )
         plans[graph.key(pool)] = Plan(pool, decide(site), tuple(chain.links))
@@ -197,6 +198,15 @@ def _borrow(graph: Graph[Node], chain: _Chain[Node], lender: Plan[Node]) -> None
         chain.links.append(replace(link, above=lender.pool, lender=graph.key(lender.pool)))
         if is_output or uses != 1:
             return
+
+
+def _arithmetic_below(graph: Graph[Node], pool: Node, words: Vocabulary) -> tuple[str, ...]:
+    """The pool's readers that arithmetic may be folded into, the function's result apart.
+
+    A tuple is one of them: what is taken out of it again reads the pool.
+    """
+    readers = [reader for reader in graph.readers(pool) if not graph.is_result(reader)]
+    return tuple(op or "a tuple" for op in map(graph.op_name, readers) if words.may_fold(op))
 
 
 def _producer(graph: Graph[Node], node: Node, words: Vocabulary) -> Producer:

@@ -102,7 +102,7 @@ def verify_model(
     draws
         How often each generator of `tvm_passes.inputs` is drawn from, and their seed.
     inputs
-        A file for `tvm_passes.input_file.read_samples`, for the whole model.
+        A file for `tvm_passes.input_file.read_samples`; the sites get what it leads to.
     step
         Announces the steps.
 

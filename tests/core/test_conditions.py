@@ -110,3 +110,9 @@ def test_one_addend_that_is_not_finite_is_declined(value):
 def test_an_operand_of_which_nothing_is_known_is_declined(params):
     decline = constant_in_window("bias")(op("bias_add", params=params), pool())
     assert_declined(decline, Reason.NOT_CONSTANT, "bias of the.bias_add", "bind the parameters")
+
+
+def test_an_operand_that_is_computed_is_declined():
+    computed = op("bias_add", params={"bias": Operand((1, 8, 1, 1), None, stored=False)})
+    decline = constant_in_window("bias")(computed, pool())
+    assert_declined(decline, Reason.ROUNDING, "bias of the.bias_add", "fold constants")

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 from decimal import Decimal
 
 import pytest
@@ -64,6 +64,13 @@ def test_a_symbolic_batch_counts_as_one():
     shapes = {"in_shape": (None, 8, 16, 16), "out_shape": (None, 8, 8, 8)}
     counted = cost(decide(site(op(shape=(None, 8, 16, 16)), pool=pool(**shapes))))
     assert (counted.evaluations_before, counted.evaluations_after) == (2048, 512)
+
+
+def test_with_a_symbolic_pooled_extent_nothing_is_known():
+    shapes = {"in_shape": (1, 8, None, 16), "out_shape": (1, 8, None, 8)}
+    decision = decide(site(op(shape=(1, 8, None, 16)), pool=pool(**shapes)))
+    assert decision.passed
+    assert set(asdict(cost(decision)).values()) == {None}
 
 
 def test_overlapping_windows_keep_more_than_their_strides_say():

@@ -190,5 +190,14 @@ def test_targets_executors_and_names_are_handed_on():
 
 @pytest.mark.parametrize("wrong", [None, "module", 3])
 def test_anything_but_a_module_is_a_type_error(wrong):
-    with pytest.raises(TypeError, match=f"expected an IRModule, found {type(wrong).__name__}"):
+    with pytest.raises(TypeError, match=f"^expected an IRModule .*found {type(wrong).__name__}$"):
         build(wrong, "llvm")
+
+
+def test_a_function_is_taken_as_relay_build_takes_it():
+    mod, weights = network()
+    x = hard_values(SHAPE, "float32")
+    with tvm.transform.PassContext(opt_level=3):
+        lib = build(mod["main"], "llvm", params=weights)
+    (b,) = outputs(mod, x, build=build, params=weights)
+    assert np.array_equal(bits(run(lib, x)[0]), bits(b))

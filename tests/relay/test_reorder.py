@@ -178,6 +178,24 @@ def test_the_pool_may_be(attrs):
     assert_sinks(before, module(relay.nn.relu(max_pool(data(), **attrs))))
 
 
+@pytest.mark.parametrize(("padding", "accepted"), [([1], True), ([1, 1], True), ([3], False)])
+def test_padding_written_short(padding, accepted):
+    # As other front ends than TVM's Python functions may leave it.
+    full = max_pool(data(), 3, 2).attrs
+    names = ("pool_size", "strides", "dilation", "layout", "out_layout", "ceil_mode")
+    fields = {name: getattr(full, name) for name in names} | {"padding": padding}
+    attrs = tvm.ir.make_node("relay.attrs.MaxPool2DAttrs", **fields)
+
+    def pool(x):
+        return relay.Call(relay.op.get("nn.max_pool2d"), [x], attrs)
+
+    before = module(pool(relay.nn.relu(data())))
+    if accepted:
+        assert_sinks(before, module(relay.nn.relu(pool(data()))))
+    else:
+        assert reasons(run_pass(before)[1]) == [Reason.EMPTY_WINDOW.value]
+
+
 @pytest.mark.parametrize(
     ("pool", "shape"),
     [

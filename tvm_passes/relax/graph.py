@@ -74,6 +74,13 @@ class RelaxGraph:
         """Whether the value leaves the block by itself."""
         return not isinstance(node, relax.DataflowVar)
 
+    def is_result(self, node: relax.Var) -> bool:
+        """Whether the node does nothing but gather what the block gives out."""
+        definition = self.definitions.get(hash(node))
+        return definition is not None and (
+            isinstance(definition[1].value, relax.Tuple) and self.is_output(node)
+        )
+
     def source(self, node: relax.Expr) -> Producer:
         """Describe a node that calls no op that the vocabulary knows."""
         if self._is_stored(node):

@@ -72,6 +72,10 @@ class RelayGraph:
         """Whether the value leaves the function by itself."""
         return key(node) in self.outputs
 
+    def is_result(self, node: relay.Expr) -> bool:
+        """Whether the node does nothing but gather what the function returns."""
+        return isinstance(node, relay.Tuple) and self.is_output(node)
+
     def source(self, node: relay.Expr) -> Producer:
         """Describe a node that calls no op that the vocabulary knows."""
         if self._is_stored(node):
