@@ -28,6 +28,7 @@ HARMLESS = {
     "flatten and dense": lambda x: relay.nn.dense(
         relay.nn.batch_flatten(x), relay.var("d", shape=(3, 512))
     ),
+    "dense": lambda x: relay.nn.dense(x, relay.var("d", shape=(3, 8))),
     "reshape": lambda x: relay.reshape(x, (8, 64)),
     "transpose": lambda x: relay.transpose(x, (0, 2, 3, 1)),
     "squeeze": lambda x: relay.squeeze(x, axis=[0]),
