@@ -71,6 +71,14 @@ def test_a_let_bound_activation_is_another_consumer_s_too():
     assert_untouched(typed(before), Reason.NO_ACTIVATION)
 
 
+def test_let_bound_values_may_be_products():
+    x, v, b = data(), relay.var("v"), relay.var("b", shape=(8, 1, 1))
+    product = relay.Let(v, relay.multiply(x, per_channel((8, 1, 1))), max_pool(relay.add(v, b)))
+    assert_untouched(module(product, x, b), Reason.ROUNDING)
+    addend = relay.Let(v, relay.multiply(b, b), max_pool(relay.add(x, v)))
+    assert_untouched(module(addend, x, b), Reason.ROUNDING)
+
+
 def test_local_functions():
     def build(order):
         x, p = data((1, 8, 32, 32)), data(name="p")
@@ -109,6 +117,14 @@ def test_references():
         written = relay.RefWrite(ref, pooled(x, order, relay.tanh))
         body = relay.Let(relay.var("_"), written, relay.RefRead(ref))
         return module(relay.Let(ref, relay.RefCreate(pooled(x, order)), body), x)
+
+    assert_sinks(*both(build))
+
+
+def test_a_reference_that_is_read_at_once():
+    def build(order):
+        x = data()
+        return module(relay.RefRead(relay.RefCreate(pooled(x, order))), x)
 
     assert_sinks(*both(build))
 
