@@ -50,8 +50,8 @@ class Graph(Protocol[Node]):
     def is_output(self, node: Node) -> bool:
         """Whether the value leaves the function by itself."""
 
-    def is_result(self, node: Node) -> bool:
-        """Whether the node does nothing but gather what the function returns."""
+    def is_result(self, reader: Node, node: Node) -> bool:
+        """Whether `reader` does nothing with `node` but return it from the function."""
 
     def source(self, node: Node) -> Producer:
         """Describe a node that calls no op that the vocabulary knows."""
@@ -205,8 +205,10 @@ def _arithmetic_below(graph: Graph[Node], pool: Node, words: Vocabulary) -> tupl
 
     A tuple is one of them: what is taken out of it again reads the pool.
     """
-    readers = [reader for reader in graph.readers(pool) if not graph.is_result(reader)]
-    return tuple(op or "a tuple" for op in map(graph.op_name, readers) if words.may_fold(op))
+    readers = [reader for reader in graph.readers(pool) if not graph.is_result(reader, pool)]
+    return tuple(
+        op or "a tuple or a binding" for op in map(graph.op_name, readers) if words.may_fold(op)
+    )
 
 
 def _producer(graph: Graph[Node], node: Node, words: Vocabulary) -> Producer:

@@ -14,6 +14,7 @@ from tvm_passes.relay import build
 from tvm_passes.remarks import PASS_NAME
 
 SHAPE = (1, 8, 13, 11)
+RELAY_BUILD = relay.build
 
 
 def network():
@@ -186,6 +187,43 @@ def test_targets_executors_and_names_are_handed_on():
     assert np.array_equal(
         run(lib_by_host, x)[0], outputs(mod, x, build=relay.build, params=weights)[0]
     )
+
+
+def test_every_argument_is_handed_on(monkeypatch):
+    taken = []
+    monkeypatch.setattr(relay, "build", lambda *args, **named: taken.append((args, named)))
+    mod, weights = network()
+    host, pools = object(), object()
+    executor = relay.backend.Executor("aot")
+    runtime = relay.backend.Runtime("crt")
+    build(mod, "llvm", host, executor, runtime, pools, pools, weights, "mine")
+    ((args, named),) = taken
+    bound = inspect.signature(RELAY_BUILD).bind(*args, **named).arguments
+    assert bound["target"] == "llvm"
+    assert bound["target_host"] is host
+    assert bound["executor"] is executor
+    assert bound["runtime"] is runtime
+    assert bound["workspace_memory_pools"] is bound["constant_memory_pools"] is pools
+    assert bound["mod_name"] == "mine"
+    assert [str(p.name_hint) for p in bound["ir_mod"]["main"].params] == ["x"]
+
+
+def test_parameters_are_those_of_main(monkeypatch):
+    taken = []
+    monkeypatch.setattr(relay, "build", lambda *args, **_: taken.append(args[0]))
+    other = relay.GlobalVar("other")
+    x, b, p = data(SHAPE), data((8,), name="b"), data((8,), name="b")
+    mod = tvm.IRModule(
+        {
+            other: relay.Function([p], relay.nn.relu(p), relay.TensorType((8,))),
+            relay.GlobalVar("main"): relay.Function(
+                [x, b], max_pool(relay.nn.bias_add(x, relay.Call(other, [b])))
+            ),
+        }
+    )
+    build(mod, "llvm", params={"b": np.ones(8, "float32")})
+    (given,) = taken
+    assert [len(given[name].params) for name in ("main", "other")] == [1, 1]
 
 
 @pytest.mark.parametrize("wrong", [None, "module", 3])

@@ -74,11 +74,11 @@ class RelaxGraph:
         """Whether the value leaves the block by itself."""
         return not isinstance(node, relax.DataflowVar)
 
-    def is_result(self, node: relax.Var) -> bool:
-        """Whether the node does nothing but gather what the block gives out."""
-        definition = self.definitions.get(hash(node))
+    def is_result(self, reader: relax.Var, node: relax.Var) -> bool:  # noqa: ARG002
+        """Whether `reader` is a tuple that the block gives out."""
+        definition = self.definitions.get(hash(reader))
         return definition is not None and (
-            isinstance(definition[1].value, relax.Tuple) and self.is_output(node)
+            isinstance(definition[1].value, relax.Tuple) and self.is_output(reader)
         )
 
     def source(self, node: relax.Expr) -> Producer:

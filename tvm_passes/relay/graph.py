@@ -72,9 +72,11 @@ class RelayGraph:
         """Whether the value leaves the function by itself."""
         return key(node) in self.outputs
 
-    def is_result(self, node: relay.Expr) -> bool:
-        """Whether the node does nothing but gather what the function returns."""
-        return isinstance(node, relay.Tuple) and self.is_output(node)
+    def is_result(self, reader: relay.Expr, node: relay.Expr) -> bool:
+        """Whether `reader` does nothing with `node` but return it from the function."""
+        if isinstance(reader, relay.Let) and key(reader.value) == key(node):
+            return False
+        return isinstance(reader, relay.Tuple | relay.Let) and self.is_output(reader)
 
     def source(self, node: relay.Expr) -> Producer:
         """Describe a node that calls no op that the vocabulary knows."""
