@@ -175,6 +175,32 @@ def test_spans_follow_their_ops():
     assert all(remark.location.startswith("pool.py") for remark in remarks)
 
 
+def test_names_and_spans_of_variables_and_bindings_are_kept():
+    x = data()
+    wide, narrow = (relax.TensorType(shape, "float32") for shape in ((1, 8, 16, 16), (1, 8, 8, 8)))
+    active = relax.DataflowVar("active", wide, span("active.py", 1))
+    result = relax.Var("result", narrow, span("result.py", 2))
+    normalize = relax.BlockBuilder().normalize
+    bindings = [
+        relax.VarBinding(active, normalize(op.nn.relu(x)), span("a.py", 3)),
+        relax.VarBinding(result, normalize(max_pool(active)), span("r.py", 4)),
+    ]
+    block = relax.DataflowBlock(bindings, span("block.py", 5))
+    func = relax.Function([x], relax.SeqExpr([block], result), narrow, span=span("main.py", 6))
+    mod = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
+    after, remarks = run_pass(mod)
+    assert reasons(remarks) == ["sunk", "cost"]
+    (new,) = after["main"].body.blocks
+    found = [(b.var.name, source(b.var), source(b)) for b in new.bindings]
+    assert found == [("active", "active.py", "a.py"), ("result", "result.py", "r.py")]
+    assert source(new) == "block.py"
+    assert source(after["main"]) == "main.py"
+
+
+def source(node):
+    return str(node.span.source_name.name)
+
+
 def test_a_pool_without_a_span_has_no_location():
     _, remarks = run_pass(relu_below("before"))
     assert {remark.location for remark in remarks} == {""}

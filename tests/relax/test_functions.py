@@ -86,6 +86,48 @@ def test_a_function_that_an_earlier_pass_claimed(attr):
     assert decisions(mod) == ()
 
 
+def test_a_local_function_that_is_claimed_beside_a_site():
+    @R.function
+    def before(x: R.Tensor((1, 8, 32, 32), "float32")) -> R.Tensor((1, 8, 8, 8), "float32"):
+        @R.function
+        def inner(
+            y: R.Tensor((1, 8, 16, 16), "float32"),
+        ) -> R.Tensor((1, 8, 8, 8), "float32"):
+            R.func_attr({"Composite": "dnnl.pool"})
+            with R.dataflow():
+                a = R.nn.relu(y)
+                b = R.nn.max_pool2d(a, (2, 2), (2, 2))
+                R.output(b)
+            return b
+
+        with R.dataflow():
+            c = R.tanh(x)
+            d = R.nn.max_pool2d(c, (2, 2), (2, 2))
+            R.output(d)
+        return inner(d)
+
+    @R.function
+    def expected(x: R.Tensor((1, 8, 32, 32), "float32")) -> R.Tensor((1, 8, 8, 8), "float32"):
+        @R.function
+        def inner(
+            y: R.Tensor((1, 8, 16, 16), "float32"),
+        ) -> R.Tensor((1, 8, 8, 8), "float32"):
+            R.func_attr({"Composite": "dnnl.pool"})
+            with R.dataflow():
+                a = R.nn.relu(y)
+                b = R.nn.max_pool2d(a, (2, 2), (2, 2))
+                R.output(b)
+            return b
+
+        with R.dataflow():
+            c = R.nn.max_pool2d(x, (2, 2), (2, 2))
+            d = R.tanh(c)
+            R.output(d)
+        return inner(d)
+
+    assert_sinks(as_main(before), as_main(expected))
+
+
 def test_fused_functions():
     mod = relax.transform.FuseOpsByPattern(
         [("dnnl.pool", relax.dpl.is_op("relax.nn.max_pool2d")(relax.dpl.wildcard()))],
