@@ -38,6 +38,7 @@ class Reason(Enum):
     VARIES_IN_WINDOW = "varies-in-window"
     ROUNDING = "rounding"
     FOLDING = "folding"
+    GROUPS = "groups"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,78 @@
+"""Where the two TVMs keep the same things: the one module that knows.
+
+TVM 0.27 split ``tvm.tir`` into ``tvm.tirx`` and ``tvm.s_tir``, whose blocks are SBlocks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+
+from tvm_passes.dialects import installed
+from tvm_passes.rules import RELAX
+
+if installed() == RELAX:
+    from tvm import tirx as tir
+    from tvm.ir import TensorLoad as BufferLoad
+    from tvm.s_tir import Schedule, dlight
+    from tvm.sym import detect_linear_equation
+
+    SCHEDULED = "tirx.is_scheduled"
+
+    def block(sch: Schedule, name: str) -> Any:
+        """The block of a function by its name."""
+        return sch.get_sblock(name)
+
+    def buffer_of(access: Any) -> Any:
+        """The buffer that a load or a region reads."""
+        return access.source
+
+else:
+    from tvm import dlight, tir
+    from tvm.arith import detect_linear_equation
+    from tvm.tir import BufferLoad, Schedule
+
+    SCHEDULED = "tir.is_scheduled"
+
+    def block(sch: Schedule, name: str) -> Any:
+        """The block of a function by its name."""
+        return sch.get_block(name)
+
+    def buffer_of(access: Any) -> Any:
+        """The buffer that a load or a region reads."""
+        return access.buffer
+
+
+ScheduleRule = dlight.ScheduleRule
+
+PARALLEL_DATA, REDUCTION = 0, 2
+"""``IterVar.iter_type`` of a block's axes."""
+
+
+def cpu_features(target: tvm.target.Target) -> frozenset[str]:
+    """Names of the instruction set extensions that LLVM may use for a target."""
+    found = tvm.get_global_func("target.llvm_get_cpu_features")(target)
+    return frozenset(str(name) for name in found)
+
+
+def host_cpu() -> str:
+    """LLVM's name of the CPU that this process runs on."""
+    return str(tvm.get_global_func("tvm.codegen.llvm.GetHostCPUName")())
+
+
+__all__ = [
+    "PARALLEL_DATA",
+    "REDUCTION",
+    "SCHEDULED",
+    "BufferLoad",
+    "Schedule",
+    "ScheduleRule",
+    "block",
+    "buffer_of",
+    "cpu_features",
+    "detect_linear_equation",
+    "dlight",
+    "host_cpu",
+    "tir",
+]

@@ -1,0 +1,293 @@
+"""A convolution on blocks of channels, and the max-pool that reads it, as tensor expressions.
+
+The result is blocked, ``NCHW{b}c``: [n, c/b, h, w, b], so that a vector holds channels.  Sums are
+taken in the order in which TVM's own operator of the source layout takes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import te, topi
+
+from tvm_passes.namespaces import tir
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """What a convolution computes, whatever the layout of its data.
+
+    Parameters
+    ----------
+    channels, filters, groups
+        Channels of the data and of the result, and groups.
+    kernel, strides, dilation
+        Along rows and columns.
+    padding
+        Zeros on top, left, bottom, right.
+    channels_last
+        Whether the source layout is NHWC: then sums go over rows, columns, channels of the
+        kernel; else over channels, rows, columns.
+    block
+        Channels of a block of the result.
+    dtype
+        Element type of data, weights and result; sums are in float32 at least.
+    """
+
+    channels: int
+    filters: int
+    groups: int
+    kernel: Pair
+    strides: Pair
+    dilation: Pair
+    padding: tuple[int, int, int, int]
+    channels_last: bool
+    block: int
+    dtype: str = "float32"
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each channel is convolved by itself."""
+        return self.groups == self.channels == self.filters and self.groups > 1
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether windows are single elements, all of them real."""
+        return self.kernel == (1, 1) and not any(self.padding)
+
+
+@dataclass(frozen=True)
+class MaxPool2d:
+    """A max-pool's window, step, spacing and padding (top, left, bottom, right)."""
+
+    kernel: Pair
+    strides: Pair
+    dilation: Pair
+    padding: tuple[int, int, int, int]
+    ceil_mode: bool = False
+
+
+def conv2d(data: te.Tensor, weight: te.Tensor, conv: Conv2d, pool: MaxPool2d | None) -> te.Tensor:
+    """The layer.
+
+    Parameters
+    ----------
+    data
+        [n, c, h, w], [n, h, w, c] if `conv.channels_last`, or blocked, [n, c/b, h, w, b].
+    weight
+        As `pack_weight` makes it.
+    conv
+        The convolution.
+    pool
+        The max-pool that reads it, if any.
+
+    Returns
+    -------
+    te.Tensor
+        [n, filters/b, h, w, b]; channels past the last filter hold what zero weights give.
+    """
+    view = _View(data, conv)
+    source = _padded(view, conv)
+    rows, columns = (_windows(view, conv, axis) for axis in (0, 1))
+    blocks = -(-conv.filters // conv.block)
+    reduce = _depthwise if conv.depthwise else _dense
+    out = te.compute(
+        (view.batch, blocks, rows, columns, conv.block),
+        reduce(source, weight, view, conv),
+        name="conv2d",
+    )
+    return _stored(out if pool is None else _pooled(out, conv, pool), conv)
+
+
+def _stored(value: te.Tensor, conv: Conv2d) -> te.Tensor:
+    """The result in its element type: what a schedule takes to be the epilogue's beginning."""
+    return te.compute(value.shape, lambda *at: value(*at).astype(conv.dtype), name="stored")
+
+
+def _pooled(out: te.Tensor, conv: Conv2d, pool: MaxPool2d) -> te.Tensor:
+    return topi.nn.pool2d(
+        out,
+        list(pool.kernel),
+        list(pool.strides),
+        list(pool.dilation),
+        list(pool.padding),
+        "max",
+        pool.ceil_mode,
+        f"NCHW{conv.block}c",
+    )
+
+
+def blocked(data: te.Tensor, block: int, channels_last: bool) -> te.Tensor:
+    """[n, c, h, w] or [n, h, w, c] as [n, c/block, h, w, block], zeros past the last channel."""
+    n, c, h, w = _nchw(data.shape, channels_last)
+
+    def value(i: Any, o: Any, y: Any, x: Any, inner: Any) -> Any:
+        channel = o * block + inner
+        element = data(i, y, x, channel) if channels_last else data(i, channel, y, x)
+        if c % block == 0:
+            return element
+        return tir.if_then_else(channel < c, element, tir.const(0, data.dtype))
+
+    return te.compute((n, -(-c // block), h, w, block), value, name="blocked")
+
+
+def unblocked(data: te.Tensor, channels: int, channels_last: bool) -> te.Tensor:
+    """[n, c/b, h, w, b] as [n, channels, h, w] or [n, h, w, channels]."""
+    n, _, h, w, block = (int(extent) for extent in data.shape)
+    if channels_last:
+        return te.compute(
+            (n, h, w, channels),
+            lambda i, y, x, c: data(i, c // block, y, x, c % block),
+            name="unblocked",
+        )
+    return te.compute(
+        (n, channels, h, w),
+        lambda i, c, y, x: data(i, c // block, y, x, c % block),
+        name="unblocked",
+    )
+
+
+def pack_weight(weight: np.ndarray, layout: str, conv: Conv2d) -> np.ndarray:
+    """Weights for `conv2d`.
+
+    Parameters
+    ----------
+    weight
+        In `layout`, some order of the letters O, I, H and W; I counts the channels of a group.
+    layout
+        For example ``OIHW``.
+    conv
+        The convolution.
+
+    Returns
+    -------
+    np.ndarray
+        [filters/b, c/groups, kh, kw, b], or [filters/b, kh, kw, c/groups, b] if
+        `conv.channels_last`, zeros past the last filter.
+    """
+    order = "OHWI" if conv.channels_last else "OIHW"
+    ordered = weight.transpose([layout.index(letter) for letter in order])
+    short = -conv.filters % conv.block
+    padded = np.pad(ordered, [(0, short), (0, 0), (0, 0), (0, 0)])
+    split = padded.reshape(-1, conv.block, *padded.shape[1:])
+    return np.ascontiguousarray(np.moveaxis(split, 1, -1))
+
+
+class _View:
+    """Data of any of the layouts, read by channel."""
+
+    def __init__(self, data: te.Tensor, conv: Conv2d) -> None:
+        self.data = data
+        self.blocked = len(data.shape) == 5
+        self.channels_last = conv.channels_last and not self.blocked
+        shape = [int(extent) for extent in data.shape]
+        if self.blocked:
+            self.batch, self.outer, self.rows, self.columns, self.inner = shape
+        else:
+            self.batch, channels, self.rows, self.columns = _nchw(shape, self.channels_last)
+            self.outer, self.inner = (1, channels) if self.channels_last else (channels, 1)
+
+    def shape(self, rows: int, columns: int) -> tuple[int, ...]:
+        """Extents of the same layout with other rows and columns."""
+        if self.blocked:
+            return (self.batch, self.outer, rows, columns, self.inner)
+        if self.channels_last:
+            return (self.batch, rows, columns, self.inner)
+        return (self.batch, self.outer, rows, columns)
+
+    def index(self, n: Any, outer: Any, y: Any, x: Any, inner: Any) -> tuple[Any, ...]:
+        """Where an element is, of channel `inner` of block `outer`."""
+        if self.blocked:
+            return (n, outer, y, x, inner)
+        return (n, y, x, inner) if self.channels_last else (n, outer, y, x)
+
+    def rows_columns(self, index: tuple[Any, ...]) -> tuple[int, int]:
+        """Positions of rows and columns in an index of this layout."""
+        at = 1 if self.channels_last else len(index) - 2 - self.blocked
+        return at, at + 1
+
+
+def _nchw(shape: Any, channels_last: bool) -> tuple[int, int, int, int]:
+    a, b, c, d = (int(extent) for extent in shape)
+    return (a, d, b, c) if channels_last else (a, b, c, d)
+
+
+def _padded(view: _View, conv: Conv2d) -> te.Tensor:
+    """The data with its zeros around it."""
+    if not any(conv.padding):
+        return view.data
+    top, left, bottom, right = conv.padding
+    zero = tir.const(0, view.data.dtype)
+
+    def value(*index: Any) -> Any:
+        row, column = view.rows_columns(index)
+        y, x = index[row] - top, index[column] - left
+        inside = tir.all(y >= 0, y < view.rows, x >= 0, x < view.columns)
+        moved = list(index)
+        moved[row], moved[column] = y, x
+        return tir.if_then_else(inside, view.data(*moved), zero)
+
+    shape = view.shape(view.rows + top + bottom, view.columns + left + right)
+    return te.compute(shape, value, name="padded")
+
+
+def _windows(view: _View, conv: Conv2d, axis: int) -> int:
+    extent = (view.rows, view.columns)[axis] + conv.padding[axis] + conv.padding[axis + 2]
+    reach = (conv.kernel[axis] - 1) * conv.dilation[axis] + 1
+    return (extent - reach) // conv.strides[axis] + 1
+
+
+def _dense(source: te.Tensor, weight: te.Tensor, view: _View, conv: Conv2d) -> Any:
+    """Sums over the channels of a group."""
+    per_group = conv.channels // conv.groups
+    whole = conv.groups == 1
+    outer_extent = view.outer if whole or view.channels_last else per_group // view.inner
+    inner_extent = view.inner if whole or not view.channels_last else per_group
+    outer = te.reduce_axis((0, outer_extent), "co")
+    inner = te.reduce_axis((0, inner_extent), "ci")
+    kh, kw = (te.reduce_axis((0, extent), "k") for extent in conv.kernel)
+    channels, window = [outer, inner], [kh, kw]
+    axes = [*window, *channels] if conv.channels_last else [*channels, *window]
+
+    def value(n: Any, o: Any, y: Any, x: Any, i: Any) -> Any:
+        co, ci, position = outer, inner, outer * view.inner + inner
+        if not whole:
+            group = o * conv.block // (conv.filters // conv.groups)
+            position = outer * inner_extent + inner
+            if view.channels_last:
+                ci = inner + group * per_group
+            else:
+                co = outer + group * outer_extent
+        row = y * conv.strides[0] + kh * conv.dilation[0]
+        column = x * conv.strides[1] + kw * conv.dilation[1]
+        element = source(*view.index(n, co, row, column, ci))
+        at = (o, kh, kw, position, i) if conv.channels_last else (o, position, kh, kw, i)
+        return te.sum(_product(element, weight(*at), conv.dtype), axis=axes)
+
+    return value
+
+
+def _depthwise(source: te.Tensor, weight: te.Tensor, view: _View, conv: Conv2d) -> Any:
+    """Sums over the window alone; the data is blocked as the result is."""
+    kh, kw = (te.reduce_axis((0, extent), "k") for extent in conv.kernel)
+
+    def value(n: Any, o: Any, y: Any, x: Any, i: Any) -> Any:
+        row = y * conv.strides[0] + kh * conv.dilation[0]
+        column = x * conv.strides[1] + kw * conv.dilation[1]
+        at = (o, kh, kw, 0, i) if conv.channels_last else (o, 0, kh, kw, i)
+        return te.sum(
+            _product(source(n, o, row, column, i), weight(*at), conv.dtype), axis=[kh, kw]
+        )
+
+    return value
+
+
+def _product(element: Any, weight: Any, dtype: str) -> Any:
+    """The product in the element type of sums."""
+    if dtype == "float16":
+        element, weight = element.astype("float32"), weight.astype("float32")
+    return element * weight

@@ -1,0 +1,175 @@
+"""Schedule a blocked convolution, and the max-pool and activation that follow it, as one kernel.
+
+The un-pooled result lives in registers where the pool's windows tile it, else in a strip of rows
+in the cache; bias and activation are applied to what the pool leaves, on its way to memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm_passes.namespaces import PARALLEL_DATA, Schedule, ScheduleRule
+from tvm_passes.schedules.machine import machine_of
+from tvm_passes.schedules.structure import Layer, layer_of
+from tvm_passes.schedules.tiles import Tiles, best, candidates
+
+SPACE = 64
+"""Candidates that tuning may choose from."""
+
+
+class BlockedConv2d(ScheduleRule):  # type: ignore[misc]
+    """A dlight schedule rule for convolutions whose result is ``NCHW{b}c``, on CPUs.
+
+    Composes with others in ``dlight.ApplyDefaultSchedule``; where a tunable schedule is asked
+    for, gives a list of them, the most promising first.
+    """
+
+    def apply(self, func: Any, target: Any, tunable: bool) -> Schedule | list[Schedule] | None:
+        """Schedule `func` if it computes such a layer for a target of kind llvm."""
+        if str(target.kind.name) != "llvm":
+            return None
+        layer = layer_of(Schedule(func))
+        if layer is None:
+            return None
+        machine = machine_of(target)
+        if tunable:
+            ranked = candidates(layer.nest, machine)[:SPACE]
+            return [schedule(func, tiles) for tiles in ranked] or None
+        tiles = best(layer.nest, machine)
+        return None if tiles is None else schedule(func, tiles)
+
+
+def schedule(func: Any, tiles: Tiles) -> Schedule:
+    """The layer of `func`, tiled.
+
+    Raises
+    ------
+    ValueError
+        If it is no such layer.
+    """
+    sch = Schedule(func)
+    layer = layer_of(sch)
+    if layer is None:
+        raise ValueError("expected a blocked convolution")
+    for item in (*layer.pool_padding, *layer.epilogue[:-1]):
+        sch.compute_inline(item)
+    loops = _tile_output(sch, layer, tiles)
+    _place(sch, layer, tiles, loops)
+    _share_among_threads(sch, layer, tiles, loops)
+    if tiles.in_registers:
+        _convolve_in_registers(sch, layer.convolution)
+    else:
+        _convolve_strip(sch, layer.convolution, tiles)
+    if layer.pool is not None:
+        _pool_in_registers(sch, layer.pool)
+    _unroll(sch, layer.epilogue[-1], 3 if tiles.in_registers else 2)
+    return sch
+
+
+@dataclass(frozen=True)
+class _Loops:
+    """Loops of the output: images, strips of rows, groups of channel blocks, tiles along a row."""
+
+    image: Any
+    strip: Any
+    group: Any
+    tile: Any
+
+
+def _tile_output(sch: Schedule, layer: Layer, tiles: Tiles) -> _Loops:
+    image, block, row, column, lane = sch.get_loops(layer.epilogue[-1])
+    group, block = sch.split(block, [None, tiles.blocks])
+    strip, row = sch.split(row, [None, tiles.strip])
+    width = tiles.pixels if tiles.in_registers else tiles.pooled
+    tile, column = sch.split(column, [None, width])
+    if tiles.in_registers:
+        sch.reorder(image, strip, group, row, tile, block, column, lane)
+    else:
+        sch.reorder(image, strip, group, block, row, tile, column, lane)
+    _cut_off_last(sch, tile)
+    return _Loops(image, strip, group, tile)
+
+
+def _place(sch: Schedule, layer: Layer, tiles: Tiles, loops: _Loops) -> None:
+    """Compute each block where its result is used: maxima and accumulators for a tile."""
+    if layer.pool is not None:
+        sch.compute_at(layer.pool, loops.tile, preserve_unit_loops=True)
+    at = loops.tile if tiles.in_registers else loops.group
+    sch.compute_at(layer.convolution, at, preserve_unit_loops=True)
+    if layer.copy is not None and tiles.copy_per_strip:
+        sch.compute_at(layer.copy, loops.strip, preserve_unit_loops=True)
+
+
+def _share_among_threads(sch: Schedule, layer: Layer, tiles: Tiles, loops: _Loops) -> None:
+    if not tiles.parallel:
+        return
+    shared = [loops.image, loops.strip]
+    if layer.copy is None or not tiles.copy_per_strip:
+        shared.append(loops.group)
+    if layer.copy is not None and not tiles.copy_per_strip:
+        sch.parallel(sch.fuse(*sch.get_loops(layer.copy)[:-2]))
+    sch.parallel(sch.fuse(*shared))
+
+
+def _convolve_in_registers(sch: Schedule, convolution: Any) -> None:
+    """Accumulate the windows of one tile of outputs in registers that the pool reads."""
+    sch.set_scope(convolution, 0, "local")
+    spatial, reduction = _split_axes(sch, convolution)
+    sch.reorder(*reduction, *spatial)
+    _vectorize_tile(sch, spatial)
+    _unroll(sch, sch.decompose_reduction(convolution, reduction[0]), 4)
+
+
+def _convolve_strip(sch: Schedule, convolution: Any, tiles: Tiles) -> None:
+    """Compute a strip of rows, a register tile at a time, for the pool to read from the cache."""
+    (image, block, row, column, lane), reduction = _split_axes(sch, convolution)
+    tile, column = sch.split(column, [None, tiles.pixels])
+    sch.reorder(image, row, tile, *reduction, block, column, lane)
+    stored = sch.cache_write(convolution, 0, "local")
+    sch.reverse_compute_at(stored, tile, preserve_unit_loops=True)
+    _cut_off_last(sch, tile)
+    _vectorize_tile(sch, [block, column, lane])
+    for item in (sch.decompose_reduction(convolution, reduction[0]), stored):
+        _unroll(sch, item, 3)
+
+
+def _pool_in_registers(sch: Schedule, pool: Any) -> None:
+    """Take the maxima of a tile of windows, each in a register."""
+    sch.set_scope(pool, 0, "local")
+    spatial, reduction = _split_axes(sch, pool)
+    sch.reorder(*reduction, *spatial)
+    for loop in reduction:
+        sch.unroll(loop)
+    _vectorize_tile(sch, spatial)
+    _unroll(sch, sch.decompose_reduction(pool, reduction[0]), 5)
+
+
+def _split_axes(sch: Schedule, item: Any) -> tuple[list[Any], list[Any]]:
+    """The loops of a block's own axes: the spatial ones, then those it sums or selects over."""
+    axes = sch.get(item).iter_vars
+    loops = list(sch.get_loops(item))[-len(axes) :]
+    pairs = list(zip(loops, axes, strict=True))
+    spatial = [loop for loop, axis in pairs if int(axis.iter_type) == PARALLEL_DATA]
+    return spatial, [loop for loop, axis in pairs if int(axis.iter_type) != PARALLEL_DATA]
+
+
+def _vectorize_tile(sch: Schedule, loops: list[Any]) -> None:
+    """Vectorize the last loop, and unroll the others, so that accumulators are registers."""
+    *outer, lane = loops
+    for loop in outer:
+        sch.unroll(loop)
+    sch.vectorize(lane)
+
+
+def _unroll(sch: Schedule, item: Any, count: int) -> None:
+    """Vectorize the innermost of a block's last `count` loops, and unroll the others."""
+    _vectorize_tile(sch, list(sch.get_loops(item))[-count:])
+
+
+def _cut_off_last(sch: Schedule, loop: Any) -> None:
+    """Make a loop nest of its own of the last tile, where it is a partial one.
+
+    The others then need no conditions, which would keep their accumulators out of registers.
+    """
+    sch.annotate(loop, "pragma_loop_partition_hint", 1)

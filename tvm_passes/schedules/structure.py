@@ -1,0 +1,183 @@
+"""Recognise a layer in a PrimFunc by what its blocks compute, never by what they are called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from tvm_passes.namespaces import (
+    PARALLEL_DATA,
+    REDUCTION,
+    BufferLoad,
+    Schedule,
+    block,
+    buffer_of,
+    detect_linear_equation,
+    tir,
+)
+from tvm_passes.schedules.tiles import Nest
+
+BLOCKED_RANK = 5
+"""Axes of a blocked result: image, block of channels, row, column, channel in the block."""
+
+SUM, MAXIMUM, ELEMENTWISE, OTHER = "sum of products", "maximum", "elementwise", "other"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The blocks of a blocked convolution with what surrounds it.
+
+    Parameters
+    ----------
+    copy
+        What is computed before the convolution: its padded input, if anything.
+    convolution
+        The sum of products.
+    pool_padding
+        What is computed between it and the pool.
+    pool
+        The maximum over windows, if any.
+    epilogue
+        Elementwise blocks after that, the last of which writes the result.
+    nest
+        The extents.
+    """
+
+    copy: Any | None
+    convolution: Any
+    pool_padding: tuple[Any, ...]
+    pool: Any | None
+    epilogue: tuple[Any, ...]
+    nest: Nest
+
+
+def layer_of(sch: Schedule) -> Layer | None:
+    """The layer that a function computes, or None where it is no blocked convolution."""
+    blocks = list(sch.get_child_blocks(block(sch, "root")))
+    kinds = [kind_of(sch.get(item)) for item in blocks]
+    sums = [n for n, kind in enumerate(kinds) if kind == SUM]
+    pools = [n for n, kind in enumerate(kinds) if kind == MAXIMUM]
+    if len(sums) != 1 or len(pools) > 1 or OTHER in kinds or sums[0] > 1:
+        return None
+    at, last = sums[0], pools[0] if pools else sums[0]
+    if last < at or last == len(blocks) - 1 or not _flows(sch, blocks, at):
+        return None
+    copy, pool = (blocks[0] if at else None), (blocks[last] if pools else None)
+    parts = (copy, blocks[at], pool, blocks[-1])
+    nest = _nest(*(None if item is None else sch.get(item) for item in parts))
+    if nest is None:
+        return None
+    padding, epilogue = tuple(blocks[at + 1 : last]), tuple(blocks[last + 1 :])
+    nest = replace(nest, pool_padded=bool(padding))
+    return Layer(copy, blocks[at], padding, pool, epilogue, nest)
+
+
+def kind_of(stmt: Any) -> str:
+    """What a block computes, told from its axes and the value that it stores."""
+    types = {int(var.iter_type) for var in stmt.iter_vars}
+    store = stmt.body
+    if not isinstance(store, tir.BufferStore) or not types <= {PARALLEL_DATA, REDUCTION}:
+        return OTHER
+    if REDUCTION not in types:
+        return ELEMENTWISE
+    if isinstance(store.value, tir.Max) and _loads(store.value.a, store.buffer):
+        return MAXIMUM
+    adds = isinstance(store.value, tir.Add) and _loads(store.value.a, store.buffer)
+    return SUM if adds and isinstance(store.value.b, tir.Mul) else OTHER
+
+
+def _loads(expr: Any, buffer: Any) -> bool:
+    return isinstance(expr, BufferLoad) and buffer_of(expr).same_as(buffer)
+
+
+def _flows(sch: Schedule, blocks: list[Any], at: int) -> bool:
+    """Whether all before the convolution is for it alone, and all that follows ends in one."""
+    if any(len(sch.get_consumers(item)) != 1 for item in blocks[:at]):
+        return False
+    return all(sch.get_consumers(item) for item in blocks[at:-1])
+
+
+def _nest(copy: Any, convolution: Any, pool: Any, output: Any) -> Nest | None:
+    """The extents of a layer's loops, where they are known and the result is blocked."""
+    out, (spatial, reduction) = output.iter_vars, _axes(convolution)
+    if len(out) != BLOCKED_RANK or len(spatial) != BLOCKED_RANK:
+        return None
+    if not all(isinstance(v.dom.extent, tir.IntImm) for v in (*out, *convolution.iter_vars)):
+        return None
+    batch, blocks, rows, columns, width = map(_extent, spatial)
+    window = _window(convolution, spatial[2].var, reduction)
+    pooled = ((1, 1), (1, 1)) if pool is None else _pool_windows(pool)
+    if window is None or pooled is None:
+        return None
+    if (batch, blocks, width) != (_extent(out[0]), _extent(out[1]), _extent(out[4])):
+        return None
+    kernel_rows, stride = window
+    return Nest(
+        batch=batch,
+        blocks=blocks,
+        block=width,
+        rows=rows,
+        columns=columns,
+        out_rows=_extent(out[2]),
+        out_columns=_extent(out[3]),
+        reduction=prod(map(_extent, reduction)),
+        kernel_rows=kernel_rows,
+        stride=stride,
+        row_bytes=0
+        if copy is None
+        else _bytes(copy) // batch // ((rows - 1) * stride + kernel_rows),
+        pool=pooled[0],
+        pool_stride=pooled[1],
+    )
+
+
+def _pool_windows(pool: Any) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Extents and steps of a pool's windows along rows and columns."""
+    spatial, reduction = _axes(pool)
+    if len(spatial) != BLOCKED_RANK:
+        return None
+    along = [_window(pool, spatial[n].var, reduction) for n in (2, 3)]
+    if along[0] is None or along[1] is None:
+        return None
+    (rows, row_step), (columns, column_step) = along[0], along[1]
+    return (rows, columns), (row_step, column_step)
+
+
+def _window(stmt: Any, var: Any, reduction: list[Any]) -> tuple[int, int] | None:
+    """Elements that a window spans along the axis of `var`, and the step between windows."""
+    for read in stmt.reads:
+        if buffer_of(read).same_as(stmt.body.buffer):
+            continue
+        for dim in read.region:
+            found = _linear(dim.min, [var, *(axis.var for axis in reduction)])
+            if found is not None and found[0] > 0:
+                reach = sum(c * (_extent(axis) - 1) for c, axis in zip(found[1:], reduction))
+                return reach + 1, found[0]
+    return None
+
+
+def _linear(expr: Any, variables: list[Any]) -> list[int] | None:
+    """Coefficients of an expression that is linear in `variables`."""
+    found = detect_linear_equation(expr, variables)
+    if not found or not all(isinstance(c, tir.IntImm) for c in found[:-1]):
+        return None
+    return [int(c) for c in found[:-1]]
+
+
+def _axes(stmt: Any) -> tuple[list[Any], list[Any]]:
+    """A block's spatial axes and its reduction axes."""
+    spatial = [axis for axis in stmt.iter_vars if int(axis.iter_type) == PARALLEL_DATA]
+    return spatial, [axis for axis in stmt.iter_vars if int(axis.iter_type) == REDUCTION]
+
+
+def _extent(axis: Any) -> int:
+    return int(axis.dom.extent)
+
+
+def _bytes(stmt: Any) -> int:
+    """Size of the buffer that a block fills."""
+    buffer = stmt.body.buffer
+    return prod(map(int, buffer.shape)) * np.dtype(str(buffer.dtype)).itemsize

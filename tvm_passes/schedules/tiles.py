@@ -1,0 +1,228 @@
+"""How to tile a convolution, and a pool on it: candidates, each with the cycles it should take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+
+from tvm_passes.schedules.machine import Machine
+
+
+@dataclass(frozen=True)
+class Nest:
+    """The extents of a convolution in blocks of channels, and of the pool that reads it.
+
+    Parameters
+    ----------
+    batch, blocks, block
+        Images, blocks of output channels, and channels of a block.
+    rows, columns
+        Extents of the convolution's result.
+    out_rows, out_columns
+        Extents of what is stored: the pool's, or the convolution's where there is none.
+    reduction
+        Multiply-adds an output element takes.
+    kernel_rows, stride
+        Rows of input that a row of the convolution reads, and the step between rows.
+    row_bytes
+        Bytes of one padded row of the input, all channels; 0 where the input is not copied.
+    pool, pool_stride
+        Window and step of the pool along rows and columns, 1 where there is none.
+    pool_padded
+        Whether windows may reach into padding.
+    """
+
+    batch: int
+    blocks: int
+    block: int
+    rows: int
+    columns: int
+    out_rows: int
+    out_columns: int
+    reduction: int
+    kernel_rows: int = 1
+    stride: int = 1
+    row_bytes: int = 0
+    pool: tuple[int, int] = (1, 1)
+    pool_stride: tuple[int, int] = (1, 1)
+    pool_padded: bool = False
+
+    @property
+    def disjoint(self) -> bool:
+        """Whether the pool's windows tile the convolution: no two share an element."""
+        return self.pool == self.pool_stride and not self.pool_padded
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The decisions of a schedule.
+
+    Parameters
+    ----------
+    in_registers
+        Take the maximum over accumulators in registers; else over a strip of rows in the cache.
+    blocks
+        Blocks of output channels that a register tile holds.
+    pixels
+        Outputs along a row that a register tile holds: the pool's where `in_registers`, else the
+        convolution's.
+    strip
+        Rows of the output computed from one copy of the input's rows.
+    pooled
+        Outputs along a row whose maxima are taken together from a strip.
+    copy_per_strip
+        Pad the input's rows strip by strip; else all of it first.
+    parallel
+        Whether to use TVM's threads.
+    """
+
+    in_registers: bool
+    blocks: int
+    pixels: int
+    strip: int
+    pooled: int = 4
+    copy_per_strip: bool = True
+    parallel: bool = True
+
+
+PARALLEL_CYCLES = 40_000
+"""Work below which waking TVM's threads costs more than it saves: about 10 microseconds."""
+
+
+def best(nest: Nest, machine: Machine) -> Tiles | None:
+    """The candidate that should take the fewest cycles; None if there is none."""
+    ranked = candidates(nest, machine)
+    return ranked[0] if ranked else None
+
+
+def candidates(nest: Nest, machine: Machine) -> list[Tiles]:
+    """Every tiling worth a try, the most promising first."""
+    found = [
+        tiles
+        for in_registers, blocks, pixels in _register_tiles(nest, machine)
+        for tiles in _strips(nest, machine, in_registers, blocks, pixels)
+    ]
+    return sorted(found, key=lambda tiles: cycles(nest, tiles, machine))
+
+
+def cycles(nest: Nest, tiles: Tiles, machine: Machine) -> float:
+    """Cycles that the busiest thread should need, by ports, latencies and recomputed rows."""
+    window = nest.pool[0] * nest.pool[1] if tiles.in_registers else 1
+    rows, columns = _rows_of_a_strip(nest, tiles), nest.columns
+    if tiles.in_registers:
+        rows, columns = tiles.strip, nest.out_columns
+    full, rest = divmod(columns, tiles.pixels)
+    row = full * step(tiles.pixels * window, tiles.blocks, nest, machine)
+    row += step(rest * window, tiles.blocks, nest, machine) if rest else 0
+    strip = nest.reduction * rows * row
+    vectors = nest.block / machine.lanes * tiles.blocks
+    if not tiles.in_registers:
+        taps = nest.pool[0] * nest.pool[1]
+        outputs = tiles.strip * nest.out_columns * (2 + taps)
+        strip += vectors * (rows * nest.columns + outputs) / machine.loads
+    strips = ceil(nest.out_rows / tiles.strip)
+    groups = nest.blocks // tiles.blocks
+    copies = _copy_cycles(nest, tiles, machine)
+    if not (tiles.parallel and machine.cores > 1):
+        return nest.batch * strips * (groups * strip + copies)
+    if tiles.copy_per_strip and nest.row_bytes:
+        rounds = ceil(nest.batch * strips / machine.cores)
+        return rounds * (groups * strip + copies)
+    rounds = ceil(nest.batch * strips * groups / machine.cores)
+    return rounds * strip + nest.batch * strips * copies / machine.cores
+
+
+def step(pixels: int, blocks: int, nest: Nest, machine: Machine) -> float:
+    """Cycles of one step of the reduction on a register tile, and its share of the epilogue.
+
+    Each accumulator takes one multiply-add a step; the next one has to wait for it.  A step loads
+    its weights, a vector each, and broadcasts its inputs.
+    """
+    if pixels == 0:
+        return 0
+    vectors = blocks * nest.block / machine.lanes
+    arithmetic = pixels * vectors / machine.fmas
+    loads = (pixels + vectors) / max(machine.loads, 2)
+    weights = nest.reduction * blocks * nest.block * 4
+    if weights > machine.l1 // 2:
+        loads = max(loads, vectors * machine.lanes * 4 / L2_BYTES)
+    tile = max(arithmetic, machine.latency, loads) + STEP_CYCLES
+    return tile + pixels * vectors * 2 / nest.reduction
+
+
+L2_BYTES = 32
+"""Bytes that a core gets from L2 each cycle."""
+
+STEP_CYCLES = 0.75
+"""What a step takes beside loads and multiply-adds, counters and addresses.
+
+Fitted to register tiles of 4, 8 and 12 accumulators on a 3x3 convolution of 3 channels (Zen 4).
+"""
+
+
+def accumulators(machine: Machine) -> int:
+    """Registers that a tile may fill.
+
+    LLVM keeps broadcast inputs in registers from one column of the kernel to the next.  With 20
+    to 28 accumulators of 32 registers it spilled; 16 of 32 and 12 of 16 leave it enough.
+    """
+    return max(machine.registers // 2, min(12, machine.registers - 4))
+
+
+def _register_tiles(nest: Nest, machine: Machine) -> Iterator[tuple[bool, int, int]]:
+    """Whether the pool is in registers, blocks, and outputs along a row, as many as fit."""
+    vectors = -(-nest.block // machine.lanes)
+    room = accumulators(machine)
+    for blocks in range(1, nest.blocks + 1):
+        if nest.blocks % blocks or blocks * vectors > room:
+            continue
+        window = nest.pool[0] * nest.pool[1]
+        for pixels in range(1, room // (blocks * vectors) + 1):
+            if pixels <= nest.columns and window > 1:
+                yield False, blocks, pixels
+            fits = pixels * blocks * vectors * window <= room
+            if nest.disjoint and fits and pixels <= nest.out_columns:
+                yield True, blocks, pixels
+
+
+def _strips(
+    nest: Nest, machine: Machine, in_registers: bool, blocks: int, pixels: int
+) -> Iterator[Tiles]:
+    """Heights of a strip that keep it and its copied input in half of L2."""
+    whole = nest.row_bytes * _input_rows(nest, nest.out_rows)
+    heights = {nest.out_rows, *(h for h in (1, 2, 3, 4, 6, 8, 12, 16, 32) if h < nest.out_rows)}
+    parallel = _work(nest, machine) >= PARALLEL_CYCLES and machine.cores > 1
+    for height in sorted(heights):
+        tiles = Tiles(in_registers, blocks, pixels, height, min(4, nest.out_columns))
+        held = nest.row_bytes * _input_rows(nest, height)
+        if not in_registers:
+            held += _rows_of_a_strip(nest, tiles) * nest.columns * blocks * nest.block * 4
+        if height > 1 and held > machine.l2 // 2:
+            return
+        for copy_per_strip in (True, False) if 0 < whole <= machine.l2 else (True,):
+            yield Tiles(
+                in_registers, blocks, pixels, height, tiles.pooled, copy_per_strip, parallel
+            )
+
+
+def _rows_of_a_strip(nest: Nest, tiles: Tiles) -> int:
+    return min(nest.rows, (tiles.strip - 1) * nest.pool_stride[0] + nest.pool[0])
+
+
+def _input_rows(nest: Nest, out_rows: int) -> int:
+    rows = (out_rows - 1) * nest.pool_stride[0] + nest.pool[0]
+    return (rows - 1) * nest.stride + nest.kernel_rows
+
+
+def _copy_cycles(nest: Nest, tiles: Tiles, machine: Machine) -> float:
+    """Cycles to copy the input of one strip, each vector loaded and stored."""
+    rows = _input_rows(nest, tiles.strip)
+    if not tiles.copy_per_strip:
+        rows = tiles.strip * nest.pool_stride[0] * nest.stride
+    return nest.row_bytes * rows / (4 * machine.lanes) * 2
+
+
+def _work(nest: Nest, machine: Machine) -> float:
+    outputs = nest.batch * nest.blocks * nest.block * nest.rows * nest.columns
+    return outputs * nest.reduction / machine.lanes / machine.fmas
