@@ -42,6 +42,9 @@ from tvm_passes.schedules.machine import machine_of
 
 PASS_NAME = "BlockConv2d"
 
+MIN_BLOCK = 8
+"""Channels of a block at least, on targets with narrower vectors, too."""
+
 OUT_ELEMENTWISE_FUSABLE = 4
 """TVM's pattern kind of a kernel that FuseOps may append elementwise ops to."""
 
@@ -77,31 +80,40 @@ class BlockConv2d:
         target = tvm.target.Target.current(allow_none=True)
         if target is None or str(target.kind.name) != "llvm":
             return mod
-        block = max(8, machine_of(target).lanes)
+        block = max(MIN_BLOCK, machine_of(target).lanes)
         builder = relax.BlockBuilder(mod)
         for gvar, func in mod.functions.items():
-            if not isinstance(func, relax.Function):
-                continue
-            numbers = iter(range(len(mod.functions) + 10**9))
-            declined = partial(self._declined, str(gvar.name_hint), numbers)
-
-            def change(
-                block_: relax.DataflowBlock, func: Any = func, declined: Any = declined
-            ) -> Any:
-                return _Rewriter(builder, func, block, declined).run(block_)
-
-            new = map_dataflow_blocks(func, change, builder)
-            if not new.same_as(func):
-                builder.update_func(gvar, new)
+            if isinstance(func, relax.Function):
+                declined = _Declined(str(gvar.name_hint), self.on_remark)
+                rewrite = partial(_rewritten, builder=builder, block=block, declined=declined)
+                builder.update_func(gvar, map_dataflow_blocks(func, rewrite, builder))
         return builder.finalize()
 
-    def _declined(self, function: str, numbers: Any, decline: Decline) -> None:
-        if self.on_remark is None:
-            return
-        message = f"{decline.detail}; {decline.suggestion}"
-        site = f"{function}/{CONV2D}#{next(numbers)}"
-        reason = decline.reason.value
-        self.on_remark(Remark(Kind.MISSED, function, site, CONV2D, "", reason, message))
+
+@dataclass
+class _Declined:
+    """Says why a convolution stays as it is; numbers those of a function."""
+
+    function: str
+    on_remark: Callable[[Remark], object] | None
+    count: int = 0
+
+    def __call__(self, decline: Decline) -> None:
+        if self.on_remark is not None:
+            site = f"{self.function}/{CONV2D}#{self.count}"
+            message = f"{decline.detail}; {decline.suggestion}"
+            reason = decline.reason.value
+            self.on_remark(Remark(Kind.MISSED, self.function, site, CONV2D, "", reason, message))
+        self.count += 1
+
+
+def _rewritten(
+    old: relax.DataflowBlock,
+    builder: relax.BlockBuilder,
+    block: int,
+    declined: Callable[[Decline], None],
+) -> relax.DataflowBlock:
+    return _Rewriter(builder, block, declined).run(old)
 
 
 @dataclass(frozen=True)
@@ -119,7 +131,6 @@ class _Rewriter:
     """Rewrites one dataflow block, binding by binding."""
 
     builder: relax.BlockBuilder
-    func: relax.Function
     block: int
     declined: Callable[[Decline], None]
     bindings: list[relax.Binding] = field(default_factory=list)

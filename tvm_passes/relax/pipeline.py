@@ -1,4 +1,4 @@
-"""The Relax pipeline ``tvm_reorder``: the pass, then TVM's own pipeline of the target."""
+"""The Relax pipeline ``tvm_reorder``: the passes and the schedules, among TVM's own passes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Callable, Sequence
 
 import tvm
 from tvm import relax
+from tvm.relax.backend.cpu_generic import pipeline as cpu
 
+from tvm_passes.namespaces import dlight
+from tvm_passes.relax.blocked import BlockConv2d
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RULES, Rule
+from tvm_passes.schedules.conv2d_rule import BlockedConv2d
 
 PIPELINE_NAME = "tvm_reorder"
 
@@ -17,7 +21,7 @@ PIPELINE_NAME = "tvm_reorder"
 def tvm_reorder_pipeline(
     rules: Sequence[Rule] = RULES, on_remark: Callable[[Remark], object] | None = None
 ) -> tvm.transform.Pass:
-    """The pass, followed by what TVM does for the target in scope.
+    """The reorder, the blocked convolutions, and what TVM does for the target in scope.
 
     Parameters
     ----------
@@ -28,7 +32,20 @@ def tvm_reorder_pipeline(
     @tvm.transform.module_pass(opt_level=0, name=PIPELINE_NAME)
     def pipeline(mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         reorder = ReorderActivationAfterMaxPool(rules, on_remark)
-        return tvm.transform.Sequential([reorder, stock_pipeline()])(mod)
+        target = tvm.target.Target.current(allow_none=True)
+        if target is None or str(target.kind.name) != "llvm":
+            return tvm.transform.Sequential([reorder, stock_pipeline()])(mod)
+        passes = [
+            reorder,
+            relax.transform.FoldConstant(),
+            BlockConv2d(on_remark),
+            *cpu.library_dispatch_passes(target),
+            *cpu.legalize_passes(target),
+            dlight.ApplyDefaultSchedule(BlockedConv2d()),
+            *cpu.dataflow_lower_passes(target),
+            *cpu.finalize_passes(target),
+        ]
+        return tvm.transform.Sequential(passes)(mod)
 
     return pipeline
 

@@ -271,7 +271,7 @@ def _dense(source: te.Tensor, weight: te.Tensor, view: _View, conv: Conv2d) -> A
     return value
 
 
-def _depthwise(source: te.Tensor, weight: te.Tensor, view: _View, conv: Conv2d) -> Any:
+def _depthwise(source: te.Tensor, weight: te.Tensor, _view: _View, conv: Conv2d) -> Any:
     """Sums over the window alone; the data is blocked as the result is."""
     kh, kw = (te.reduce_axis((0, extent), "k") for extent in conv.kernel)
 

@@ -18,7 +18,7 @@ SPACE = 64
 """Candidates that tuning may choose from."""
 
 
-class BlockedConv2d(ScheduleRule):  # type: ignore[misc]
+class BlockedConv2d(ScheduleRule):
     """A dlight schedule rule for convolutions whose result is ``NCHW{b}c``, on CPUs.
 
     Composes with others in ``dlight.ApplyDefaultSchedule``; where a tunable schedule is asked

@@ -76,16 +76,22 @@ def machine_of(target: Any) -> Machine:
     family = next((machine for name, machine in FAMILIES if name in features), SCALAR)
     cores = int(target.attrs.get("num-cores", 0))
     if str(target.attrs.get("mcpu", "")) == host_cpu():
-        family = replace(family, **_host_caches(), cores=len(os.sched_getaffinity(0)))
+        caches = _host_caches()
+        family = replace(
+            family,
+            l1=caches.get(1, family.l1),
+            l2=caches.get(2, family.l2),
+            cores=len(os.sched_getaffinity(0)),
+        )
     return replace(family, cores=cores) if cores else family
 
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
-def _host_caches() -> Mapping[str, int]:
-    """Sizes of the first core's data caches as Linux tells them, or nothing where it does not."""
-    found: dict[str, int] = {}
+def _host_caches() -> Mapping[int, int]:
+    """Bytes of the first core's data caches by level, as far as Linux tells them."""
+    found: dict[int, int] = {}
     for folder in CACHES.glob("index*"):
         try:
             kind = (folder / "type").read_text().strip()
@@ -94,6 +100,6 @@ def _host_caches() -> Mapping[str, int]:
         except OSError:
             continue
         number = re.fullmatch(r"(\d+)([KM])", size)
-        if kind != "Instruction" and level in ("1", "2") and number:
-            found[f"l{level}"] = int(number[1]) << {"K": 10, "M": 20}[number[2]]
+        if kind != "Instruction" and number:
+            found[int(level)] = int(number[1]) << {"K": 10, "M": 20}[number[2]]
     return found

@@ -115,6 +115,7 @@ def _nest(copy: Any, convolution: Any, pool: Any, output: Any) -> Nest | None:
     if (batch, blocks, width) != (_extent(out[0]), _extent(out[1]), _extent(out[4])):
         return None
     kernel_rows, stride = window
+    input_rows = (rows - 1) * stride + kernel_rows
     return Nest(
         batch=batch,
         blocks=blocks,
@@ -126,9 +127,7 @@ def _nest(copy: Any, convolution: Any, pool: Any, output: Any) -> Nest | None:
         reduction=prod(map(_extent, reduction)),
         kernel_rows=kernel_rows,
         stride=stride,
-        row_bytes=0
-        if copy is None
-        else _bytes(copy) // batch // ((rows - 1) * stride + kernel_rows),
+        row_bytes=0 if copy is None else _bytes(copy) // batch // input_rows,
         pool=pooled[0],
         pool_stride=pooled[1],
     )
@@ -154,7 +153,8 @@ def _window(stmt: Any, var: Any, reduction: list[Any]) -> tuple[int, int] | None
         for dim in read.region:
             found = _linear(dim.min, [var, *(axis.var for axis in reduction)])
             if found is not None and found[0] > 0:
-                reach = sum(c * (_extent(axis) - 1) for c, axis in zip(found[1:], reduction))
+                steps = zip(found[1:], reduction, strict=True)
+                reach = sum(step * (_extent(axis) - 1) for step, axis in steps)
                 return reach + 1, found[0]
     return None
 
