@@ -38,6 +38,15 @@ class Reason(Enum):
     VARIES_IN_WINDOW = "varies-in-window"
     ROUNDING = "rounding"
     FOLDING = "folding"
+
+
+class KernelReason(Enum):
+    """Why a convolution stays with TVM's own operator."""
+
+    LAYOUT = "kernel-layout"
+    NOT_CONSTANT = "weights-not-constant"
+    DTYPE = "kernel-dtype"
+    SHAPE = "dynamic-shape"
     GROUPS = "groups"
 
 
@@ -45,7 +54,7 @@ class Reason(Enum):
 class Decline:
     """A refusal: its reason, the facts, and what the user can do about it."""
 
-    reason: Reason
+    reason: Reason | KernelReason
     detail: str
     suggestion: str
 

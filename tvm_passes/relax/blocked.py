@@ -39,6 +39,7 @@ from tvm_passes.schedules.conv2d import (
     unblocked,
 )
 from tvm_passes.schedules.machine import machine_of
+from tvm_passes.schedules.structure import BLOCKED_RANK
 
 PASS_NAME = "BlockConv2d"
 
@@ -188,8 +189,10 @@ class _Rewriter:
             var = readers[0]
             self.taken.add(hash(var))
         layout = str(call.attrs.kernel_layout)
-        weight = relax.const(pack_weight(call.args[1].value.numpy(), layout, conv))
         data = self._source(call.args[0], conv)
+        extents = shape_of(data) or ()
+        fill = extents[-1] if len(extents) == BLOCKED_RANK and not conv.depthwise else 1
+        weight = relax.const(pack_weight(call.args[1].value.numpy(), layout, conv, fill))
         value = self._kernel(partial(_layer, conv=conv, pool=pool), data, weight)
         return var, _Blocked(value, conv.filters, conv.channels_last, conv.block)
 

@@ -7,7 +7,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from tvm_passes.decline import Decline, Reason
+from tvm_passes.decline import Decline, KernelReason
 from tvm_passes.schedules.conv2d import Conv2d, MaxPool2d
 
 CONV2D, MAX_POOL2D, AVG_POOL2D = "relax.nn.conv2d", "relax.nn.max_pool2d", "relax.nn.avg_pool2d"
@@ -43,27 +43,27 @@ def read_conv2d(call: relax.Call, block: int) -> Conv2d | Decline:
     layouts = (str(attrs.data_layout), str(attrs.out_layout))
     if layouts[0] not in LAYOUTS or layouts[1] not in ("", layouts[0]):
         return Decline(
-            Reason.LAYOUT,
+            KernelReason.LAYOUT,
             f"{CONV2D} reads {layouts[0]} and writes {layouts[1] or layouts[0]}",
             "use NCHW or NHWC for both",
         )
     if not is_constant(weight):
         return Decline(
-            Reason.NOT_CONSTANT,
+            KernelReason.NOT_CONSTANT,
             f"the weights of {CONV2D} are not known at compile time",
             "bind the parameters before the pass runs",
         )
     dtype = str(call.ty.dtype)
     if dtype not in DTYPES or {str(data.ty.dtype), str(weight.ty.dtype)} != {dtype}:
         return Decline(
-            Reason.DTYPE,
+            KernelReason.DTYPE,
             f"{CONV2D} of {data.ty.dtype} and {weight.ty.dtype} gives {dtype}",
             "only float32 and float16, the same for all, have a blocked kernel",
         )
     shape = shape_of(data)
     if shape is None or shape_of(call) is None:
         return Decline(
-            Reason.SHAPE,
+            KernelReason.SHAPE,
             f"{CONV2D} reads extents that are not known at compile time",
             "compile for fixed shapes",
         )
@@ -82,7 +82,7 @@ def read_conv2d(call: relax.Call, block: int) -> Conv2d | Decline:
     )
     if conv.groups > 1 and not conv.depthwise and conv.filters // conv.groups % block:
         return Decline(
-            Reason.GROUPS,
+            KernelReason.GROUPS,
             f"{CONV2D} has {conv.groups} groups of {conv.filters // conv.groups} filters, "
             f"no multiple of {block}",
             "use groups of more filters",
@@ -91,15 +91,21 @@ def read_conv2d(call: relax.Call, block: int) -> Conv2d | Decline:
 
 
 def read_max_pool2d(call: relax.Call, conv: Conv2d) -> MaxPool2d | None:
-    """A max-pool of a convolution's result, where both have one layout."""
+    """A max-pool of a convolution's result, where both have one layout and windows leave no gap.
+
+    TVM's schedules refuse what reads only some rows of what they compute.
+    """
     attrs = call.attrs
     layout = "NHWC" if conv.channels_last else "NCHW"
     if str(attrs.layout) != layout or str(attrs.out_layout) not in ("", layout):
         return None
+    kernel, strides, dilation = map(_pair, (attrs.pool_size, attrs.strides, attrs.dilation))
+    if any(step > extent for step, extent in zip(strides, kernel, strict=True)):
+        return None
     return MaxPool2d(
-        kernel=_pair(attrs.pool_size),
-        strides=_pair(attrs.strides),
-        dilation=_pair(attrs.dilation),
+        kernel=kernel,
+        strides=strides,
+        dilation=dilation,
         padding=_sides(attrs.padding),
         ceil_mode=bool(attrs.ceil_mode),
     )

@@ -151,7 +151,7 @@ def unblocked(data: te.Tensor, channels: int, channels_last: bool) -> te.Tensor:
     )
 
 
-def pack_weight(weight: np.ndarray, layout: str, conv: Conv2d) -> np.ndarray:
+def pack_weight(weight: np.ndarray, layout: str, conv: Conv2d, fill: int = 1) -> np.ndarray:
     """Weights for `conv2d`.
 
     Parameters
@@ -162,6 +162,8 @@ def pack_weight(weight: np.ndarray, layout: str, conv: Conv2d) -> np.ndarray:
         For example ``OIHW``.
     conv
         The convolution.
+    fill
+        Channels of a block of its data: there are zero weights for those that fill the last one.
 
     Returns
     -------
@@ -171,8 +173,8 @@ def pack_weight(weight: np.ndarray, layout: str, conv: Conv2d) -> np.ndarray:
     """
     order = "OHWI" if conv.channels_last else "OIHW"
     ordered = weight.transpose([layout.index(letter) for letter in order])
-    short = -conv.filters % conv.block
-    padded = np.pad(ordered, [(0, short), (0, 0), (0, 0), (0, 0)])
+    short = {"O": -conv.filters % conv.block, "I": -(conv.channels // conv.groups) % fill}
+    padded = np.pad(ordered, [(0, short.get(letter, 0)) for letter in order])
     split = padded.reshape(-1, conv.block, *padded.shape[1:])
     return np.ascontiguousarray(np.moveaxis(split, 1, -1))
 

@@ -56,7 +56,6 @@ def schedule(func: Any, tiles: Tiles) -> Schedule:
         sch.compute_inline(item)
     loops = _tile_output(sch, layer, tiles)
     _place(sch, layer, tiles, loops)
-    _share_among_threads(sch, layer, tiles, loops)
     if tiles.in_registers:
         _convolve_in_registers(sch, layer.convolution)
     else:
@@ -69,9 +68,8 @@ def schedule(func: Any, tiles: Tiles) -> Schedule:
 
 @dataclass(frozen=True)
 class _Loops:
-    """Loops of the output: images, strips of rows, groups of channel blocks, tiles along a row."""
+    """Loops of the output: over strips of rows, groups of channel blocks, tiles along a row."""
 
-    image: Any
     strip: Any
     group: Any
     tile: Any
@@ -88,7 +86,14 @@ def _tile_output(sch: Schedule, layer: Layer, tiles: Tiles) -> _Loops:
     else:
         sch.reorder(image, strip, group, block, row, tile, column, lane)
     _cut_off_last(sch, tile)
-    return _Loops(image, strip, group, tile)
+    if not tiles.parallel:
+        return _Loops(strip, group, tile)
+    if layer.copy is not None and tiles.copy_per_strip:
+        strip = sch.fuse(image, strip)
+    else:
+        strip = group = sch.fuse(image, strip, group)
+    sch.parallel(strip)
+    return _Loops(strip, group, tile)
 
 
 def _place(sch: Schedule, layer: Layer, tiles: Tiles, loops: _Loops) -> None:
@@ -97,19 +102,12 @@ def _place(sch: Schedule, layer: Layer, tiles: Tiles, loops: _Loops) -> None:
         sch.compute_at(layer.pool, loops.tile, preserve_unit_loops=True)
     at = loops.tile if tiles.in_registers else loops.group
     sch.compute_at(layer.convolution, at, preserve_unit_loops=True)
-    if layer.copy is not None and tiles.copy_per_strip:
-        sch.compute_at(layer.copy, loops.strip, preserve_unit_loops=True)
-
-
-def _share_among_threads(sch: Schedule, layer: Layer, tiles: Tiles, loops: _Loops) -> None:
-    if not tiles.parallel:
+    if layer.copy is None:
         return
-    shared = [loops.image, loops.strip]
-    if layer.copy is None or not tiles.copy_per_strip:
-        shared.append(loops.group)
-    if layer.copy is not None and not tiles.copy_per_strip:
+    if tiles.copy_per_strip:
+        sch.compute_at(layer.copy, loops.strip, preserve_unit_loops=True)
+    elif tiles.parallel:
         sch.parallel(sch.fuse(*sch.get_loops(layer.copy)[:-2]))
-    sch.parallel(sch.fuse(*shared))
 
 
 def _convolve_in_registers(sch: Schedule, convolution: Any) -> None:

@@ -1,0 +1,277 @@
+"""Blocked convolutions, with the max-pool behind them in one kernel, give TVM's own bits."""
+
+import numpy as np
+import pytest
+import tvm
+from relax_builders import built, data, module
+from relax_builders import conv as plain_conv
+from relax_runs import CPU_FLAGS, HAS_FMA, cpu, hard_values, outputs, run
+from tvm import relax, s_tir
+from tvm.relax import op
+
+from tvm_passes.decline import KernelReason
+from tvm_passes.namespaces import SCHEDULED, tir
+from tvm_passes.relax import tvm_reorder_pipeline
+from tvm_passes.relax.blocked import BlockConv2d
+
+AVX2 = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v3"})
+AVX512 = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v4"})
+SSE = tvm.target.Target("llvm")
+NEON = tvm.target.Target({"kind": "llvm", "mtriple": "aarch64-linux-gnu"})
+RUNNABLE = [SSE]
+if HAS_FMA:
+    RUNNABLE.append(AVX2)
+if CPU_FLAGS.exists() and {"avx512f", "avx512vl"} <= set(CPU_FLAGS.read_text().split()):
+    RUNNABLE.append(AVX512)
+
+
+def weights(*shape, dtype="float32"):
+    return relax.const((np.random.default_rng(1).standard_normal(shape) * 0.2).astype(dtype))
+
+
+def layer(x, filters=8, kernel=(3, 3), *, groups=1, pool=None, bias=True, act=op.nn.relu, **attrs):
+    """conv2d, max_pool2d, bias and activation: a layer after the reorder."""
+    last = attrs.get("data_layout") == "NHWC"
+    shape = [int(extent) for extent in x.ty.shape.values]
+    per_group = shape[3 if last else 1] // groups
+    extents = (filters, *kernel, per_group) if last else (filters, per_group, *kernel)
+    layout = "OHWI" if last else "OIHW"
+    y = op.nn.conv2d(x, weights(*extents), groups=groups, kernel_layout=layout, **attrs)
+    if pool is not None:
+        y = op.nn.max_pool2d(y, layout="NHWC" if last else "NCHW", **pool)
+    if bias:
+        y = op.add(y, weights(filters) if last else weights(1, filters, 1, 1))
+    return act(y)
+
+
+HALVE = {"pool_size": (2, 2), "strides": (2, 2)}
+OVERLAP = {"pool_size": (3, 3), "strides": (2, 2), "padding": (1, 1)}
+CASES = {
+    "no pool": ((1, 3, 13, 17), {}),
+    "2x2": ((1, 16, 18, 14), {"filters": 32, "padding": (1, 1), "pool": HALVE}),
+    "2x2 that leaves a row": ((1, 5, 17, 15), {"filters": 20, "pool": HALVE}),
+    "3x3/2, padded": ((2, 3, 21, 19), {"filters": 33, "strides": (2, 2), "pool": OVERLAP}),
+    "3x3/2": ((1, 4, 19, 23), {"pool": HALVE | {"pool_size": (3, 3)}}),
+    "ceil": ((1, 8, 18, 13), {"pool": OVERLAP | {"padding": (0, 0), "ceil_mode": True}}),
+    "2x3/2x1": ((1, 8, 12, 13), {"pool": {"pool_size": (2, 3), "strides": (2, 1)}}),
+    "gaps between windows": ((1, 8, 16, 16), {"pool": HALVE | {"strides": (3, 3)}}),
+    "dilated pool": ((1, 8, 14, 14), {"pool": HALVE | {"dilation": (2, 2)}}),
+    "asymmetric": ((1, 7, 12, 9), {"padding": (0, 1, 2, 0), "pool": OVERLAP}),
+    "dilated": ((1, 8, 16, 15), {"dilation": (2, 2), "padding": (2, 2), "pool": HALVE}),
+    "1x1/2": ((1, 24, 14, 14), {"filters": 40, "kernel": (1, 1), "strides": (2, 2)}),
+    "5x1": ((3, 8, 12, 12), {"kernel": (5, 1), "padding": (2, 0), "pool": HALVE}),
+    "groups": ((1, 8, 12, 12), {"filters": 64, "groups": 2, "padding": (1, 1), "pool": HALVE}),
+    "depthwise": ((1, 20, 15, 15), {"filters": 20, "groups": 20, "pool": HALVE}),
+    "sigmoid": ((1, 3, 12, 12), {"act": op.sigmoid, "pool": HALVE}),
+    "one pixel": ((1, 9, 3, 3), {"filters": 4}),
+    "one window": ((1, 8, 4, 4), {"pool": HALVE}),
+}
+
+
+def single(case, *, last=False):
+    shape, attrs = CASES[case]
+    if last:
+        n, c, h, w = shape
+        return module(lambda x: layer(x, data_layout="NHWC", **attrs), data((n, h, w, c)))
+    return module(lambda x: layer(x, **attrs), data(shape))
+
+
+def compiled(mod, target, remarks=None):
+    with target:
+        pipeline = tvm_reorder_pipeline(on_remark=(remarks if remarks is not None else []).append)
+    return tvm.compile(mod, target, relax_pipeline=pipeline)
+
+
+def shape_of_input(mod):
+    return tuple(int(extent) for extent in mod["main"].params[0].ty.shape.values)
+
+
+def assert_same_bits(mod, target):
+    x = hard_values(shape_of_input(mod), "float32")
+    (expected,) = outputs(mod, x, target=target)
+    (found,) = run(compiled(mod, target), x)
+    np.testing.assert_array_equal(found, expected, strict=True)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["NCHW", "NHWC"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_layer(case, last):
+    assert_same_bits(single(case, last=last), RUNNABLE[-1])
+
+
+@pytest.mark.parametrize("target", RUNNABLE[:-1], ids=cpu)
+@pytest.mark.parametrize("case", ["2x2", "3x3/2, padded", "depthwise"])
+def test_narrower_vectors(case, target):
+    assert_same_bits(single(case), target)
+
+
+def network(builder, x):
+    x = builder.emit(layer(x, 20, pool=HALVE, padding=(1, 1)))
+    x = builder.emit(layer(x, 24, (1, 1)))
+    y = builder.emit(layer(x, 24, groups=24, padding=(1, 1), act=op.nn.leakyrelu))
+    x = builder.emit(op.nn.max_pool2d(op.add(x, y), (2, 2), (1, 1)))
+    x = builder.emit(layer(x, 33, pool=OVERLAP))
+    return op.nn.avg_pool2d(op.multiply(x, weights(1, 33, 1, 1)), (2, 2))
+
+
+@pytest.mark.parametrize("target", RUNNABLE, ids=cpu)
+def test_a_network(target):
+    assert_same_bits(built(network, data((2, 3, 30, 26))), target)
+
+
+def test_values_stay_blocked_between_layers():
+    mod = blocked(built(network, data((2, 3, 30, 26))))
+    names = [gvar.name_hint for gvar, func in mod.functions.items() if is_kernel(func)]
+    assert sum("unblocked" in name for name in names) == 1
+    assert sum(name.startswith("blocked") for name in names) == 0
+
+
+def is_kernel(func):
+    return isinstance(func, tir.PrimFunc)
+
+
+def blocked(mod, target=AVX2):
+    with target:
+        return BlockConv2d()(mod)
+
+
+def test_values_are_unpacked_where_another_op_reads_them():
+    def body(x):
+        y = layer(x, 20, pool=HALVE)
+        return op.nn.softmax(op.permute_dims(y, (0, 2, 3, 1)))
+
+    assert_same_bits(module(body, data((1, 3, 12, 12))), RUNNABLE[-1])
+
+
+def test_an_unpooled_result_that_is_an_output():
+    def body(x):
+        y = op.nn.conv2d(x, weights(8, 3, 3, 3))
+        return [y, op.nn.max_pool2d(y, **HALVE)]
+
+    mod = module(body, data((1, 3, 12, 12)))
+    x = hard_values((1, 3, 12, 12), "float32")
+    found = run(compiled(mod, RUNNABLE[-1]), x)
+    for one, other in zip(found, outputs(mod, x, target=RUNNABLE[-1]), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_float16_is_summed_in_float32():
+    """TVM's own operator sums float16 in float16; this one rounds a float32 sum once."""
+    shape, attrs = (1, 16, 18, 14), {"padding": (1, 1)}
+    narrow = weights(32, 16, 3, 3, dtype="float16")
+    wide = relax.const(narrow.value.numpy().astype("float32"))
+    pool = HALVE["pool_size"], HALVE["strides"]
+    x = np.random.default_rng(0).standard_normal(shape).astype("float16")
+    mods = [
+        module(lambda x, w=w: op.nn.max_pool2d(op.nn.conv2d(x, w, **attrs), *pool), data(shape, dt))
+        for w, dt in ((narrow, "float16"), (wide, "float32"))
+    ]
+    (found,) = run(compiled(mods[0], RUNNABLE[-1]), x)
+    (expected,) = outputs(mods[1], x.astype("float32"), target=RUNNABLE[-1])
+    np.testing.assert_array_equal(found, expected.astype("float16"))
+
+
+@pytest.mark.parametrize("target", [SSE, AVX2, AVX512, NEON], ids=["sse", "avx2", "avx512", "neon"])
+@pytest.mark.parametrize("pool", [HALVE, OVERLAP], ids=["registers", "strip"])
+def test_the_unpooled_result_is_never_allocated(pool, target):
+    mod = module(lambda x: layer(x, 64, pool=pool, padding=(1, 1)), data((1, 3, 224, 224)))
+    with target:
+        (kernel,) = kernels(scheduled(mod, target))
+    sizes = allocated(kernel)
+    assert sizes["local"] <= 64 * 64, "accumulators and maxima of one register tile"
+    assert sizes["global"] < 4 * 64 * 224 * 224 / 8, "rows of the padded input, and of one strip"
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (
+            lambda: module(op.nn.conv2d, data((1, 8, 9, 9)), data((8, 8, 3, 3), name="w")),
+            KernelReason.NOT_CONSTANT,
+        ),
+        (
+            lambda: module(
+                lambda x: op.nn.conv2d(x, weights(8, 3, 3, 3), out_layout="NHWC"),
+                data((1, 3, 9, 9)),
+            ),
+            KernelReason.LAYOUT,
+        ),
+        (
+            lambda: module(
+                lambda x: op.nn.conv2d(x, relax.const(np.zeros((8, 3, 3, 3)), "float64")),
+                data((1, 3, 9, 9), "float64"),
+            ),
+            KernelReason.DTYPE,
+        ),
+        (
+            lambda: module(
+                lambda x: op.nn.conv2d(x, weights(6, 2, 3, 3), groups=3), data((1, 6, 9, 9))
+            ),
+            KernelReason.GROUPS,
+        ),
+        (
+            lambda: module(
+                lambda x: op.nn.conv2d(x, weights(8, 3, 3, 3)),
+                data((tvm.tirx.Var("n", "int64"), 3, 9, 9)),
+            ),
+            KernelReason.SHAPE,
+        ),
+    ],
+    ids=lambda value: getattr(value, "value", ""),
+)
+def test_what_stays_with_tvm(build, reason):
+    mod, remarks = build(), []
+    with AVX2:
+        after = BlockConv2d(remarks.append)(mod)
+    tvm.ir.assert_structural_equal(after["main"], mod["main"])
+    (remark,) = remarks
+    assert remark.reason == reason.value
+    assert remark.site == "main/relax.nn.conv2d#0"
+    seen.add(reason)
+
+
+seen = set()
+
+
+def test_no_reason_is_untested():
+    assert seen == set(KernelReason)
+
+
+def test_other_targets_are_left_alone():
+    mod = module(plain_conv, data((1, 8, 9, 9)))
+    with tvm.target.Target({"kind": "cuda", "arch": "sm_80"}):
+        assert BlockConv2d()(mod).same_as(mod)
+    assert BlockConv2d()(mod).same_as(mod)
+
+
+def scheduled(mod, target):
+    """The module as the pipeline leaves it before it lowers the dataflow."""
+    from tvm.relax.backend.cpu_generic import pipeline as cpu_passes
+
+    from tvm_passes.namespaces import dlight
+    from tvm_passes.schedules.conv2d_rule import BlockedConv2d
+
+    passes = [
+        BlockConv2d(),
+        *cpu_passes.legalize_passes(target),
+        dlight.ApplyDefaultSchedule(BlockedConv2d()),
+    ]
+    return tvm.transform.Sequential(passes)(mod)
+
+
+def kernels(mod):
+    return [f for f in mod.functions.values() if is_kernel(f) and SCHEDULED in f.attrs]
+
+
+def allocated(kernel):
+    """Bytes of a kernel's buffers by scope, each as large as what is used of it at a time."""
+    passes = [
+        s_tir.transform.LowerInitBlock(),
+        s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+        s_tir.transform.ConvertBlocksToOpaque(),
+        s_tir.transform.CompactBufferAllocation(),
+        s_tir.transform.LowerOpaqueBlock(),
+    ]
+    mod = tvm.transform.Sequential(passes)(tvm.IRModule({"main": kernel}))
+    (found,) = s_tir.analysis.calculate_allocated_bytes(mod).values()
+    return {str(scope): int(size) for scope, size in found.items()}
