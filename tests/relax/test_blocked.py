@@ -172,7 +172,11 @@ def test_float16_is_summed_in_float32():
 
 
 @pytest.mark.parametrize("target", [SSE, AVX2, AVX512, NEON], ids=["sse", "avx2", "avx512", "neon"])
-@pytest.mark.parametrize("pool", [HALVE, OVERLAP], ids=["registers", "strip"])
+@pytest.mark.parametrize(
+    "pool",
+    [HALVE, OVERLAP, OVERLAP | {"padding": (0, 0)}],
+    ids=["registers", "padded strip", "strip"],
+)
 def test_the_unpooled_result_is_never_allocated(pool, target):
     mod = module(lambda x: layer(x, 64, pool=pool, padding=(1, 1)), data((1, 3, 224, 224)))
     with target:

@@ -186,12 +186,21 @@ def _register_tiles(nest: Nest, machine: Machine) -> Iterator[tuple[bool, int, i
                 yield True, blocks, pixels
 
 
+HEIGHTS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
+
+
 def _strips(
     nest: Nest, machine: Machine, in_registers: bool, blocks: int, pixels: int
 ) -> Iterator[Tiles]:
-    """Heights of a strip that keep it and its copied input in half of L2."""
+    """Heights of a strip that keep it and its copied input in half of L2.
+
+    Strips in the cache are all of one height: TVM's CompactBufferAllocation keeps room for the
+    whole result where the last strip is a shorter one.
+    """
     whole = nest.row_bytes * _input_rows(nest, nest.out_rows)
-    heights = {nest.out_rows, *(h for h in (1, 2, 3, 4, 6, 8, 12, 16, 32) if h < nest.out_rows)}
+    heights = {nest.out_rows, *(h for h in HEIGHTS if h < nest.out_rows)}
+    if not in_registers:
+        heights = {h for h in range(1, nest.out_rows + 1) if nest.out_rows % h == 0}
     parallel = _work(nest, machine) >= PARALLEL_CYCLES and machine.cores > 1
     for height in sorted(heights):
         tiles = Tiles(in_registers, blocks, pixels, height, min(4, nest.out_columns))
