@@ -16,7 +16,7 @@ if installed() == RELAX:
     from tvm import tirx as tir
     from tvm.ir import TensorLoad as BufferLoad
     from tvm.s_tir import Schedule, dlight
-    from tvm.sym import detect_linear_equation
+    from tvm.sym import Analyzer, detect_linear_equation
 
     SCHEDULED = "tirx.is_scheduled"
 
@@ -30,7 +30,7 @@ if installed() == RELAX:
 
 else:
     from tvm import dlight, tir
-    from tvm.arith import detect_linear_equation
+    from tvm.arith import Analyzer, detect_linear_equation
     from tvm.tir import BufferLoad, Schedule
 
     SCHEDULED = "tir.is_scheduled"
@@ -65,6 +65,7 @@ __all__ = [
     "PARALLEL_DATA",
     "REDUCTION",
     "SCHEDULED",
+    "Analyzer",
     "BufferLoad",
     "Schedule",
     "ScheduleRule",

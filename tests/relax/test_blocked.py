@@ -3,49 +3,32 @@
 import numpy as np
 import pytest
 import tvm
+from blocked_builders import (
+    AVX2,
+    AVX512,
+    HALVE,
+    NEON,
+    OVERLAP,
+    RUNNABLE,
+    SSE,
+    assert_same_bits,
+    blocked,
+    compiled,
+    is_kernel,
+    kernel_names,
+    layer,
+    weights,
+)
 from relax_builders import built, data, module
 from relax_builders import conv as plain_conv
-from relax_runs import CPU_FLAGS, HAS_FMA, cpu, hard_values, outputs, run
+from relax_runs import cpu, hard_values, outputs, run
 from tvm import relax, s_tir
 from tvm.relax import op
 
 from tvm_passes.decline import KernelReason
-from tvm_passes.namespaces import SCHEDULED, tir
-from tvm_passes.relax import tvm_reorder_pipeline
+from tvm_passes.namespaces import SCHEDULED
 from tvm_passes.relax.blocked import BlockConv2d
 
-AVX2 = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v3"})
-AVX512 = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v4"})
-SSE = tvm.target.Target("llvm")
-NEON = tvm.target.Target({"kind": "llvm", "mtriple": "aarch64-linux-gnu"})
-RUNNABLE = [SSE]
-if HAS_FMA:
-    RUNNABLE.append(AVX2)
-if CPU_FLAGS.exists() and {"avx512f", "avx512vl"} <= set(CPU_FLAGS.read_text().split()):
-    RUNNABLE.append(AVX512)
-
-
-def weights(*shape, dtype="float32"):
-    return relax.const((np.random.default_rng(1).standard_normal(shape) * 0.2).astype(dtype))
-
-
-def layer(x, filters=8, kernel=(3, 3), *, groups=1, pool=None, bias=True, act=op.nn.relu, **attrs):
-    """conv2d, max_pool2d, bias and activation: a layer after the reorder."""
-    last = attrs.get("data_layout") == "NHWC"
-    shape = [int(extent) for extent in x.ty.shape.values]
-    per_group = shape[3 if last else 1] // groups
-    extents = (filters, *kernel, per_group) if last else (filters, per_group, *kernel)
-    layout = "OHWI" if last else "OIHW"
-    y = op.nn.conv2d(x, weights(*extents), groups=groups, kernel_layout=layout, **attrs)
-    if pool is not None:
-        y = op.nn.max_pool2d(y, layout="NHWC" if last else "NCHW", **pool)
-    if bias:
-        y = op.add(y, weights(filters) if last else weights(1, filters, 1, 1))
-    return act(y)
-
-
-HALVE = {"pool_size": (2, 2), "strides": (2, 2)}
-OVERLAP = {"pool_size": (3, 3), "strides": (2, 2), "padding": (1, 1)}
 CASES = {
     "no pool": ((1, 3, 13, 17), {}),
     "2x2": ((1, 16, 18, 14), {"filters": 32, "padding": (1, 1), "pool": HALVE}),
@@ -76,23 +59,6 @@ def single(case, *, last=False):
     return module(lambda x: layer(x, **attrs), data(shape))
 
 
-def compiled(mod, target, remarks=None):
-    with target:
-        pipeline = tvm_reorder_pipeline(on_remark=(remarks if remarks is not None else []).append)
-    return tvm.compile(mod, target, relax_pipeline=pipeline)
-
-
-def shape_of_input(mod):
-    return tuple(int(extent) for extent in mod["main"].params[0].ty.shape.values)
-
-
-def assert_same_bits(mod, target):
-    x = hard_values(shape_of_input(mod), "float32")
-    (expected,) = outputs(mod, x, target=target)
-    (found,) = run(compiled(mod, target), x)
-    np.testing.assert_array_equal(found, expected, strict=True)
-
-
 @pytest.mark.parametrize("last", [False, True], ids=["NCHW", "NHWC"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_layer(case, last):
@@ -120,19 +86,9 @@ def test_a_network(target):
 
 
 def test_values_stay_blocked_between_layers():
-    mod = blocked(built(network, data((2, 3, 30, 26))))
-    names = [gvar.name_hint for gvar, func in mod.functions.items() if is_kernel(func)]
+    names = kernel_names(blocked(built(network, data((2, 3, 30, 26)))))
     assert sum("unblocked" in name for name in names) == 1
     assert sum(name.startswith("blocked") for name in names) == 0
-
-
-def is_kernel(func):
-    return isinstance(func, tir.PrimFunc)
-
-
-def blocked(mod, target=AVX2):
-    with target:
-        return BlockConv2d()(mod)
 
 
 def test_values_are_unpacked_where_another_op_reads_them():

@@ -90,6 +90,22 @@ def read_conv2d(call: relax.Call, block: int) -> Conv2d | Decline:
     return conv
 
 
+def read_matmul(call: relax.Call, block: int) -> Conv2d | None:
+    """A product [..., m, k] by a constant [k, n], as a 1x1 convolution of [1, 1, m, k]."""
+    data, weight = call.args
+    shape, matrix = shape_of(data), shape_of(weight)
+    dtype = str(call.ty.dtype)
+    if shape is None or matrix is None or len(matrix) != 2 or len(shape) < 2:
+        return None
+    if not is_constant(weight) or dtype not in DTYPES:
+        return None
+    if {str(data.ty.dtype), str(weight.ty.dtype)} != {dtype}:
+        return None
+    channels, filters = matrix
+    one = (1, 1)
+    return Conv2d(channels, filters, 1, one, one, one, (0, 0, 0, 0), True, block, dtype)
+
+
 def read_max_pool2d(call: relax.Call, conv: Conv2d) -> MaxPool2d | None:
     """A max-pool of a convolution's result, where both have one layout and windows leave no gap.
 

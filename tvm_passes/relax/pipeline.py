@@ -14,6 +14,7 @@ from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RULES, Rule
 from tvm_passes.schedules.conv2d_rule import BlockedConv2d
+from tvm_passes.schedules.spatial import Spatial
 
 PIPELINE_NAME = "tvm_reorder"
 
@@ -41,7 +42,7 @@ def tvm_reorder_pipeline(
             BlockConv2d(on_remark),
             *cpu.library_dispatch_passes(target),
             *cpu.legalize_passes(target),
-            dlight.ApplyDefaultSchedule(BlockedConv2d()),
+            dlight.ApplyDefaultSchedule(BlockedConv2d(), Spatial()),
             *cpu.dataflow_lower_passes(target),
             *cpu.finalize_passes(target),
         ]

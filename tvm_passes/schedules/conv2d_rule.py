@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tvm_passes.namespaces import PARALLEL_DATA, Schedule, ScheduleRule
+from tvm_passes.namespaces import Schedule, ScheduleRule
 from tvm_passes.schedules.machine import machine_of
-from tvm_passes.schedules.structure import Layer, layer_of
+from tvm_passes.schedules.structure import Layer, layer_of, split_axes
 from tvm_passes.schedules.tiles import Tiles, best, candidates
 
 SPACE = 64
@@ -113,7 +113,7 @@ def _place(sch: Schedule, layer: Layer, tiles: Tiles, loops: _Loops) -> None:
 def _convolve_in_registers(sch: Schedule, convolution: Any) -> None:
     """Accumulate the windows of one tile of outputs in registers that the pool reads."""
     sch.set_scope(convolution, 0, "local")
-    spatial, reduction = _split_axes(sch, convolution)
+    spatial, reduction = split_axes(sch, convolution)
     sch.reorder(*reduction, *spatial)
     _vectorize_tile(sch, spatial)
     _unroll(sch, sch.decompose_reduction(convolution, reduction[0]), 4)
@@ -121,7 +121,7 @@ def _convolve_in_registers(sch: Schedule, convolution: Any) -> None:
 
 def _convolve_strip(sch: Schedule, convolution: Any, tiles: Tiles) -> None:
     """Compute a strip of rows, a register tile at a time, for the pool to read from the cache."""
-    (image, block, row, column, lane), reduction = _split_axes(sch, convolution)
+    (image, block, row, column, lane), reduction = split_axes(sch, convolution)
     tile, column = sch.split(column, [None, tiles.pixels])
     sch.reorder(image, row, tile, *reduction, block, column, lane)
     stored = sch.cache_write(convolution, 0, "local")
@@ -135,21 +135,12 @@ def _convolve_strip(sch: Schedule, convolution: Any, tiles: Tiles) -> None:
 def _pool_in_registers(sch: Schedule, pool: Any) -> None:
     """Take the maxima of a tile of windows, each in a register."""
     sch.set_scope(pool, 0, "local")
-    spatial, reduction = _split_axes(sch, pool)
+    spatial, reduction = split_axes(sch, pool)
     sch.reorder(*reduction, *spatial)
     for loop in reduction:
         sch.unroll(loop)
     _vectorize_tile(sch, spatial)
     _unroll(sch, sch.decompose_reduction(pool, reduction[0]), 5)
-
-
-def _split_axes(sch: Schedule, item: Any) -> tuple[list[Any], list[Any]]:
-    """The loops of a block's own axes: the spatial ones, then those it sums or selects over."""
-    axes = sch.get(item).iter_vars
-    loops = list(sch.get_loops(item))[-len(axes) :]
-    pairs = list(zip(loops, axes, strict=True))
-    spatial = [loop for loop, axis in pairs if int(axis.iter_type) == PARALLEL_DATA]
-    return spatial, [loop for loop, axis in pairs if int(axis.iter_type) != PARALLEL_DATA]
 
 
 def _vectorize_tile(sch: Schedule, loops: list[Any]) -> None:

@@ -23,7 +23,8 @@ from tvm_passes.schedules.tiles import Nest
 BLOCKED_RANK = 5
 """Axes of a blocked result: image, block of channels, row, column, channel in the block."""
 
-SUM, MAXIMUM, ELEMENTWISE, OTHER = "sum of products", "maximum", "elementwise", "other"
+SUM, TOTAL, MAXIMUM = "sum of products", "sum", "maximum"
+ELEMENTWISE, OTHER = "elementwise", "other"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def layer_of(sch: Schedule) -> Layer | None:
     kinds = [kind_of(sch.get(item)) for item in blocks]
     sums = [n for n, kind in enumerate(kinds) if kind == SUM]
     pools = [n for n, kind in enumerate(kinds) if kind == MAXIMUM]
-    if len(sums) != 1 or len(pools) > 1 or OTHER in kinds or sums[0] > 1:
+    if len(sums) != 1 or len(pools) > 1 or {TOTAL, OTHER} & set(kinds) or sums[0] > 1:
         return None
     at, last = sums[0], pools[0] if pools else sums[0]
     if last < at or last == len(blocks) - 1 or not _flows(sch, blocks, at):
@@ -85,8 +86,9 @@ def kind_of(stmt: Any) -> str:
         return ELEMENTWISE
     if isinstance(store.value, tir.Max) and _loads(store.value.a, store.buffer):
         return MAXIMUM
-    adds = isinstance(store.value, tir.Add) and _loads(store.value.a, store.buffer)
-    return SUM if adds and isinstance(store.value.b, tir.Mul) else OTHER
+    if not isinstance(store.value, tir.Add) or not _loads(store.value.a, store.buffer):
+        return OTHER
+    return SUM if isinstance(store.value.b, tir.Mul) else TOTAL
 
 
 def _loads(expr: Any, buffer: Any) -> bool:
@@ -165,6 +167,15 @@ def _linear(expr: Any, variables: list[Any]) -> list[int] | None:
     if not found or not all(isinstance(c, tir.IntImm) for c in found[:-1]):
         return None
     return [int(c) for c in found[:-1]]
+
+
+def split_axes(sch: Schedule, item: Any) -> tuple[list[Any], list[Any]]:
+    """The loops of a block's own axes: the spatial ones, then those it sums or selects over."""
+    axes = sch.get(item).iter_vars
+    loops = list(sch.get_loops(item))[-len(axes) :]
+    pairs = list(zip(loops, axes, strict=True))
+    spatial = [loop for loop, axis in pairs if int(axis.iter_type) == PARALLEL_DATA]
+    return spatial, [loop for loop, axis in pairs if int(axis.iter_type) != PARALLEL_DATA]
 
 
 def _axes(stmt: Any) -> tuple[list[Any], list[Any]]:

@@ -1,0 +1,173 @@
+"""Ops between convolutions stay in blocks of channels, and give TVM's own bits."""
+
+import pytest
+from blocked_builders import (
+    AVX2,
+    HALVE,
+    OVERLAP,
+    RUNNABLE,
+    assert_same_bits,
+    blocked,
+    kernel_names,
+    layer,
+    weights,
+)
+from relax_builders import built, const, data, module
+from tvm import relax
+from tvm.relax import op
+
+SHAPE = (1, 16, 14, 14)
+
+
+def mean(x):
+    return op.mean(layer(x, 20), [2, 3], keepdims=True)
+
+
+def global_pool(x):
+    return op.nn.adaptive_avg_pool2d(layer(x, 20), (1, 1))
+
+
+def windows(x):
+    return op.nn.avg_pool2d(layer(x, 20), (3, 3), (2, 2), padding=(1, 1))
+
+
+def max_pool(x):
+    return op.nn.max_pool2d(layer(x, 20, padding=(1, 1)), **OVERLAP)
+
+
+def side_by_side(x):
+    """A SqueezeNet fire module: whole blocks first, a partial one last."""
+    return op.concat([layer(x, 16, padding=(1, 1)), layer(x, 20, (1, 1))], 1)
+
+
+def shortcut(x):
+    return op.nn.relu(op.add(layer(x, 16, padding=(1, 1), act=lambda y: y), x))
+
+
+def per_channel(x):
+    y = op.divide(op.subtract(layer(x, 20), weights(20, 1, 1)), weights(1, 20, 1, 1))
+    return op.maximum(y, relax.const(0.25, "float32"))
+
+
+def dense(x):
+    y = op.nn.relu(op.add(op.matmul(op.reshape(x, (7, 448)), weights(448, 40)), weights(40)))
+    return op.add(op.matmul(y, weights(40, 10)), weights(10))
+
+
+def classifier(x):
+    y = op.nn.batch_flatten(global_pool(x))
+    return op.nn.softmax(op.add(op.matmul(y, weights(20, 10)), weights(10)))
+
+
+def sequence(x):
+    """Matrices in a tensor of three axes, and a product's sum with a plain value."""
+    y = op.reshape(x, (2, 7, 224))
+    return op.add(
+        op.matmul(y, weights(224, 24)), op.reshape(op.matmul(y, weights(224, 24)), y_rows)
+    )
+
+
+y_rows = (2, 7, 24)
+
+KEPT = {
+    "mean": mean,
+    "global pool": global_pool,
+    "average pool": windows,
+    "max-pool": max_pool,
+    "concat": side_by_side,
+    "shortcut": shortcut,
+    "per channel": per_channel,
+    "dense": dense,
+    "classifier": classifier,
+    "sequence": sequence,
+}
+
+
+@pytest.mark.parametrize("target", RUNNABLE[-2:], ids=lambda t: str(t.attrs.get("mcpu", "")))
+@pytest.mark.parametrize("body", KEPT.values(), ids=KEPT)
+def test_the_bits(body, target):
+    assert_same_bits(module(body, data(SHAPE)), target)
+
+
+@pytest.mark.parametrize(
+    "name", ["mean", "global pool", "average pool", "max-pool", "concat", "per channel"]
+)
+def test_values_are_unpacked_once(name):
+    names = kernel_names(blocked(module(KEPT[name], data(SHAPE))))
+    assert [kernel.startswith("unblocked") for kernel in names].count(True) == 1
+    assert not any(kernel.startswith("blocked") for kernel in names)
+
+
+def partial_first(x):
+    return op.concat([layer(x, 20, padding=(1, 1)), layer(x, 16, (1, 1))], 1)
+
+
+def with_an_input(x):
+    return op.concat([layer(x, 16, padding=(1, 1)), x], 1)
+
+
+def rows(x):
+    return op.concat([layer(x, 16), layer(x, 16, act=op.exp)], 2)
+
+
+def over_channels(x):
+    return op.mean(layer(x, 16), [1], keepdims=True)
+
+
+def dropped(x):
+    return op.mean(layer(x, 16), [2, 3])
+
+
+def by_a_value(x):
+    return op.divide(layer(x, 20), layer(x, 20, act=op.exp))
+
+
+def along_rows(x):
+    return op.add(layer(x, 20, padding=(1, 1)), weights(14, 1))
+
+
+def broadcast(x):
+    return op.add(op.mean(layer(x, 16), [2, 3], keepdims=True), layer(x, 16))
+
+
+def by_an_input(x):
+    y = op.reshape(x, (16, 196))
+    return op.matmul(y, op.permute_dims(y))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        partial_first,
+        with_an_input,
+        rows,
+        over_channels,
+        dropped,
+        by_a_value,
+        along_rows,
+        broadcast,
+        by_an_input,
+    ],
+)
+def test_what_needs_plain_values(body):
+    assert_same_bits(module(body, data(SHAPE)), RUNNABLE[-1])
+
+
+def inception(builder, x):
+    x = builder.emit(layer(x, 32, padding=(1, 1), pool=HALVE))
+    a, b = builder.emit(layer(x, 16, (1, 1))), builder.emit(layer(x, 32, padding=(1, 1)))
+    c = builder.emit(op.nn.max_pool2d(x, (3, 3), (1, 1), (1, 1)))
+    y = builder.emit(op.concat([a, b, c], 1))
+    y = builder.emit(layer(y, 48, groups=1, pool=OVERLAP))
+    y = builder.emit(op.nn.batch_flatten(op.mean(y, [2, 3], keepdims=True)))
+    return op.add(op.matmul(y, weights(48, 10)), const([0.5] * 10))
+
+
+@pytest.mark.parametrize("target", RUNNABLE, ids=lambda t: str(t.attrs.get("mcpu", "")))
+def test_a_network(target):
+    assert_same_bits(built(inception, data((2, 3, 32, 28))), target)
+
+
+def test_a_product_reads_blocks():
+    names = kernel_names(blocked(module(dense, data(SHAPE)), AVX2))
+    assert sorted(name.rstrip("0123456789") for name in names) == ["conv2d", "conv2d", "unblocked"]

@@ -1,0 +1,228 @@
+"""Relax ops on values in blocks of channels: one function an op, None where it needs them plain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+from tvm import relax
+from tvm.relax import op
+
+from tvm_passes.decline import Decline
+from tvm_passes.relax.blocked_values import Blocked, Values, is_tensor, rows_of
+from tvm_passes.relax.convolution import (
+    AVG_POOL2D,
+    MAX_POOL2D,
+    is_constant,
+    op_name,
+    read_conv2d,
+    read_matmul,
+    read_max_pool2d,
+    shape_of,
+)
+from tvm_passes.schedules.conv2d import Conv2d, conv2d, pack_weight
+from tvm_passes.schedules.structure import BLOCKED_RANK
+
+
+def convolution(call: relax.Call, values: Values, pool: relax.Call | None) -> Blocked | Decline:
+    """conv2d, or a max-pool of one where one kernel computes both: see `pools_with`."""
+    conv = read_conv2d(call, values.block)
+    if isinstance(conv, Decline):
+        return conv
+    window = None if pool is None else read_max_pool2d(pool, conv)
+    data = _source(call.args[0], conv, values)
+    layout = str(call.attrs.kernel_layout)
+    value = _layer(data, call.args[1].value.numpy(), layout, conv, window, values)
+    shape = shape_of(call if window is None else pool)
+    return Blocked(value, shape or (), conv.channels_last, conv.block)
+
+
+def pools_with(call: relax.Call, pool: relax.Call, values: Values) -> bool:
+    """Whether `convolution` takes a max-pool along."""
+    conv = read_conv2d(call, values.block)
+    return not isinstance(conv, Decline) and read_max_pool2d(pool, conv) is not None
+
+
+def matmul(call: relax.Call, values: Values) -> Blocked | None:
+    """A product with a constant matrix, as a convolution of 1x1 windows on a row of pixels."""
+    conv = read_matmul(call, values.block)
+    if conv is None:
+        return None
+    found = values.of(call.args[0])
+    if found is not None and (len(found.shape) == 4 or not found.channels_last):
+        found = None
+    data = found.value if found else values.plain(call.args[0])
+    if not found:
+        data = values.emit(op.reshape(data, rows_of(shape_of(data) or ())))
+    weight = call.args[1].value.numpy()[None, None]
+    value = _layer(data, weight, "HWIO", conv, None, values)
+    return Blocked(value, shape_of(call) or (), True, conv.block)
+
+
+def _layer(
+    data: relax.Expr, weight: np.ndarray, layout: str, conv: Conv2d, pool: Any, values: Values
+) -> relax.Expr:
+    extents = shape_of(data) or ()
+    fill = extents[-1] if len(extents) == BLOCKED_RANK and not conv.depthwise else 1
+    packed = relax.const(pack_weight(weight, layout, conv, fill))
+    return values.kernel(partial(conv2d, conv=conv, pool=pool), data, packed)
+
+
+def _source(expr: relax.Expr, conv: Conv2d, values: Values) -> relax.Expr:
+    """The data of a convolution: in blocks where it is, and where the kernel can read them."""
+    if conv.depthwise:
+        return values.in_blocks(expr, conv.channels_last).value
+    found = values.of(expr)
+    if found is None or found.channels_last != conv.channels_last:
+        return values.plain(expr)
+    if conv.groups > 1 and conv.channels // conv.groups % found.block:
+        return values.plain(expr)
+    return found.value
+
+
+def pool(call: relax.Call, values: Values) -> Blocked | None:
+    """max_pool2d and avg_pool2d of a blocked value."""
+    found = _spatial(call, values)
+    if found is None:
+        return None
+    attrs = call.attrs
+    make = op.nn.max_pool2d if op_name(call) == MAX_POOL2D else op.nn.avg_pool2d
+    value = make(
+        found.value,
+        attrs.pool_size,
+        attrs.strides,
+        attrs.padding,
+        attrs.dilation,
+        attrs.ceil_mode,
+        attrs.count_include_pad,
+        layout=f"NCHW{found.block}c",
+    )
+    return _like(found, call, values.emit(value))
+
+
+def adaptive_pool(call: relax.Call, values: Values) -> Blocked | None:
+    """adaptive_avg_pool2d of a blocked value."""
+    found = _spatial(call, values)
+    if found is None:
+        return None
+    layout = f"NCHW{found.block}c"
+    value = op.nn.adaptive_avg_pool2d(found.value, call.attrs.output_size, layout)
+    return _like(found, call, values.emit(value))
+
+
+def _spatial(call: relax.Call, values: Values) -> Blocked | None:
+    """The operand of a pool, where it is in blocks and the pool has its layout."""
+    found = values.of(call.args[0])
+    layouts = {str(call.attrs.layout), str(call.attrs.out_layout) or str(call.attrs.layout)}
+    if found is None or len(found.shape) != 4:
+        return None
+    return found if layouts == {"NHWC" if found.channels_last else "NCHW"} else None
+
+
+def mean(call: relax.Call, values: Values) -> Blocked | None:
+    """The mean over rows and columns, their extents kept as 1."""
+    found = values.of(call.args[0])
+    if found is None or len(found.shape) != 4 or call.attrs.axis is None:
+        return None
+    axes = sorted(int(axis) % 4 for axis in call.attrs.axis)
+    if axes != ([1, 2] if found.channels_last else [2, 3]) or not call.attrs.keepdims:
+        return None
+    return _like(found, call, values.emit(op.mean(found.value, [2, 3], keepdims=True)))
+
+
+def concat(call: relax.Call, values: Values) -> Blocked | None:
+    """Concatenation of channels, whole blocks of each operand."""
+    if not isinstance(call.args[0], relax.Tuple) or call.attrs.axis is None:
+        return None
+    found = [values.of(item) for item in call.args[0].fields]
+    first = found[0]
+    if first is None or int(call.attrs.axis) % len(first.shape) != first.axis:
+        return None
+    whole = [item for item in found if item is not None and _joins(item, first)]
+    if len(whole) != len(found) or any(item.channels % item.block for item in whole[:-1]):
+        return None
+    return _like(first, call, values.emit(op.concat([item.value for item in whole], 1)))
+
+
+def _joins(item: Blocked, other: Blocked) -> bool:
+    ranks = len(item.shape), len(other.shape)
+    return ranks == (4, 4) and (item.block, item.axis) == (other.block, other.axis)
+
+
+def elementwise(call: relax.Call, values: Values) -> Blocked | None:
+    """An elementwise op, one of whose operands is in blocks and of the result's shape."""
+    shape = shape_of(call)
+    if op_name(call) == DIVIDE and not is_constant(call.args[1]):
+        return None  # 0 / 0 in the channels that fill the last block
+    found = [values.of(arg) for arg in call.args if is_tensor(arg)]
+    like = next((item for item in found if item is not None and item.shape == shape), None)
+    if like is None:
+        return None
+    args = [_operand(arg, like, values) for arg in call.args]
+    if None in args:
+        return None
+    value = relax.Call(call.op, args, call.attrs, call.ty_args, call.span)
+    return _like(like, call, values.emit(value))
+
+
+def _operand(arg: relax.Expr, like: Blocked, values: Values) -> relax.Expr | None:
+    """An operand of an elementwise op in the same blocks, or None."""
+    if not is_tensor(arg):
+        return arg
+    extents = shape_of(arg)
+    if extents == like.shape:
+        found = values.in_blocks(arg, like.channels_last)
+        return found.value if _alike(found, like) else None
+    if not is_constant(arg) or extents is None:
+        return None
+    array = arg.value.numpy()
+    if array.size == 1:
+        return relax.const(array.reshape(()))
+    aligned = (1,) * (len(like.shape) - len(extents)) + extents
+    if not prod(aligned) == aligned[like.axis] == like.channels:
+        return None
+    filled = np.pad(array.reshape(-1), (0, -array.size % like.block), constant_values=1)
+    return relax.const(filled.reshape(1, -1, 1, 1, like.block))
+
+
+def _alike(one: Blocked, other: Blocked) -> bool:
+    return (one.shape, one.channels_last, one.block) == (
+        other.shape,
+        other.channels_last,
+        other.block,
+    )
+
+
+def _like(found: Blocked, call: relax.Call, value: relax.Expr) -> Blocked:
+    return replace(found, value=value, shape=shape_of(call) or ())
+
+
+DIVIDE = "relax.divide"
+
+ELEMENTWISE = frozenset(
+    f"relax.{name}"
+    for name in (
+        "abs", "add", "clip", "divide", "erf", "exp", "maximum", "minimum", "multiply", "negative",
+        "nn.gelu", "nn.gelu_tanh", "nn.leakyrelu", "nn.relu", "nn.silu", "nn.softplus",
+        "sigmoid", "square", "subtract", "tanh",
+    )
+)  # fmt: skip
+"""Elementwise ops that are finite where their operands are.
+
+Channels that fill the last block hold what zero weights give; later sums multiply them by zero.
+"""
+
+OPS: Mapping[str, Callable[[relax.Call, Values], Blocked | None]] = {
+    MAX_POOL2D: pool,
+    AVG_POOL2D: pool,
+    "relax.nn.adaptive_avg_pool2d": adaptive_pool,
+    "relax.mean": mean,
+    "relax.concat": concat,
+    "relax.matmul": matmul,
+    **dict.fromkeys(ELEMENTWISE, elementwise),
+}
+"""Every op that may give a blocked value, beside conv2d."""

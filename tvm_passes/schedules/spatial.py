@@ -1,0 +1,157 @@
+"""Schedule pools, means, elementwise ops and changes of layout on CPUs: one pass over the data.
+
+Vectors run along the axis that is contiguous in memory.  Where a load is contiguous along one
+axis and the store along another, square tiles of both are transposed in registers.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+from tvm_passes.namespaces import Analyzer, Schedule, ScheduleRule, block, buffer_of, tir
+from tvm_passes.schedules.machine import Machine, machine_of
+from tvm_passes.schedules.structure import ELEMENTWISE, MAXIMUM, TOTAL, kind_of, split_axes
+
+PARALLEL_ELEMENTS = 1 << 14
+"""Elements below which waking TVM's threads costs more than it saves: about 10 microseconds."""
+
+UNROLLED = 32
+"""Elements of a window that are read in straight-line code."""
+
+
+class Spatial(ScheduleRule):
+    """A dlight schedule rule for functions of elementwise blocks and at most one reduction.
+
+    Composes with others in ``dlight.ApplyDefaultSchedule``.
+    """
+
+    def apply(self, func: Any, target: Any, _tunable: bool) -> Schedule | None:
+        """Schedule `func` if it is such a function for a target of kind llvm."""
+        if str(target.kind.name) != "llvm":
+            return None
+        sch = Schedule(func)
+        blocks = list(sch.get_child_blocks(block(sch, "root")))
+        kinds = [kind_of(sch.get(item)) for item in blocks]
+        reductions = [n for n, kind in enumerate(kinds) if kind in (MAXIMUM, TOTAL)]
+        if len(reductions) > 1 or not {*kinds} <= {ELEMENTWISE, MAXIMUM, TOTAL}:
+            return None
+        if not blocks or not all(_static(sch.get(item)) for item in blocks):
+            return None
+        if not all(sch.get_consumers(item) for item in blocks[:-1]):
+            return None
+        reduction = blocks[reductions[0]] if reductions else None
+        _schedule(sch, blocks, reduction, machine_of(target))
+        return sch
+
+
+def _static(stmt: Any) -> bool:
+    extents = [axis.dom.extent for axis in stmt.iter_vars]
+    return bool(extents) and all(isinstance(extent, tir.IntImm) for extent in extents)
+
+
+def _schedule(sch: Schedule, blocks: list[Any], reduction: Any | None, machine: Machine) -> None:
+    *others, last = blocks
+    for item in others:
+        if item is not reduction:
+            sch.compute_inline(item)
+    if reduction is last:
+        last = sch.cache_write(reduction, 0, "local")
+    axes = sch.get(last).iter_vars
+    across = None
+    if reduction is None:
+        across = _transposed(sch.get(last), machine.lanes)
+    outer, inner = _tile(sch, last, across, machine.lanes)
+    vector = across is not None or _vectorizable(sch.get(reduction or last), machine.lanes)
+    if reduction is not None:
+        sch.compute_at(reduction, outer[-1], preserve_unit_loops=True)
+        _reduce(sch, reduction, vector)
+    if vector:
+        sch.vectorize(inner)
+    elements = prod(int(axis.dom.extent) for axis in axes)
+    free = [loop for loop in outer if not sch.get(loop).annotations]
+    if elements >= PARALLEL_ELEMENTS and machine.cores > 1 and free:
+        sch.parallel(sch.fuse(*free) if len(free) > 1 else free[0])
+
+
+def _tile(sch: Schedule, last: Any, across: int | None, lanes: int) -> tuple[list[Any], Any]:
+    """The loops outside of a vector, and the vector's.
+
+    A transposing block's axis `across` is split as well, and its tile unrolled.
+    """
+    *outer, inner = sch.get_loops(last)
+    extent = int(sch.get(inner).extent)
+    tile = None
+    if across is not None:
+        outer[across], tile = sch.split(outer[across], [None, lanes])
+    if extent > lanes:
+        rest, inner = sch.split(inner, [None, lanes])
+        outer.append(rest)
+        if extent % lanes:
+            sch.annotate(rest, "pragma_loop_partition_hint", 1)
+    if not outer:
+        outer.append(sch.add_unit_loop(inner))
+    if tile is not None:
+        sch.reorder(*outer, tile, inner)
+        sch.unroll(tile)
+    return outer, inner
+
+
+def _reduce(sch: Schedule, reduction: Any, vector: bool) -> None:
+    """Reduce in a register, a vector of results at a time."""
+    sch.set_scope(reduction, 0, "local")
+    spatial, window = split_axes(sch, reduction)
+    sch.reorder(*window, *spatial)
+    if prod(int(sch.get(loop).extent) for loop in window) <= UNROLLED:
+        for loop in window:
+            sch.unroll(loop)
+    if vector:
+        sch.vectorize(spatial[-1])
+    start = sch.decompose_reduction(reduction, window[0])
+    if vector:
+        sch.vectorize(sch.get_loops(start)[-1])
+
+
+def _vectorizable(stmt: Any, lanes: int) -> bool:
+    """Whether all loads are contiguous, or all the same, along the last spatial axis."""
+    spatial = [axis for axis in stmt.iter_vars if int(axis.iter_type) == 0]
+    steps = _steps(stmt, spatial[-1], lanes)
+    return all(step in (0, 1) for step in steps)
+
+
+def _transposed(stmt: Any, lanes: int) -> int | None:
+    """The axis along which loads are contiguous, where they are not along the last one."""
+    *others, last = stmt.iter_vars
+    if all(step in (0, 1) for step in _steps(stmt, last, lanes)):
+        return None
+    for at, axis in enumerate(others):
+        long = int(axis.dom.extent) >= lanes // 2
+        if long and all(step in (0, 1) for step in _steps(stmt, axis, lanes)):
+            return at
+    return None
+
+
+def _steps(stmt: Any, axis: Any, lanes: int) -> list[int | None]:
+    """How far each load moves in memory as `axis` takes a step; None where steps differ."""
+    count = min(lanes, int(axis.dom.extent))
+    found = []
+    for read in stmt.reads:
+        if buffer_of(read).same_as(stmt.body.buffer):
+            continue
+        offsets = [_offset(read, stmt, axis, value) for value in range(count)]
+        moves = {b - a for a, b in pairwise(offsets)}
+        found.append(moves.pop() if len(moves) == 1 else None if moves else 0)
+    return found
+
+
+def _offset(read: Any, stmt: Any, axis: Any, value: int) -> int:
+    """Where a load starts, with one axis at `value` and the others at 0."""
+    analyzer = Analyzer()
+    for each in stmt.iter_vars:
+        at = value if each.var.same_as(axis.var) else 0
+        analyzer.bind(each.var, each.dom.min + at)
+    offset = 0
+    for dim, extent in zip(read.region, buffer_of(read).shape, strict=True):
+        offset = offset * int(extent) + int(analyzer.simplify(dim.min))
+    return offset
