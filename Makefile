@@ -1,9 +1,10 @@
 # make demo [DIALECT=relax|relay]   the main job, from nothing
 # make test                         lint, types and the whole suite, in both environments
+# make env-peers                    the environment of the runtimes that benchmarks compare with
 DIALECT ?= relax
 export PYTHON
 
-.PHONY: help demo demo-env test lint types test-relax test-relay env-relax env-relay clean
+.PHONY: help demo demo-env test lint types test-relax test-relay env-relax env-relay env-peers clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -35,6 +36,9 @@ env-relax:
 
 env-relay:
 	@scripts/setup_env.sh relay relay,tensorflow,dev 5
+
+env-peers:
+	@scripts/setup_env.sh peers peers 6
 
 clean:
 	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

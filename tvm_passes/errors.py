@@ -46,6 +46,10 @@ class InputError(TvmPassesError):
     """Arrays that cannot be read, or do not fit the model."""
 
 
+class BlockError(TvmPassesError):
+    """A file of benchmark blocks that is missing or malformed."""
+
+
 class OutputError(TvmPassesError):
     """A result that cannot be written where it was asked for."""
 

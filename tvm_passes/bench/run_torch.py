@@ -1,0 +1,100 @@
+"""PyTorch on the CPU: eager, and Inductor with frozen weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from tvm_passes.bench.block import LEAKY_SLOPE, ORIGINAL, Block
+from tvm_passes.bench.files import read_arrays, read_block
+
+ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "none": lambda x: x,
+    "relu": functional.relu,
+    "leaky_relu": lambda x: functional.leaky_relu(x, LEAKY_SLOPE),
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "softplus": functional.softplus,
+    "elu": functional.elu,
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+}
+
+
+class TorchBlock(torch.nn.Module):
+    """A block in either order."""
+
+    def __init__(self, block: Block, order: str, arrays: Mapping[str, np.ndarray]) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(
+            block.shape[1], block.channels, block.kernel, block.stride, block.pad, bias=block.bias
+        )
+        self.conv.weight.data = torch.from_numpy(arrays["w"])
+        if self.conv.bias is not None:
+            self.conv.bias.data = torch.from_numpy(arrays["b"])
+        self.pool = torch.nn.MaxPool2d(*block.pool)
+        self.activation = ACTIVATIONS[block.activation]
+        self.activation_first = order == ORIGINAL
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute the block of ``x [n, c, h, w]``."""
+        x = self.conv(x)
+        return self.pool(self.activation(x)) if self.activation_first else self._swapped(x)
+
+    def _swapped(self, x: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.pool(x))
+
+
+class Torch:
+    """PyTorch with or without its compiler."""
+
+    versions: Mapping[str, str] = {"torch": torch.__version__}
+
+    def __init__(self, threads: int, *, compiled: bool) -> None:
+        torch.set_num_threads(threads)
+        torch.set_num_interop_threads(1)
+        self.compiled = compiled
+
+    def prepare(self, folder: Path, variant: str, _options: Mapping[str, Any]) -> Bound:
+        """Build a variant; one that ends in ``nhwc`` is in channels-last memory."""
+        order, _, layout = variant.partition(" ")
+        arrays = read_arrays(folder)
+        model: Any = TorchBlock(read_block(folder), order, arrays).eval()
+        x = torch.from_numpy(arrays["x"])
+        if layout == "nhwc":
+            model = model.to(memory_format=torch.channels_last)
+            x = x.to(memory_format=torch.channels_last)
+        if self.compiled:
+            import torch._inductor.config as inductor
+
+            inductor.freezing = True
+            model = torch.compile(model)
+        return Bound(model, x)
+
+
+class Bound:
+    """A model and its input."""
+
+    def __init__(self, model: Any, x: torch.Tensor) -> None:
+        self.model, self.x = model, x
+        with torch.no_grad():
+            self.y = model(x)
+
+    def run(self) -> None:
+        """Run once."""
+        with torch.no_grad():
+            self.y = self.model(self.x)
+
+    def output(self) -> np.ndarray:
+        """Fetch the output."""
+        return np.ascontiguousarray(self.y.numpy())
+
+
+def start(runtime: str, threads: int) -> Torch:
+    """Serve PyTorch, or Inductor."""
+    return Torch(threads, compiled=runtime == "inductor")

@@ -1,0 +1,237 @@
+"""Measure blocks in several runtimes, interleaved, each in a process that is stopped meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvm_passes.bench.process import Process, WorkerError, worker_command
+from tvm_passes.bench.runtimes import Runtime
+from tvm_passes.bench.statistics import Samples
+
+REFERENCE = "onnxruntime"
+"""Whose output the others are compared with; the first that works, where it is missing."""
+
+TOLERANCE = 1e-4
+"""Of the largest output.  Sums of up to c_in * k^2 = 4,608 products, taken in another order or by
+Winograd's transform, differ by 1e-5 of it at most on the blocks of scripts/blocks.json."""
+
+HOPELESS = 4.0
+"""A variant this many times slower than the fastest after `SURE` rounds is measured no more."""
+SURE = 3
+
+PREPARE_SECONDS = 900.0
+SECONDS_A_TRIAL = 30.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Parameters
+    ----------
+    threads
+        Of every runtime.
+    rounds
+        Samples of each variant.
+    seconds
+        How long a sample lasts, at least one call.
+    trials
+        Of TVM's own MetaSchedule; 0 leaves it out, and says so.
+    """
+
+    threads: int
+    rounds: int = 15
+    seconds: float = 0.03
+    trials: int = 0
+
+
+@dataclass
+class Measured:
+    """What was measured of one block.
+
+    Parameters
+    ----------
+    samples
+        By runtime and variant.
+    differences
+        Largest absolute difference to the reference's output, by runtime and variant.
+    differing
+        Runtimes and variants whose difference is above the tolerance.
+    failed
+        Reasons by runtime and variant; the variant is empty where the runtime did not start.
+    reference
+        The runtime that the outputs were compared with.
+    """
+
+    samples: dict[str, dict[str, Samples]] = field(default_factory=dict)
+    differences: dict[str, dict[str, float]] = field(default_factory=dict)
+    differing: list[tuple[str, str]] = field(default_factory=list)
+    failed: dict[str, dict[str, str]] = field(default_factory=dict)
+    reference: str | None = None
+
+    def fail(self, runtime: str, variant: str, err: WorkerError) -> None:
+        """Keep why a variant has no result."""
+        self.failed.setdefault(runtime, {})[variant] = str(err)
+
+
+class Session:
+    """Worker processes for a number of threads.
+
+    Parameters
+    ----------
+    runtimes
+        What to compare.
+    pythons
+        The interpreter of each environment.
+    settings
+        How to measure.
+    scratch
+        A folder for logs, outputs and tuning records.
+    """
+
+    def __init__(
+        self,
+        runtimes: Sequence[Runtime],
+        pythons: Mapping[str, Path],
+        settings: Settings,
+        scratch: Path,
+    ) -> None:
+        self.runtimes = runtimes
+        self.pythons = pythons
+        self.settings = settings
+        self.scratch = scratch
+        self.processes: dict[str, Process] = {}
+        self.versions: dict[str, dict[str, str]] = {}
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes.values():
+            process.end()
+
+    def measure(self, folder: Path) -> Measured:
+        """Prepare, compare and time what lies in a folder of `tvm_passes.bench.files`."""
+        measured = Measured()
+        ready = [
+            (runtime.name, variant)
+            for runtime in self.runtimes
+            for variant in self._prepare(runtime, folder, measured)
+        ]
+        ready = self._compare(ready, measured)
+        for name, variant in ready:
+            measured.samples.setdefault(name, {})[variant] = Samples()
+        for turn in range(self.settings.rounds):
+            ready = [pair for pair in ready if not _hopeless(measured, *pair)]
+            for name, variant in ready if turn % 2 == 0 else reversed(ready):
+                self._sample(name, variant, measured)
+        measured.samples = _not_empty(measured.samples)
+        for process in self.processes.values():
+            with contextlib.suppress(WorkerError):
+                process.ask("clear")
+        return measured
+
+    def _prepare(self, runtime: Runtime, folder: Path, measured: Measured) -> Iterator[str]:
+        """Compile the variants of a runtime; yields those that work."""
+        options = self._options(runtime, folder)
+        if runtime.name == "tvm_metaschedule" and not self.settings.trials:
+            measured.fail(runtime.name, "", WorkerError("not asked for: 0 trials"))
+            return
+        for variant in runtime.variants:
+            try:
+                process = self._process(runtime)
+            except WorkerError as err:
+                measured.fail(runtime.name, "", err)
+                return
+            timeout = PREPARE_SECONDS + SECONDS_A_TRIAL * self.settings.trials
+            request = {"folder": str(folder.resolve()), "variant": variant, "options": options}
+            try:
+                process.ask("prepare", timeout, **request)
+            except WorkerError as err:
+                measured.fail(runtime.name, variant, err)
+            else:
+                yield variant
+
+    def _options(self, runtime: Runtime, folder: Path) -> dict[str, Any]:
+        trials, threads = self.settings.trials, self.settings.threads
+        records = self.scratch / f"{runtime.name}-{folder.name}-{threads}-{trials}"
+        return {"trials": trials, "records": str(records.resolve())}
+
+    def _process(self, runtime: Runtime) -> Process:
+        """The runtime's process, started if it is not there, or no more."""
+        process = self.processes.get(runtime.name)
+        if process is None or process.ended:
+            threads = self.settings.threads
+            command = worker_command(self.pythons[runtime.environment], runtime.name, threads)
+            process = Process(command, threads, self.scratch / f"{runtime.name}-{threads}.log")
+            self.processes[runtime.name] = process
+            self.versions[runtime.name] = process.ask("versions")["versions"]
+        return process
+
+    def _compare(
+        self, ready: Sequence[tuple[str, str]], measured: Measured
+    ) -> list[tuple[str, str]]:
+        """Run each variant once, compare the outputs; returns those that ran."""
+        outputs: dict[tuple[str, str], np.ndarray] = {}
+        for name, variant in ready:
+            path = self.scratch / "output.npy"
+            try:
+                self.processes[name].ask("run", variant=variant, output=str(path.resolve()))
+            except WorkerError as err:
+                measured.fail(name, variant, err)
+            else:
+                outputs[name, variant] = np.load(path)
+        references = [pair for pair in outputs if pair[0] == REFERENCE] + list(outputs)
+        for pair, output in outputs.items():
+            measured.reference = references[0][0]
+            difference, scale = _difference(output, outputs[references[0]])
+            measured.differences.setdefault(pair[0], {})[pair[1]] = difference
+            if not difference <= TOLERANCE * scale:
+                measured.differing.append(pair)
+        return list(outputs)
+
+    def _sample(self, name: str, variant: str, measured: Measured) -> None:
+        if variant in measured.failed.get(name, ()):
+            return
+        try:
+            reply = self.processes[name].ask("time", variant=variant, seconds=self.settings.seconds)
+        except WorkerError as err:
+            measured.fail(name, variant, err)
+            return
+        measured.samples[name][variant].add(reply["seconds"], reply["cpu"])
+
+
+def _not_empty(samples: Mapping[str, Mapping[str, Samples]]) -> dict[str, dict[str, Samples]]:
+    """What has samples: a runtime may die at its first."""
+    kept = {
+        name: {variant: found for variant, found in variants.items() if found.seconds}
+        for name, variants in samples.items()
+    }
+    return {name: variants for name, variants in kept.items() if variants}
+
+
+def _hopeless(measured: Measured, name: str, variant: str) -> bool:
+    """Whether a variant is so slow that more samples of it change nothing."""
+    medians = [
+        samples.median
+        for by_variant in measured.samples.values()
+        for samples in by_variant.values()
+        if len(samples.seconds) >= SURE
+    ]
+    samples = measured.samples[name][variant]
+    return len(samples.seconds) >= SURE and samples.median > HOPELESS * min(medians)
+
+
+def _difference(output: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    """Largest absolute difference, infinite where shapes differ, and the largest reference."""
+    scale = float(np.max(np.abs(reference), initial=0))
+    if output.shape != reference.shape:
+        return float("inf"), scale
+    wide = output.astype("float64") - reference
+    return float(np.max(np.abs(wide), initial=0)), scale

@@ -1,0 +1,141 @@
+"""A worker process: one runtime, one number of threads, driven by JSON lines on its pipes.
+
+A request and its reply are one line each.  ``prepare`` compiles a variant of what lies in a folder,
+``run`` writes its output, ``time`` calls it.  What the runtime itself prints goes to stderr.
+
+    python -m tvm_passes.bench.worker onnxruntime 2
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+
+from tvm_passes.errors import last_line
+
+BACKENDS = {
+    "onnxruntime": "run_onnxruntime",
+    "openvino": "run_openvino",
+    "torch": "run_torch",
+    "inductor": "run_torch",
+    "tensorflow": "run_tensorflow",
+    "xla": "run_tensorflow",
+    "tvm": "run_relax",
+    "tvm_metaschedule": "run_relax",
+    "tvm_passes": "run_relax",
+    "tvm_passes_untuned": "run_relax",
+    "tvm_relay": "run_relay",
+    "tvm_passes_relay": "run_relay",
+}
+"""The module of this package that drives a runtime."""
+
+
+class Prepared(Protocol):
+    """A compiled variant with its input bound."""
+
+    def run(self) -> object:
+        """Compute the output, and wait until it is there."""
+
+    def output(self) -> np.ndarray:
+        """The output of the last run, ``[n, c, h, w]``."""
+
+
+class Backend(Protocol):
+    """One runtime in this process."""
+
+    versions: Mapping[str, str]
+
+    def prepare(self, folder: Path, variant: str, options: Mapping[str, Any]) -> Prepared:
+        """Compile a variant of the block or model in a folder, see `tvm_passes.bench.session`."""
+
+
+class Worker:
+    """What is prepared, and the answers to requests."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.prepared: dict[str, Prepared] = {}
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Carry out one request."""
+        if request["do"] == "versions":
+            return {"versions": dict(self.backend.versions)}
+        if request["do"] == "clear":
+            self.prepared.clear()
+            return {}
+        variant = request["variant"]
+        if request["do"] == "prepare":
+            folder, options = Path(request["folder"]), request.get("options", {})
+            self.prepared[variant] = self.backend.prepare(folder, variant, options)
+            return {}
+        if request["do"] == "run":
+            self.prepared[variant].run()
+            np.save(request["output"], self.prepared[variant].output())
+            return {}
+        return measure(self.prepared[variant].run, request["seconds"])
+
+
+def measure(run: Callable[[], object], seconds: float) -> dict[str, Any]:
+    """Call for about a time; seconds and CPU seconds of a call, the mean of those calls.
+
+    A call before the first, and as many as fit a quarter of the time, warm up caches and threads.
+
+    Returns
+    -------
+    dict
+        ``seconds`` a call, ``cpu`` seconds of all threads a call, ``calls``.
+    """
+    run()
+    start = time.perf_counter()
+    run()
+    once = max(time.perf_counter() - start, 1e-9)
+    calls = max(1, round(seconds / once))
+    for _ in range(calls // 4):
+        run()
+    cpu, start = time.process_time(), time.perf_counter()
+    for _ in range(calls):
+        run()
+    stop, cpu_stop = time.perf_counter(), time.process_time()
+    return {"seconds": (stop - start) / calls, "cpu": (cpu_stop - cpu) / calls, "calls": calls}
+
+
+def serve(backend: Backend, requests: TextIO, replies: TextIO) -> None:
+    """Answer requests until there are no more; what fails is a reply, too."""
+    worker = Worker(backend)
+    for line in requests:
+        try:
+            reply = worker.answer(json.loads(line))
+        except Exception as err:  # noqa: BLE001 - others' runtimes fail in any way: it is reported
+            traceback.print_exc()
+            reply = {"error": f"{type(err).__name__}: {last_line(str(err))}"}
+        print(json.dumps(reply), file=replies, flush=True)
+
+
+def main(runtime: str, threads: int) -> None:
+    """Serve a runtime on the pipes that this process was started with."""
+    die_with_parent()
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    module = importlib.import_module(f"tvm_passes.bench.{BACKENDS[runtime]}")
+    serve(module.start(runtime, threads), sys.stdin, replies)
+
+
+def die_with_parent() -> None:
+    """Let Linux kill this process, stopped or not, when its parent dies."""
+    import ctypes
+
+    pr_set_pdeathsig, sigkill = 1, 9
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, sigkill)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
