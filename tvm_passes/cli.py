@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
+from tvm_passes.cli_bench import bench_command
 from tvm_passes.cli_options import DIALECT, JSON, MODEL, QUIET, TARGET, progress
 from tvm_passes.cli_verify import verify_command
 from tvm_passes.compile import compile_model, silent
@@ -202,6 +203,7 @@ def _explain(decisions: Sequence[Decision]) -> Iterator[str]:
             yield f"{decision.site.name}: {why}"
 
 
+cli.add_command(bench_command)
 cli.add_command(verify_command)
 
 if __name__ == "__main__":

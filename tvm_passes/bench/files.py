@@ -1,16 +1,19 @@
 """What lies in the folder that the parent writes and the workers read.
 
-``block.json``; ``arrays.npz`` with ``x``, ``w`` and ``b``; ``original.onnx`` and ``swapped.onnx``.
+Of a block: ``block.json``; ``arrays.npz`` with ``x``, ``w`` and ``b``; ``original.onnx`` and
+``swapped.onnx``.  Of a model: ``model.json``, which says where it is, and ``arrays.npz`` with its
+inputs in order.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from tvm_passes.bench.block import ORDERS, Block, from_dict
+from tvm_passes.bench.block import ORDERS, ORIGINAL, Block, from_dict
 
 
 def write_folder(block: Block, folder: Path, seed: int = 0) -> None:
@@ -27,17 +30,44 @@ def write_folder(block: Block, folder: Path, seed: int = 0) -> None:
         onnx.save(onnx_model(block, order, arrays), folder / f"{order}.onnx")
 
 
+def write_model_folder(model: Path, inputs: Sequence[np.ndarray], folder: Path) -> None:
+    """Write where a model is, and its inputs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.json").write_text(json.dumps(str(model.resolve())))
+    named = {f"input{n}": array for n, array in enumerate(inputs)}
+    np.savez(folder / "arrays.npz", **named)  # type: ignore[arg-type]
+
+
 def read_block(folder: Path) -> Block:
     """The block of a folder."""
-    return from_dict(json.loads((folder / "block.json").read_text()))
+    path = folder / "block.json"
+    if not path.exists():
+        raise ValueError("runs blocks, not model files")
+    return from_dict(json.loads(path.read_text()))
 
 
 def read_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """Input, weights and bias by name."""
+    """Input, weights and bias of a block by name, or a model's inputs."""
     with np.load(folder / "arrays.npz") as archive:
         return {name: archive[name] for name in archive.files}
 
 
-def bound_input(folder: Path) -> np.ndarray:
-    """The input, contiguous."""
-    return np.ascontiguousarray(read_arrays(folder)["x"])
+def inputs_of(folder: Path) -> list[np.ndarray]:
+    """What the block or model is run on, in the order of its inputs."""
+    arrays = read_arrays(folder)
+    chosen = [arrays["x"]] if (folder / "block.json").exists() else list(arrays.values())
+    return [np.ascontiguousarray(array) for array in chosen]
+
+
+def model_file(folder: Path, order: str = ORIGINAL) -> Path:
+    """The file of the model, or of a block in one of its orders."""
+    path = folder / "model.json"
+    return Path(json.loads(path.read_text())) if path.exists() else folder / f"{order}.onnx"
+
+
+def onnx_file(folder: Path, order: str) -> Path:
+    """As `model_file`, for runtimes that read ONNX alone."""
+    path = model_file(folder, order)
+    if path.suffix != ".onnx":
+        raise ValueError(f"reads .onnx files, not {path.suffix or 'folders'}")
+    return path

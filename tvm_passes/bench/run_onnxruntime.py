@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from tvm_passes.bench.files import bound_input
+from tvm_passes.bench.files import inputs_of, onnx_file
 
 
 class OnnxRuntime:
@@ -23,29 +23,31 @@ class OnnxRuntime:
         self.options.inter_op_num_threads = 1
 
     def prepare(self, folder: Path, variant: str, _options: Mapping[str, Any]) -> Bound:
-        """Load ``VARIANT.onnx``."""
-        path = folder / f"{variant}.onnx"
+        """Load the model, or the block in the order of the variant."""
+        path = onnx_file(folder, variant)
         session = ort.InferenceSession(path, self.options, providers=["CPUExecutionProvider"])
-        return Bound(session, bound_input(folder))
+        return Bound(session, inputs_of(folder))
 
 
 class Bound:
     """A session and its binding."""
 
-    def __init__(self, session: ort.InferenceSession, x: np.ndarray) -> None:
+    def __init__(self, session: ort.InferenceSession, inputs: list[np.ndarray]) -> None:
         self.session = session
         self.binding = session.io_binding()
-        self.x = ort.OrtValue.ortvalue_from_numpy(x)
-        self.binding.bind_ortvalue_input(session.get_inputs()[0].name, self.x)
-        self.binding.bind_output(session.get_outputs()[0].name)
+        self.inputs = [ort.OrtValue.ortvalue_from_numpy(array) for array in inputs]
+        for node, value in zip(session.get_inputs(), self.inputs, strict=True):
+            self.binding.bind_ortvalue_input(node.name, value)
+        for node in session.get_outputs():
+            self.binding.bind_output(node.name)
 
     def run(self) -> None:
         """Run once."""
         self.session.run_with_iobinding(self.binding)
 
-    def output(self) -> np.ndarray:
-        """Fetch the output."""
-        return np.asarray(self.binding.copy_outputs_to_cpu()[0])
+    def outputs(self) -> list[np.ndarray]:
+        """Fetch the outputs."""
+        return list(self.binding.copy_outputs_to_cpu())
 
 
 def start(_runtime: str, threads: int) -> OnnxRuntime:

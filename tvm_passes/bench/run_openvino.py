@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-from tvm_passes.bench.files import bound_input
+from tvm_passes.bench.files import inputs_of, onnx_file
 
 
 class OpenVino:
@@ -27,28 +27,29 @@ class OpenVino:
         }
 
     def prepare(self, folder: Path, variant: str, _options: Mapping[str, Any]) -> Bound:
-        """Compile ``VARIANT.onnx``."""
-        model = self.core.read_model(folder / f"{variant}.onnx")
+        """Compile the model, or the block in the order of the variant."""
+        model = self.core.read_model(onnx_file(folder, variant))
         compiled = self.core.compile_model(model, "CPU", self.config)
-        return Bound(compiled.create_infer_request(), bound_input(folder))
+        return Bound(compiled.create_infer_request(), inputs_of(folder))
 
 
 class Bound:
-    """A request with its input shared, not copied."""
+    """A request with its inputs shared, not copied."""
 
-    def __init__(self, request: Any, x: np.ndarray) -> None:
+    def __init__(self, request: Any, inputs: list[np.ndarray]) -> None:
         self.request = request
-        self.x = ov.Tensor(x, shared_memory=True)
-        request.set_input_tensor(self.x)
+        self.inputs = [ov.Tensor(array, shared_memory=True) for array in inputs]
+        for n, tensor in enumerate(self.inputs):
+            request.set_input_tensor(n, tensor)
 
     def run(self) -> None:
         """Run once, without the dictionary of outputs that ``infer`` builds."""
         self.request.start_async()
         self.request.wait()
 
-    def output(self) -> np.ndarray:
-        """Fetch the output."""
-        return np.array(self.request.get_output_tensor().data)
+    def outputs(self) -> list[np.ndarray]:
+        """Fetch the outputs."""
+        return [np.array(tensor.data) for tensor in self.request.output_tensors]
 
 
 def start(_runtime: str, threads: int) -> OpenVino:

@@ -37,10 +37,8 @@ class TensorFlow:
     def prepare(self, folder: Path, variant: str, _options: Mapping[str, Any]) -> Bound:
         """Trace a variant; one that ends in ``xla`` is compiled by XLA."""
         order, _, compiler = variant.partition(" ")
-        arrays = read_arrays(folder)
-        function = tf.function(
-            block_function(read_block(folder), order, arrays), jit_compile=compiler == "xla"
-        )
+        block, arrays = read_block(folder), read_arrays(folder)
+        function = tf.function(block_function(block, order, arrays), jit_compile=compiler == "xla")
         x = tf.constant(arrays["x"].transpose(0, 2, 3, 1))
         return Bound(function.get_concrete_function(x), x)
 
@@ -84,9 +82,9 @@ class Bound:
         self.y = self.function(self.x)
         self.y.numpy()
 
-    def output(self) -> np.ndarray:
+    def outputs(self) -> list[np.ndarray]:
         """Fetch the output, ``[n, c, h, w]``."""
-        return np.ascontiguousarray(self.y.numpy().transpose(0, 3, 1, 2))
+        return [np.ascontiguousarray(self.y.numpy().transpose(0, 3, 1, 2))]
 
 
 def start(_runtime: str, threads: int) -> TensorFlow:

@@ -63,8 +63,8 @@ class Torch:
     def prepare(self, folder: Path, variant: str, _options: Mapping[str, Any]) -> Bound:
         """Build a variant; one that ends in ``nhwc`` is in channels-last memory."""
         order, _, layout = variant.partition(" ")
-        arrays = read_arrays(folder)
-        model: Any = TorchBlock(read_block(folder), order, arrays).eval()
+        block, arrays = read_block(folder), read_arrays(folder)
+        model: Any = TorchBlock(block, order, arrays).eval()
         x = torch.from_numpy(arrays["x"])
         if layout == "nhwc":
             model = model.to(memory_format=torch.channels_last)
@@ -90,9 +90,9 @@ class Bound:
         with torch.no_grad():
             self.y = self.model(self.x)
 
-    def output(self) -> np.ndarray:
+    def outputs(self) -> list[np.ndarray]:
         """Fetch the output."""
-        return np.ascontiguousarray(self.y.numpy())
+        return [np.ascontiguousarray(self.y.numpy())]
 
 
 def start(runtime: str, threads: int) -> Torch:

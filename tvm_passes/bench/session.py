@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,17 @@ from tvm_passes.bench.runtimes import Runtime
 from tvm_passes.bench.statistics import Samples
 
 REFERENCE = "onnxruntime"
-"""Whose output the others are compared with; the first that works, where it is missing."""
+"""Whose output blocks are compared with."""
 
 TOLERANCE = 1e-4
 """Of the largest output.  Sums of up to c_in * k^2 = 4,608 products, taken in another order or by
 Winograd's transform, differ by 1e-5 of it at most on the blocks of scripts/blocks.json."""
 
-HOPELESS = 4.0
-"""A variant this many times slower than the fastest after `SURE` rounds is measured no more."""
+Look = Callable[[Callable[..., dict[str, Any]], str, int], None]
+"""Asks a worker about a variant, with the number of rounds."""
+
 SURE = 3
+"""Rounds after which a variant may be found hopeless."""
 
 PREPARE_SECONDS = 900.0
 SECONDS_A_TRIAL = 30.0
@@ -43,12 +45,22 @@ class Settings:
         How long a sample lasts, at least one call.
     trials
         Of TVM's own MetaSchedule; 0 leaves it out, and says so.
+    hopeless
+        A variant this many times slower than the fastest after `SURE` rounds is measured no more.
+    reference
+        The runtime whose first output the others are compared with; where it has none, the first
+        that has.
+    target
+        What TVM compiles for; None for this machine's CPU.
     """
 
     threads: int
     rounds: int = 15
     seconds: float = 0.03
     trials: int = 0
+    hopeless: float = 4.0
+    reference: str = REFERENCE
+    target: Mapping[str, Any] | None = None
 
 
 @dataclass
@@ -61,6 +73,8 @@ class Measured:
         By runtime and variant.
     differences
         Largest absolute difference to the reference's output, by runtime and variant.
+    bitwise
+        Runtimes and variants whose output has the bits of the reference's.
     differing
         Runtimes and variants whose difference is above the tolerance.
     failed
@@ -71,6 +85,7 @@ class Measured:
 
     samples: dict[str, dict[str, Samples]] = field(default_factory=dict)
     differences: dict[str, dict[str, float]] = field(default_factory=dict)
+    bitwise: list[tuple[str, str]] = field(default_factory=list)
     differing: list[tuple[str, str]] = field(default_factory=list)
     failed: dict[str, dict[str, str]] = field(default_factory=dict)
     reference: str | None = None
@@ -116,8 +131,16 @@ class Session:
         for process in self.processes.values():
             process.end()
 
-    def measure(self, folder: Path) -> Measured:
-        """Prepare, compare and time what lies in a folder of `tvm_passes.bench.files`."""
+    def measure(self, folder: Path, look: Look | None = None) -> Measured:
+        """Prepare, compare and time what lies in a folder of `tvm_passes.bench.files`.
+
+        Parameters
+        ----------
+        folder
+            The folder.
+        look
+            Called at the end for each variant of the reference runtime.
+        """
         measured = Measured()
         ready = [
             (runtime.name, variant)
@@ -128,10 +151,13 @@ class Session:
         for name, variant in ready:
             measured.samples.setdefault(name, {})[variant] = Samples()
         for turn in range(self.settings.rounds):
-            ready = [pair for pair in ready if not _hopeless(measured, *pair)]
+            ready = [pair for pair in ready if not self._hopeless(measured, *pair)]
             for name, variant in ready if turn % 2 == 0 else reversed(ready):
                 self._sample(name, variant, measured)
         measured.samples = _not_empty(measured.samples)
+        if look is not None:
+            for variant in measured.samples.get(self.settings.reference, ()):
+                look(self.processes[self.settings.reference].ask, variant, self.settings.rounds)
         for process in self.processes.values():
             with contextlib.suppress(WorkerError):
                 process.ask("clear")
@@ -158,10 +184,23 @@ class Session:
             else:
                 yield variant
 
+    def _hopeless(self, measured: Measured, name: str, variant: str) -> bool:
+        """Whether a variant is so slow that more samples of it change nothing."""
+        medians = [
+            samples.median
+            for by_variant in measured.samples.values()
+            for samples in by_variant.values()
+            if len(samples.seconds) >= SURE
+        ]
+        samples = measured.samples[name][variant]
+        sure = len(samples.seconds) >= SURE
+        return sure and samples.median > self.settings.hopeless * min(medians)
+
     def _options(self, runtime: Runtime, folder: Path) -> dict[str, Any]:
         trials, threads = self.settings.trials, self.settings.threads
         records = self.scratch / f"{runtime.name}-{folder.name}-{threads}-{trials}"
-        return {"trials": trials, "records": str(records.resolve())}
+        target = dict(self.settings.target) if self.settings.target else None
+        return {"trials": trials, "records": str(records.resolve()), "target": target}
 
     def _process(self, runtime: Runtime) -> Process:
         """The runtime's process, started if it is not there, or no more."""
@@ -178,20 +217,25 @@ class Session:
         self, ready: Sequence[tuple[str, str]], measured: Measured
     ) -> list[tuple[str, str]]:
         """Run each variant once, compare the outputs; returns those that ran."""
-        outputs: dict[tuple[str, str], np.ndarray] = {}
+        outputs: dict[tuple[str, str], list[np.ndarray]] = {}
         for name, variant in ready:
-            path = self.scratch / "output.npy"
+            path = self.scratch / "output.npz"
             try:
                 self.processes[name].ask("run", variant=variant, output=str(path.resolve()))
             except WorkerError as err:
                 measured.fail(name, variant, err)
             else:
-                outputs[name, variant] = np.load(path)
-        references = [pair for pair in outputs if pair[0] == REFERENCE] + list(outputs)
-        for pair, output in outputs.items():
+                with np.load(path) as archive:
+                    outputs[name, variant] = [archive[key] for key in archive.files]
+        wanted = [pair for pair in outputs if pair[0] == self.settings.reference]
+        references = wanted + list(outputs)
+        for pair, arrays in outputs.items():
+            reference = outputs[references[0]]
             measured.reference = references[0][0]
-            difference, scale = _difference(output, outputs[references[0]])
+            difference, scale = _difference(arrays, reference)
             measured.differences.setdefault(pair[0], {})[pair[1]] = difference
+            if same_bits(arrays, reference):
+                measured.bitwise.append(pair)
             if not difference <= TOLERANCE * scale:
                 measured.differing.append(pair)
         return list(outputs)
@@ -216,22 +260,23 @@ def _not_empty(samples: Mapping[str, Mapping[str, Samples]]) -> dict[str, dict[s
     return {name: variants for name, variants in kept.items() if variants}
 
 
-def _hopeless(measured: Measured, name: str, variant: str) -> bool:
-    """Whether a variant is so slow that more samples of it change nothing."""
-    medians = [
-        samples.median
-        for by_variant in measured.samples.values()
-        for samples in by_variant.values()
-        if len(samples.seconds) >= SURE
-    ]
-    samples = measured.samples[name][variant]
-    return len(samples.seconds) >= SURE and samples.median > HOPELESS * min(medians)
+def same_bits(arrays: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> bool:
+    """Whether all outputs have the same shapes, types and bits."""
+    return len(arrays) == len(reference) and all(
+        a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+        for a, b in zip(arrays, reference, strict=True)
+    )
 
 
-def _difference(output: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+def _difference(
+    arrays: Sequence[np.ndarray], reference: Sequence[np.ndarray]
+) -> tuple[float, float]:
     """Largest absolute difference, infinite where shapes differ, and the largest reference."""
-    scale = float(np.max(np.abs(reference), initial=0))
-    if output.shape != reference.shape:
+    scale = max(float(np.max(np.abs(array), initial=0)) for array in reference)
+    if [array.shape for array in arrays] != [array.shape for array in reference]:
         return float("inf"), scale
-    wide = output.astype("float64") - reference
-    return float(np.max(np.abs(wide), initial=0)), scale
+    differences = [
+        float(np.max(np.abs(a.astype("float64") - b), initial=0))
+        for a, b in zip(arrays, reference, strict=True)
+    ]
+    return float(np.max(differences)), scale  # NaN where one is

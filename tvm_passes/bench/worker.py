@@ -23,6 +23,8 @@ import numpy as np
 from tvm_passes.errors import last_line
 
 BACKENDS = {
+    "relax": "run_relax",
+    "relay": "run_relay",
     "onnxruntime": "run_onnxruntime",
     "openvino": "run_openvino",
     "torch": "run_torch",
@@ -45,8 +47,18 @@ class Prepared(Protocol):
     def run(self) -> object:
         """Compute the output, and wait until it is there."""
 
-    def output(self) -> np.ndarray:
-        """The output of the last run, ``[n, c, h, w]``."""
+    def outputs(self) -> list[np.ndarray]:
+        """The outputs of the last run, in NumPy's arrays; of blocks one, ``[n, c, h, w]``."""
+
+
+class Described(Prepared, Protocol):
+    """What TVM compiled, whose kernels can be looked at."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Kernels and their figures, see `tvm_passes.bench.figures`."""
+
+    def profile(self, rounds: int) -> list[dict[str, Any]]:
+        """Name and samples, in seconds, of each kernel in the order of execution."""
 
 
 class Backend(Protocol):
@@ -63,25 +75,35 @@ class Worker:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self.prepared: dict[str, Prepared] = {}
+        self.prepared: dict[str, Any] = {}
 
-    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Carry out one request."""
-        if request["do"] == "versions":
-            return {"versions": dict(self.backend.versions)}
-        if request["do"] == "clear":
-            self.prepared.clear()
-            return {}
-        variant = request["variant"]
-        if request["do"] == "prepare":
-            folder, options = Path(request["folder"]), request.get("options", {})
-            self.prepared[variant] = self.backend.prepare(folder, variant, options)
-            return {}
-        if request["do"] == "run":
-            self.prepared[variant].run()
-            np.save(request["output"], self.prepared[variant].output())
-            return {}
-        return measure(self.prepared[variant].run, request["seconds"])
+        match request["do"]:
+            case "versions":
+                return {"versions": dict(self.backend.versions)}
+            case "clear":
+                self.prepared.clear()
+                return {}
+            case "prepare":
+                folder, options = Path(request["folder"]), request["options"]
+                prepared = self.backend.prepare(folder, request["variant"], options)
+                self.prepared[request["variant"]] = prepared
+                return {}
+        return self._ask(self.prepared[request["variant"]], request)
+
+    def _ask(self, prepared: Any, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Carry out a request about one variant."""
+        match request["do"]:
+            case "run":
+                prepared.run()
+                np.savez(request["output"], *prepared.outputs())
+                return {}
+            case "describe":
+                return dict(prepared.describe())
+            case "profile":
+                return {"kernels": prepared.profile(request["rounds"])}
+        return measure(prepared.run, request["seconds"])
 
 
 def measure(run: Callable[[], object], seconds: float) -> dict[str, Any]:

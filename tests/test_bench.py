@@ -1,0 +1,186 @@
+"""``tvm-reorder bench``: verdicts on known distributions, the command, and comparing results."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tvm_passes import dialects
+from tvm_passes.bench.verdict import FASTER, NOT_SIGNIFICANT, SLOWER, compare, sign_test
+from tvm_passes.bench.versions import VERSIONS
+from tvm_passes.cli import main
+
+ROOT = Path(__file__).parent.parent
+DIALECT = dialects.installed()
+TINY = {
+    "name": "tiny",
+    "in": [1, 2, 8, 8],
+    "conv": {"out": 4, "kernel": 3, "stride": 1, "pad": 1},
+    "activation": "sigmoid",
+    "pool": [2, 2, 0],
+}
+
+needs_tvm = pytest.mark.skipif(DIALECT is None, reason="needs a TVM")
+
+
+def times(random, rounds, spread=0.02):
+    """Samples as a shared machine gives them: skewed, and some of them far out."""
+    noise = random.lognormal(0, spread, rounds)
+    return noise * np.where(random.random(rounds) < 0.05, 3.0, 1.0)
+
+
+@pytest.mark.parametrize("rounds", [5, 15, 31])
+@pytest.mark.parametrize("paired", [True, False])
+def test_no_difference_is_seldom_significant(rounds, paired):
+    """At the level of 5%, of 400 no more than 20 and three standard deviations."""
+    random = np.random.default_rng(rounds)
+    found = [
+        compare(times(random, rounds), times(random, rounds), paired=paired) for _ in range(400)
+    ]
+    assert sum(ratio.verdict != NOT_SIGNIFICANT for ratio in found) <= 33
+
+
+def test_a_difference_is_found():
+    random = np.random.default_rng(1)
+    found = [compare(1.05 * times(random, 31), times(random, 31)) for _ in range(100)]
+    assert sum(ratio.verdict == FASTER for ratio in found) >= 95
+    assert sum(ratio.low <= 1.05 <= ratio.high for ratio in found) >= 88
+    assert compare(times(random, 31), 1.05 * times(random, 31)).verdict == SLOWER
+
+
+def test_what_slows_a_round_slows_both():
+    random = np.random.default_rng(2)
+    spell = random.lognormal(0, 0.5, 31)
+    base, other = 1.03 * spell * times(random, 31, 0.005), spell * times(random, 31, 0.005)
+    assert compare(base, other).verdict == FASTER
+
+
+def test_few_rounds_decide_nothing():
+    assert compare([2.0] * 5, [1.0] * 5).verdict == NOT_SIGNIFICANT
+    assert compare([2.0] * 6, [1.0] * 6).verdict == FASTER
+
+
+def test_sign_test():
+    assert sign_test(5, 0) == pytest.approx(2 / 32)
+    assert sign_test(1, 1) == 1.0
+    assert sign_test(8, 2) == pytest.approx(2 * (45 + 10 + 1) / 1024)
+    assert sign_test(0, 0) == 1.0
+
+
+@pytest.fixture
+def blocks(tmp_path):
+    path = tmp_path / "blocks.json"
+    path.write_text(json.dumps({"blocks": [TINY, TINY | {"name": "other"}]}))
+    return str(path)
+
+
+@needs_tvm
+def test_versions_of_a_block(blocks, tmp_path, capsys):
+    output = tmp_path / "out.json"
+    arguments = ["bench", "tiny", "--blocks", blocks, "--rounds", "2", "--output", str(output)]
+    arguments += ["--peers", "openvino", "--peers-python", str(tmp_path / "python")]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    (entry,) = json.loads(output.read_text())["results"]
+    assert set(entry["versions"]) | {"tuned"} == set(VERSIONS[DIALECT]) | {"tuned"}
+    assert "original" in entry["versions"]
+    assert entry["bitwise"] == entry["versions"]
+    assert set(entry["version_ratios"]) == set(entry["versions"]) - {"original"}
+    assert entry["predicted"]["evaluations_before"] == 4 * entry["predicted"]["evaluations_after"]
+    assert entry["flops"] == 2 * 64 * 4 * 9 * 2
+    assert f"tiny, {DIALECT}, 1 thread" in out
+    assert "outputs of all versions: bitwise equal" in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert f"openvino: no {tmp_path / 'python'}" in err
+
+
+@needs_tvm
+def test_a_model_and_chosen_versions(tmp_path, capsys):
+    output = tmp_path / "out.json"
+    model = str(ROOT / "tests" / "data" / "mnist.tflite")
+    arguments = ["bench", model, "--versions", "reordered", "--rounds", "2", "--no-figures"]
+    assert main([*arguments, "--output", str(output)]) == 0
+    (entry,) = json.loads(output.read_text())["results"]
+    assert entry["versions"] == ["original", "reordered"]
+    assert (entry["block"], entry["flops"], entry["figures"]) == ("mnist.tflite", None, {})
+    assert entry["predicted"]["evaluations_before"] == 2 * (25088 + 14112) // 2
+    capsys.readouterr()
+
+
+@needs_tvm
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["nothing.onnx"], 1, "no model at nothing.onnx"),
+        (["mnist1", "--threads", "0"], 2, "expected numbers"),
+        (["mnist1", "--peers", "tvm"], 2, "no 'tvm': expected of onnxruntime"),
+        (["mnist1", "--versions", "best"], 2, "no 'best'"),
+        (["mnist1", "--target", "cuda"], 1, "expected"),
+        ([], 2, "Usage"),
+    ],
+)
+def test_wrong_usage(arguments, code, expected, capsys):
+    assert main(["bench", *arguments]) == code
+    out, err = capsys.readouterr()
+    assert expected in out + err
+
+
+@needs_tvm
+def test_a_busy_machine_is_said_to_be(blocks, monkeypatch, capsys):
+    monkeypatch.setattr("os.getloadavg", lambda: (7.5, 0.0, 0.0))
+    main(["bench", "tiny", "--blocks", blocks, "--rounds", "1", "--no-figures"])
+    assert "the machine is busy (load 7.5)" in capsys.readouterr().err
+
+
+@needs_tvm
+def test_an_interruption_keeps_what_was_measured(blocks, tmp_path):
+    """There are more blocks than anybody waits for."""
+    output = tmp_path / "out.json"
+    code = "import sys; from tvm_passes.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "bench", "tiny", *["other"] * 50, "--blocks", blocks]
+    command += ["--no-figures", "--quiet", "--rounds", "5", "--versions", "reordered"]
+    command += ["--output", str(output)]
+    done = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    while not (output.exists() and output.read_text()):
+        assert done.poll() is None
+    done.send_signal(signal.SIGTERM)
+    assert done.wait() == 128 + signal.SIGTERM
+    entries = json.loads(output.read_text())["results"]
+    assert entries[0]["block"] == "tiny"
+    assert len(entries) < 51
+
+
+def document(path, seconds):
+    samples = {"relax": {"fused": {"samples": seconds}}}
+    entry = {"block": "tiny", "threads": 1, "samples": samples}
+    path.write_text(json.dumps({"results": [entry]}))
+    return str(path)
+
+
+def test_comparing_results(tmp_path, capsys):
+    before = document(tmp_path / "before.json", [2.0, 2.1, 2.2] * 5)
+    after = document(tmp_path / "after.json", [1.0, 1.1, 1.2] * 5)
+    assert main(["bench", "compare", before, after]) == 0
+    out = capsys.readouterr().out
+    assert "relax fused" in out
+    assert "faster" in out
+    assert main(["bench", "compare", after, after]) == 0
+    assert "not significant" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("{}", "is no output of bench"), ("not JSON", "is no output"), ('{"results": []}', "common")],
+)
+def test_comparing_what_cannot_be(tmp_path, capsys, text, expected):
+    good, bad = document(tmp_path / "good.json", [1.0]), tmp_path / "bad.json"
+    bad.write_text(text)
+    assert main(["bench", "compare", good, str(bad)]) == 1
+    assert expected in capsys.readouterr().err
+    assert main(["bench", "compare", good, str(tmp_path / "none.json")]) == 1
+    assert "cannot read" in capsys.readouterr().err

@@ -1,0 +1,227 @@
+"""``tvm-reorder bench``: the versions of generated kernels side by side, and peers beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvm_passes.bench.block import ORIGINAL, Block, read_blocks
+from tvm_passes.bench.environment import environment, load
+from tvm_passes.bench.files import model_file, write_folder, write_model_folder
+from tvm_passes.bench.process import WorkerError
+from tvm_passes.bench.results import result
+from tvm_passes.bench.runtimes import PEERS, Runtime
+from tvm_passes.bench.session import Measured, Session, Settings
+from tvm_passes.bench.verdict import compare
+from tvm_passes.bench.versions import VERSIONS, versions_runtime
+from tvm_passes.compile import Step, silent
+from tvm_passes.cost import cost
+from tvm_passes.dialects import Engine, engine
+from tvm_passes.errors import BlockError, ModelError
+from tvm_passes.frontends import load_model
+from tvm_passes.inputs import DTYPES
+
+BUSY_LOAD = 0.5
+"""Others' processes that may run at the start, on average, before a result is called doubtful."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure, and how.
+
+    Parameters
+    ----------
+    sources
+        Model files, and names of blocks.
+    blocks
+        The file that names blocks.
+    threads
+        One measurement for each number.
+    target
+        A target's configuration, None for this machine's CPU.
+    dialect
+        ``relax`` or ``relay``; by default that of the TVM installed.
+    versions
+        Those of `VERSIONS` to compare; all of them if empty.
+    peers
+        Names of `PEERS`.
+    python
+        The interpreter of this environment's TVM.
+    peers_python
+        The interpreter of the environment that has the peers.
+    rounds, seconds
+        As of `Settings`.
+    figures
+        Whether the kernels are looked at and timed one by one, too.
+    """
+
+    sources: Sequence[str]
+    blocks: Path
+    python: Path
+    peers_python: Path
+    threads: Sequence[int] = (1,)
+    target: Mapping[str, Any] | None = None
+    dialect: str | None = None
+    versions: Sequence[str] = ()
+    peers: Sequence[str] = ()
+    rounds: int = 31
+    seconds: float = 0.02
+    figures: bool = True
+
+
+@dataclass
+class Bench:
+    """A benchmark under way: entries as they come, and what they were measured on."""
+
+    request: Request
+    step: Step = silent
+    environment: dict[str, Any] = field(default_factory=environment)
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """Measure each source on each number of threads.
+
+        Raises
+        ------
+        TvmPassesError
+            If a source is no model and no block, or cannot be read.
+        """
+        request, tvm_engine = self.request, engine(self.request.dialect)
+        sources = [find_source(source, request.blocks) for source in request.sources]
+        runtimes = self._runtimes(tvm_engine.DIALECT)
+        pythons = {tvm_engine.DIALECT: request.python, "peers": request.peers_python}
+        with tempfile.TemporaryDirectory() as scratch:
+            for threads in request.threads:
+                settings = Settings(
+                    threads,
+                    request.rounds,
+                    request.seconds,
+                    hopeless=float("inf"),
+                    reference=tvm_engine.DIALECT,
+                    target=request.target,
+                )
+                with Session(runtimes, pythons, settings, Path(scratch)) as session:
+                    for source in sources:
+                        with self.step(f"{name_of(source)}, {threads} threads"):
+                            yield self._entry(session, source, tvm_engine, Path(scratch))
+                    self.environment.setdefault("versions", {}).update(session.versions)
+
+    def _runtimes(self, dialect: str) -> list[Runtime]:
+        ours = versions_runtime(dialect)
+        if self.request.versions:
+            base = ours.variants[0]
+            kept = [v for v in ours.variants if v == base or v in self.request.versions]
+            ours = replace(ours, variants=tuple(kept))
+        return [ours, *(peer for peer in PEERS if peer.name in self.request.peers)]
+
+    def _entry(
+        self, session: Session, source: Block | Path, tvm_engine: Engine, scratch: Path
+    ) -> dict[str, Any]:
+        dialect, name = tvm_engine.DIALECT, name_of(source)
+        folder = scratch / "sources" / name
+        if isinstance(source, Block):
+            write_folder(source, folder)
+        mod = load_model(model_file(folder) if isinstance(source, Block) else source, dialect)
+        if isinstance(source, Path):
+            write_model_folder(source, _inputs(tvm_engine, mod, source), folder)
+            one_order = [_one_order(r) if r.name != dialect else r for r in session.runtimes]
+            session.runtimes = one_order
+        before = load()
+        figures: dict[str, Any] = {}
+        measured = session.measure(folder, _look(figures) if self.request.figures else None)
+        return {
+            **result(name, session.settings.threads, session.runtimes, measured),
+            "dialect": dialect,
+            "versions": list(measured.samples.get(dialect, ())),
+            "version_ratios": version_ratios(measured, dialect),
+            "bitwise": [variant for runtime, variant in measured.bitwise if runtime == dialect],
+            "figures": figures,
+            "predicted": predicted(tvm_engine, mod),
+            "flops": source.flops if isinstance(source, Block) else None,
+            "load_before": before,
+        }
+
+
+def find_source(source: str, blocks: Path) -> Block | Path:
+    """The block of that name, or the model file.
+
+    Raises
+    ------
+    BlockError
+        If there is neither.
+    """
+    if Path(source).exists():
+        return Path(source)
+    known = {block.name: block for block in read_blocks(blocks)}
+    if source not in known:
+        raise BlockError(f"no model at {source}, and {blocks} has the blocks {', '.join(known)}")
+    return known[source]
+
+
+def name_of(source: Block | Path) -> str:
+    """What tables call a source."""
+    return source.name
+
+
+def _one_order(runtime: Runtime) -> Runtime:
+    """A peer that is given the order that the model file has."""
+    variants = [v for v in runtime.variants if v.partition(" ")[0] == ORIGINAL]
+    return replace(runtime, variants=tuple(variants))
+
+
+def _inputs(tvm_engine: Engine, mod: Any, model: Path) -> list[np.ndarray]:
+    """Seeded normal numbers for floating-point inputs, zeros for the rest."""
+    random = np.random.default_rng(0)
+    arrays = []
+    for tensor in tvm_engine.signature(mod)["inputs"]:
+        shape, dtype = tensor["shape"], tensor["dtype"]
+        if shape is None or not all(isinstance(n, int) for n in shape) or dtype not in DTYPES:
+            raise ModelError(f"{model}: input {tensor['name']} is {dtype} of shape {shape}")
+        normal = random.standard_normal(shape)
+        arrays.append((normal if dtype.startswith("float") else np.zeros(shape)).astype(dtype))
+    return arrays
+
+
+def _look(figures: dict[str, Any]) -> Any:
+    """What fetches the figures of each version, while it is there."""
+
+    def look(ask: Any, variant: str, rounds: int) -> None:
+        with contextlib.suppress(WorkerError):
+            figures[variant] = ask("describe", variant=variant)
+            profile = ask("profile", variant=variant, rounds=rounds)
+            figures[variant]["times"] = profile["kernels"]
+
+    return look
+
+
+def version_ratios(measured: Measured, dialect: str) -> dict[str, dict[str, Any]]:
+    """How each version compares with the first, where both were measured."""
+    samples = measured.samples.get(dialect, {})
+    base = next(iter(VERSIONS[dialect]))
+    if base not in samples:
+        return {}
+    return {
+        version: compare(samples[base].seconds, found.seconds).as_dict()
+        for version, found in samples.items()
+        if version != base
+    }
+
+
+def predicted(tvm_engine: Engine, mod: Any) -> dict[str, Any]:
+    """What the cost model says that the rewrite saves, summed over the sites that pass.
+
+    Returns
+    -------
+    dict
+        ``evaluations_before`` and ``_after`` of the ops that sink, ``bytes_before`` and ``_after``
+        that they and the pools write; None where an extent is not known.
+    """
+    costs = [cost(decision) for decision in tvm_engine.decisions(mod) if decision.passed]
+    names = ("evaluations_before", "evaluations_after", "bytes_before", "bytes_after")
+    columns = {name: [getattr(found, name) for found in costs] for name in names}
+    return {name: None if None in found else sum(found) for name, found in columns.items()}

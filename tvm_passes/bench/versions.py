@@ -1,0 +1,35 @@
+"""The versions of generated kernels that ``tvm-reorder bench`` compares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tvm_passes.bench.runtimes import Runtime
+from tvm_passes.rules import RELAX, RELAY
+
+ORIGINAL_VERSION = "original"
+REORDERED = "reordered"
+SCHEDULED = "scheduled"
+FUSED = "fused"
+TUNED = "tuned"
+
+VERSIONS: Mapping[str, Mapping[str, str]] = {
+    RELAX: {
+        ORIGINAL_VERSION: "TVM's own pipeline, nothing moved",
+        REORDERED: "activations sunk, then TVM's own pipeline",
+        SCHEDULED: "this package's kernels and schedules, nothing moved",
+        FUSED: "activations sunk, and this package's kernels and schedules",
+        TUNED: "as fused, with tuned records",
+    },
+    RELAY: {
+        ORIGINAL_VERSION: "relay.build, nothing moved",
+        REORDERED: "activations sunk, then relay.build",
+        FUSED: "tvm_passes.relay.build",
+    },
+}
+"""What each version is, by dialect; the first is what the others are compared with."""
+
+
+def versions_runtime(dialect: str) -> Runtime:
+    """The runtime whose variants are a dialect's versions."""
+    return Runtime(dialect, dialect, tuple(VERSIONS[dialect]), ours=True)

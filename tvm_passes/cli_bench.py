@@ -1,0 +1,271 @@
+"""``tvm-reorder bench``: its options, and how its results are printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tvm_passes.bench.bench import BUSY_LOAD, Bench, Request
+from tvm_passes.bench.results import busy, troubles
+from tvm_passes.bench.runtimes import PEERS
+from tvm_passes.bench.verdict import FASTER, SLOWER, compare
+from tvm_passes.bench.versions import VERSIONS
+from tvm_passes.cli_options import DIALECT, QUIET, progress
+from tvm_passes.compile import silent
+from tvm_passes.errors import InputError
+from tvm_passes.output import check_file, write_text
+from tvm_passes.target import parse_target, require_host
+
+COLOURS = {FASTER: "green", SLOWER: "red"}
+
+
+class BenchGroup(click.Group):
+    """A group whose command ``run`` need not be named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put ``run`` in front of what is no command of the group."""
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(name="bench", cls=BenchGroup)
+def bench_command() -> None:
+    """Time versions of generated kernels against each other: bench [run] MODEL|BLOCK...
+
+    \b
+    Example:
+      tvm-reorder bench model.onnx --output model.json
+      tvm-reorder bench compare before.json after.json
+    """
+
+
+def shipped_blocks() -> Path:
+    """The file of blocks: inside an installed wheel, else beside the sources."""
+    package = Path(str(resources.files("tvm_passes")))
+    installed = package / "bench" / "blocks.json"
+    return installed if installed.is_file() else package.parent / "scripts" / "blocks.json"
+
+
+def _split(_context: click.Context, _option: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(filter(None, value.split(",")))
+
+
+def _numbers(context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
+    counts = _split(context, option, value)
+    if not counts or not all(count.isdigit() and int(count) for count in counts):
+        raise click.BadParameter(f"{value!r}: expected numbers such as 1,2")
+    return tuple(map(int, counts))
+
+
+def _known(known: Sequence[str]) -> Any:
+    def check(context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
+        names = _split(context, option, value)
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise click.BadParameter(f"no {unknown[0]!r}: expected of {', '.join(known)}")
+        return names
+
+    return check
+
+
+ALL_VERSIONS = tuple(dict.fromkeys(name for names in VERSIONS.values() for name in names))
+
+
+@bench_command.command(name="run")
+@click.argument("sources", nargs=-1, required=True, metavar="MODEL|BLOCK...")
+@click.option("--target", help="As for compile  [default: this machine's CPU]")
+@DIALECT
+@click.option("--threads", default="1", show_default=True, callback=_numbers)
+@click.option(
+    "--versions",
+    default="",
+    callback=_known(ALL_VERSIONS),
+    help=f"Of {', '.join(ALL_VERSIONS)}  [default: all]",
+)
+@click.option(
+    "--peers",
+    default="",
+    callback=_known([peer.name for peer in PEERS if peer.environment == "peers"]),
+    help="Other runtimes, such as onnxruntime,openvino,torch,inductor,tensorflow,xla.",
+)
+@click.option(
+    "--peers-python",
+    type=click.Path(path_type=Path),
+    default=Path(".venv/peers/bin/python"),
+    show_default=True,
+    help="Interpreter of an environment with tvm-passes[peers].",
+)
+@click.option(
+    "--blocks",
+    type=click.Path(path_type=Path),
+    default=shipped_blocks,
+    help="File that names blocks  [default: the shipped one]",
+)
+@click.option("--rounds", type=click.IntRange(1), default=31, show_default=True)
+@click.option("--figures/--no-figures", default=True, help="Look at each kernel, too.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write every sample there, JSON.")
+@QUIET
+def run_command(
+    sources: tuple[str, ...],
+    target: str | None,
+    dialect: str | None,
+    threads: tuple[int, ...],
+    versions: tuple[str, ...],
+    peers: tuple[str, ...],
+    peers_python: Path,
+    blocks: Path,
+    rounds: int,
+    figures: bool,
+    output: Path | None,
+    quiet: bool,
+) -> int:
+    """Time the versions of each MODEL or BLOCK: original, reordered, scheduled, fused, tuned.
+
+    Outputs are compared first. Exit code 0: equal; 1: one differs. What was measured before an
+    interruption is in the output.
+
+    \b
+    Example:
+      tvm-reorder bench mnist1 model.onnx --threads 1,2 --peers onnxruntime --output out.json
+    """
+    if output is not None:
+        check_file(output, apart_from=[Path(s) for s in sources if Path(s).exists()])
+    config = parse_target(target) if target else None
+    if config:
+        require_host(config)
+    request = Request(
+        sources=sources,
+        blocks=blocks,
+        python=Path(sys.executable),
+        peers_python=peers_python.absolute(),
+        threads=threads,
+        target=config,
+        dialect=dialect,
+        versions=versions,
+        peers=peers,
+        rounds=rounds,
+        figures=figures,
+    )
+    bench = Bench(request, silent if quiet else progress)
+    if bench.environment["load"] > BUSY_LOAD:
+        _warn(f"the machine is busy (load {bench.environment['load']:.1f}): times are doubtful")
+    results: list[dict[str, Any]] = []
+    document = {"environment": bench.environment, "results": results}
+    for entry in bench.entries():
+        results.append(entry)
+        if output is not None:
+            write_text(output, json.dumps(document, indent=1) + "\n")
+        if not quiet:
+            _print(entry, Console())
+    for line in (*troubles(results), *busy(results)):
+        _warn(line)
+    return 1 if any(entry["differing"] for entry in results) else 0
+
+
+def _warn(line: str) -> None:
+    Console(stderr=True).print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print(entry: Mapping[str, Any], out: Console) -> None:
+    """One source on one number of threads: a row for each version and each peer."""
+    threads = "1 thread" if entry["threads"] == 1 else f"{entry['threads']} threads"
+    title = f"{entry['block']}, {entry['dialect']}, {threads}"
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("version", no_wrap=True)
+    for header in ("median ms", "± MAD", "original / this"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for row in _rows(entry):
+        table.add_row(*row)
+    out.print(table)
+    out.print(_bits(entry), highlight=False, markup=False, soft_wrap=True)
+
+
+def _bits(entry: Mapping[str, Any]) -> str:
+    """Which outputs are the same, bit by bit."""
+    others = [version for version in entry["versions"] if version not in entry["bitwise"]]
+    if not others:
+        return "outputs of all versions: bitwise equal"
+    worst = entry["max_abs_difference"][entry["dialect"]]
+    return f"outputs that differ from original: {', '.join(others)}, by {worst:.2g} at most"
+
+
+def _rows(entry: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    dialect = entry["dialect"]
+    for version in entry["versions"]:
+        found = entry["samples"][dialect][version]
+        ratio = entry["version_ratios"].get(version)
+        yield (version, *_times(found), *_ratio(ratio))
+    for peer, variants in entry["samples"].items():
+        if peer != dialect:
+            variant = entry["fastest_variant"][peer]
+            base = entry["samples"][dialect].get("original")
+            ratio = compare(base["samples"], variants[variant]["samples"]).as_dict()
+            yield (peer, *_times(variants[variant]), *_ratio(ratio))
+
+
+def _times(found: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{found['median'] * 1e3:.4f}", f"{found['mad'] / found['median']:.1%}"
+
+
+def _ratio(ratio: Mapping[str, Any] | None) -> tuple[str, str]:
+    if ratio is None:
+        return "", ""
+    colour = COLOURS.get(ratio["verdict"], "yellow")
+    numbers = [f"{ratio[name]:#.3g}".rstrip(".") for name in ("ratio", "low", "high")]
+    return escape("{} [{}, {}]".format(*numbers)), f"[{colour}]{ratio['verdict']}"
+
+
+@bench_command.command(name="compare")
+@click.argument("before", type=click.Path(path_type=Path))
+@click.argument("after", type=click.Path(path_type=Path))
+def compare_command(before: Path, after: Path) -> None:
+    """Compare two outputs of bench, or of scripts/bench_blocks.py: what they both have.
+
+    \b
+    Example:
+      tvm-reorder bench compare before.json after.json
+    """
+    old, new = _samples(before), _samples(after)
+    common = [key for key in old if key in new]
+    if not common:
+        raise InputError(f"{before} and {after} have no version of a block or model in common")
+    table = Table(title=escape(f"{before.name} / {after.name}"), title_justify="left")
+    for header in ("block", "thr", "version"):
+        table.add_column(header, no_wrap=True)
+    table.add_column("ms", justify="right", no_wrap=True)
+    table.add_column("before / after", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for name, threads, version in common:
+        key = (name, threads, version)
+        ratio = compare(old[key], new[key], paired=False).as_dict()
+        median = sorted(new[key])[len(new[key]) // 2]
+        cells = (escape(name), str(threads), version, f"{median * 1e3:.4f}", *_ratio(ratio))
+        table.add_row(*cells)
+    Console().print(table)
+
+
+def _samples(path: Path) -> dict[tuple[str, int, str], list[float]]:
+    """Samples by block, threads and version."""
+    try:
+        entries = json.loads(path.read_text())["results"]
+        return {
+            (entry["block"], entry["threads"], f"{runtime} {variant}"): found["samples"]
+            for entry in entries
+            for runtime, variants in entry["samples"].items()
+            for variant, found in variants.items()
+        }
+    except OSError as err:
+        raise InputError(f"cannot read {path}: {err.strerror}") from err
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        raise InputError(f"{path} is no output of bench: {err!r}") from err
