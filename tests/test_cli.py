@@ -176,12 +176,13 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("target", "expected"),
         [
-            ("nonsense", "no target 'nonsense': expected llvm, x86-64-v3"),
-            ('{"kind": "cuda"}', "is of kind 'cuda': expected llvm"),
+            ("nonsense", "no target 'nonsense': expected llvm, cuda, sm_90 or the like"),
+            ('{"kind": "opencl"}', "is of kind 'opencl': expected llvm or cuda"),
+            ('{"kind": "cuda", "arch": "gfx90a"}', "the GPU architecture 'gfx90a': expected sm_90"),
             ("{bad", "is not JSON"),
             ("[1]", "no target '[1]'"),
             ('{"kind": "llvm", "foo": 1}', "TVM refuses the target"),
-            ('{"kind": 3}', "is of kind 3: expected llvm"),
+            ('{"kind": 3}', "is of kind 3: expected llvm or cuda"),
             ('{"kind": "llvm", "fast-math": true}', "sets fast-math, with which results change"),
             ('{"kind": "llvm", "mattr": ["+avx2", "+nonsense"]}', "no feature 'nonsense'"),
             ('{"kind": "llvm", "mtriple": "garbage", "mcpu": "haswell"}', "is for garbage"),

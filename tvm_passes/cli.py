@@ -77,6 +77,9 @@ def cli() -> None:
 @DIALECT
 @click.option("--reorder/--no-reorder", default=True, help="Run the pass, or TVM's own alone.")
 @click.option(
+    "--fast-math", is_flag=True, help="Let a GPU's kernels approximate, which changes results."
+)
+@click.option(
     "--remarks",
     "kinds",
     multiple=True,
@@ -97,17 +100,19 @@ def compile_command(
     target: str,
     dialect: str | None,
     reorder: bool,
+    fast_math: bool,
     kinds: tuple[str, ...],
     remarks_output: Path | None,
     quiet: bool,
 ) -> None:
-    """Compile MODEL into a folder with lib.so and manifest.json.
+    """Compile MODEL into a folder with lib.so and manifest.json, and a GPU's kernels.
 
     MODEL is a .keras, .tflite or .onnx file or a SavedModel folder.
 
     \b
     Example:
       tvm-reorder compile model.tflite --target x86-64-v3 -o compiled --remarks all
+      tvm-reorder compile model.tflite --target sm_90 -o compiled
     """
     if remarks_output is not None:
         check_file(remarks_output, apart_from=(model, output))
@@ -117,6 +122,7 @@ def compile_command(
         target=target,
         dialect=dialect,
         reorder=reorder,
+        fast_math=fast_math,
         step=silent if quiet else progress,
     )
     if remarks_output is not None:
@@ -126,7 +132,13 @@ def compile_command(
     for remark in compiled.remarks:
         if "all" in kinds or remark.kind.value.lower() in kinds:
             click.echo(f"remark: {remark}")
-    click.echo(f"wrote {compiled.folder}: lib.so, manifest.json")
+    code = compiled.device_code
+    if code is not None:
+        fast = ", fast math" if code.options.fast_math else ""
+        click.echo(
+            f"{len(code.resources)} kernels for {code.options.arch} by {code.compiler}{fast}"
+        )
+    click.echo(f"wrote {compiled.folder}: {', '.join(compiled.files)}")
 
 
 @cli.command(name="inspect")

@@ -18,7 +18,7 @@ TARGET = click.option(
     "--target",
     default="llvm",
     show_default=True,
-    help="llvm, a name in targets/, a JSON object, or a file that holds one.",
+    help="llvm, cuda, sm_90 or the like, a name in targets/, a JSON object, or a file with one.",
 )
 DIALECT = click.option(
     "--dialect",

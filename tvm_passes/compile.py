@@ -6,18 +6,19 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tvm_passes.cuda.compiler import DeviceCode, KernelCompiler, kernel_compiler
 from tvm_passes.dialects import Engine, engine
-from tvm_passes.errors import OutputError, last_line
+from tvm_passes.errors import OutputError, TargetError, last_line
 from tvm_passes.frontends import load_model
-from tvm_passes.output import LIBRARY, MANIFEST, new_folder
+from tvm_passes.output import CUBIN, LIBRARY, MANIFEST, PTX, SOURCE, new_folder
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RELAX, RELAY
-from tvm_passes.target import parse_target
+from tvm_passes.target import CUDA, parse_target
 
 TVM = {RELAX: "apache-tvm", RELAY: "xtc-tvm-python-bindings"}
 """The distribution that each dialect's TVM comes in."""
@@ -33,20 +34,31 @@ def silent(_step: str) -> AbstractContextManager[object]:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A compiled model on disk: its folder, its manifest, and the remarks of the pass."""
+    """A compiled model on disk: its folder, its manifest, and the remarks of the pass.
+
+    Parameters
+    ----------
+    files
+        Names of the files in the folder.
+    device_code
+        The kernels for a GPU, where the target is one.
+    """
 
     folder: Path
+    files: tuple[str, ...]
     manifest: dict[str, Any]
     remarks: tuple[Remark, ...]
+    device_code: DeviceCode | None = None
 
 
-def compile_model(
+def compile_model(  # noqa: PLR0913 - the options of the command
     model: Path,
     folder: Path,
     *,
     target: str = "llvm",
     dialect: str | None = None,
     reorder: bool = True,
+    fast_math: bool = False,
     step: Step = silent,
 ) -> Compiled:
     """Compile a model file.
@@ -63,6 +75,8 @@ def compile_model(
         ``relax`` or ``relay``; by default that of the TVM installed.
     reorder
         Whether the pass runs.
+    fast_math
+        Whether kernels for a GPU may approximate, with which results change.
     step
         Announces the steps.
 
@@ -74,15 +88,20 @@ def compile_model(
     tvm_engine = engine(dialect)
     config = parse_target(target)
     require_linker(tvm_engine)
+    kernels = _kernels(config, fast_math=fast_math)
     remarks: list[Remark] = []
     with new_folder(folder) as staged:
         with step(f"reading {model.name}"):
             mod = load_model(model, tvm_engine.DIALECT)
             signature = tvm_engine.signature(mod)
         with step(f"compiling for {target}"):
-            built = tvm_engine.build(mod, config, reorder=reorder, on_remark=remarks.append)
-        with step(f"linking {LIBRARY}"):
-            export(tvm_engine, built, staged / LIBRARY)
+            built = tvm_engine.build(
+                mod, config, reorder=reorder, on_remark=remarks.append, compile_kernels=kernels
+            )
+        if built is not None:
+            with step(f"linking {LIBRARY}"):
+                export(tvm_engine, built, staged / LIBRARY)
+        code = kernels.code if kernels is not None else None
         manifest = {
             "model": {"name": model.name, "sha256": _sha256(model)},
             "dialect": tvm_engine.DIALECT,
@@ -90,10 +109,33 @@ def compile_model(
             "versions": {name: version(name) for name in ("tvm-passes", TVM[tvm_engine.DIALECT])},
             "reordered": reorder,
             **signature,
+            **({} if code is None else {"device": _write_device_code(code, staged)}),
             "remarks": [remark.as_dict() for remark in remarks],
         }
         (staged / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    return Compiled(folder, manifest, tuple(remarks))
+        files = tuple(sorted(path.name for path in staged.iterdir()))
+    return Compiled(folder, files, manifest, tuple(remarks), code)
+
+
+def _kernels(config: dict[str, Any], *, fast_math: bool) -> KernelCompiler | None:
+    """What compiles the kernels of a target that is a GPU."""
+    if config["kind"] == CUDA:
+        return kernel_compiler(config["arch"], fast_math=fast_math)
+    if fast_math:
+        raise TargetError("fast math is for the target cuda: leave it out")
+    return None
+
+
+def _write_device_code(code: DeviceCode, folder: Path) -> dict[str, Any]:
+    """Write the kernels as files; what the manifest says of them."""
+    (folder / SOURCE).write_text(code.source)
+    (folder / PTX).write_bytes(code.ptx)
+    (folder / CUBIN).write_bytes(code.cubin)
+    return {
+        "compiler": code.compiler,
+        **asdict(code.options),
+        "kernels": {name: asdict(taken) for name, taken in sorted(code.resources.items())},
+    }
 
 
 def require_linker(tvm_engine: Engine) -> None:

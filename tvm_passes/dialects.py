@@ -62,8 +62,13 @@ class Engine(Protocol):
         *,
         reorder: bool = True,
         on_remark: Callable[[Remark], object] | None = None,
+        compile_kernels: Callable[[str], bytes] | None = None,
     ) -> Any:
-        """Compile a module for a target's JSON configuration."""
+        """Compile a module for a target's JSON configuration.
+
+        `compile_kernels` turns CUDA C into what TVM's runtime loads.  None where the TVM at hand
+        makes kernels for the target, but nothing that runs them.
+        """
 
     def linker(self) -> str | None:
         """The compiler that links shared libraries, or None where there is none."""

@@ -42,6 +42,10 @@ class TargetError(TvmPassesError):
     """A target that is unknown, malformed or not supported by the TVM at hand."""
 
 
+class DeviceCompilerError(TvmPassesError):
+    """A device compiler that is missing, does not know the target, or refuses a kernel."""
+
+
 class InputError(TvmPassesError):
     """Arrays that cannot be read, or do not fit the model."""
 

@@ -14,6 +14,9 @@ from tvm_passes.errors import OutputError
 
 LIBRARY = "lib.so"
 MANIFEST = "manifest.json"
+SOURCE, PTX, CUBIN = "kernels.cu", "kernels.ptx", "kernels.cubin"
+KERNELS = (SOURCE, PTX, CUBIN)
+"""A GPU's kernels, beside the library that holds them."""
 
 
 @contextlib.contextmanager
@@ -110,7 +113,7 @@ def _refuse_foreign(path: Path) -> None:
 
 def _is_ours(folder: Path) -> bool:
     """Whether a folder holds a result of ours and nothing else."""
-    if {path.name for path in folder.iterdir()} - {LIBRARY, MANIFEST}:
+    if {path.name for path in folder.iterdir()} - {LIBRARY, MANIFEST, *KERNELS}:
         return False
     try:
         manifest = json.loads((folder / MANIFEST).read_text())

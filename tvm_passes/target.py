@@ -10,9 +10,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from tvm_passes.cuda.arch import DEFAULT_ARCH, is_arch
 from tvm_passes.errors import TargetError
 
-KINDS = ("llvm",)
+LLVM, CUDA = "llvm", "cuda"
+KINDS = (LLVM, CUDA)
 
 
 def targets_folder() -> Path:
@@ -24,7 +26,8 @@ def targets_folder() -> Path:
 
 def shipped_targets() -> tuple[str, ...]:
     """Names of the targets that ship with the package."""
-    return tuple(sorted(path.parent.name for path in targets_folder().glob("*/target.json")))
+    found = targets_folder().rglob("target.json")
+    return tuple(sorted(path.parent.relative_to(targets_folder()).as_posix() for path in found))
 
 
 def parse_target(text: str) -> dict[str, Any]:
@@ -33,8 +36,9 @@ def parse_target(text: str) -> dict[str, Any]:
     Parameters
     ----------
     text
-        ``llvm``, a name from `shipped_targets`, a JSON object such as
-        ``{"kind": "llvm", "mcpu": "haswell"}``, or the path of a file that holds one.
+        ``llvm`` or ``cuda``, an architecture of GPUs such as ``sm_90``, a name from
+        `shipped_targets`, a JSON object such as ``{"kind": "llvm", "mcpu": "haswell"}``, or the
+        path of a file that holds one.
 
     Raises
     ------
@@ -48,11 +52,14 @@ def parse_target(text: str) -> dict[str, Any]:
     if kind not in KINDS:
         raise TargetError(f"target {text!r} is of kind {kind!r}: expected {' or '.join(KINDS)}")
     _check_options(config, text)
+    if kind == CUDA:
+        _check_arch(config, text)
     try:
         target = tvm.target.Target(config)
     except (ValueError, TypeError, RuntimeError) as err:
         raise TargetError(f"TVM refuses the target {text!r}: {_last_sentence(err)}") from err
-    _check_cpu(tvm, target, config)
+    if kind == LLVM:
+        _check_cpu(tvm, target, config)
     return config
 
 
@@ -102,7 +109,9 @@ def _config(text: str) -> dict[str, Any]:
         raise TargetError(f"cannot read the target {text[:80]!r}: {err.strerror}") from err
     if text in KINDS:
         return {"kind": text}
-    names = ", ".join((*KINDS, *shipped_targets()))
+    if is_arch(text):
+        return {"kind": CUDA, "arch": text}
+    names = ", ".join((*KINDS, "sm_90 or the like", *shipped_targets()))
     raise TargetError(f"no target {text!r}: expected {names}, a JSON object, or a file with one")
 
 
@@ -132,6 +141,15 @@ def _check_options(config: dict[str, Any], text: str) -> None:
         raise TargetError(
             f"target {text!r} is for {arch}, this machine links for {platform.machine()}: "
             "compile on such a machine"
+        )
+
+
+def _check_arch(config: dict[str, Any], text: str) -> None:
+    """Fill in the architecture, for which TVM would ask the GPU of this machine."""
+    arch = config.setdefault("arch", DEFAULT_ARCH)
+    if not isinstance(arch, str) or not is_arch(arch):
+        raise TargetError(
+            f"target {text!r} names the GPU architecture {arch!r}: expected sm_90, say"
         )
 
 

@@ -12,6 +12,7 @@ import tvm.support.cc
 from tvm import relax
 
 from tvm_passes.errors import ModelError
+from tvm_passes.relax.device_code import compiled_by, mark_compiled
 from tvm_passes.relax.extract import feeding_module, site_module
 from tvm_passes.relax.pipeline import stock_pipeline, tvm_reorder_pipeline
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool, decisions
@@ -70,12 +71,17 @@ def build(
     *,
     reorder: bool = True,
     on_remark: Callable[[Remark], object] | None = None,
+    compile_kernels: Callable[[str], bytes] | None = None,
 ) -> Any:
     """Compile for the target, through the pass or TVM's own pipeline alone."""
-    tvm_target = tvm.target.Target(dict(target))
+    host = {} if compile_kernels is None else {"host": "llvm"}
+    tvm_target = tvm.target.Target({**target, **host})
     with tvm_target:
         pipeline = tvm_reorder_pipeline(on_remark=on_remark) if reorder else stock_pipeline()
-    return tvm.compile(mod, tvm_target, relax_pipeline=pipeline)
+    if compile_kernels is None:
+        return tvm.compile(mod, tvm_target, relax_pipeline=pipeline)
+    with compiled_by(compile_kernels):
+        return tvm.compile(mod, tvm_target, relax_pipeline=pipeline)
 
 
 def linker() -> str | None:
@@ -86,6 +92,12 @@ def linker() -> str | None:
 def export(built: Any, path: Path) -> None:
     """Write the executable as a shared library; needs a C compiler."""
     built.export_library(str(path))
+    if _has_kernels(built.mod):
+        mark_compiled(path)
+
+
+def _has_kernels(module: tvm.runtime.Module) -> bool:
+    return str(module.kind) == "cuda" or any(map(_has_kernels, module.imports))
 
 
 def load(path: Path, inputs: Sequence[str]) -> Runner:  # noqa: ARG001 - Relax's are positional

@@ -15,7 +15,7 @@ from tvm import autotvm, relay
 from tvm.contrib import cc
 from tvm.contrib.graph_executor import GraphModule
 
-from tvm_passes.errors import ModelError
+from tvm_passes.errors import ModelError, TargetError
 from tvm_passes.relay.extract import feeding_module, site_module
 from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool, decisions
 from tvm_passes.remarks import Remark
@@ -75,11 +75,14 @@ def build(
     *,
     reorder: bool = True,
     on_remark: Callable[[Remark], object] | None = None,
+    compile_kernels: Callable[[str], bytes] | None = None,
 ) -> Any:
     """Compile for the target, with the pass in front of Relay's own or without it.
 
     An empty tuning context keeps ``relay.build`` from trying to download TopHub's records.
     """
+    if compile_kernels is not None:
+        raise TargetError("this Relay has no CUDA: compile with the dialect relax")
     passes = [ReorderActivationAfterMaxPool(on_remark=on_remark)] if reorder else []
     context = tvm.transform.PassContext(opt_level=3)
     with context, autotvm.apply_history_best([]), _without_advice():
