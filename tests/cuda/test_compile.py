@@ -76,7 +76,7 @@ def test_the_message_says_what_compiled(capsys, tmp_path):
     assert f"wrote {tmp_path / 'out'}: {', '.join(FILES)}" in out
 
 
-def test_a_second_result_replaces_the_first(compiled, tmp_path):
+def test_a_second_result_replaces_the_first(tmp_path):
     folder = tmp_path / "out"
     for target in ("sm_90", "llvm"):
         assert main(["compile", str(MNIST), "--target", target, "-o", str(folder), "-q"]) == 0

@@ -40,7 +40,8 @@ HEADERS = {
         template <class A, class B> struct is_same { static constexpr bool value = false; };
         template <class A> struct is_same<A, A> { static constexpr bool value = true; };
         template <class A, class B> constexpr bool is_same_v = is_same<A, B>::value;
-        template <class A> struct is_integral { static constexpr bool value = A(1) / A(2) == A(0); };
+        template <class A> struct is_integral {
+          static constexpr bool value = A(1) / A(2) == A(0); };
         template <class A> struct is_signed { static constexpr bool value = A(-1) < A(0); };
         template <class A> struct is_unsigned { static constexpr bool value = A(-1) > A(0); };
         template <class A> struct is_floating_point {
