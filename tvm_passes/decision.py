@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm_passes.decline import Decline
-from tvm_passes.legality import OP_PRECONDITIONS, SITE_PRECONDITIONS, keeps_rounding, not_folded
+from tvm_passes.legality import (
+    OP_PRECONDITIONS,
+    SITE_PRECONDITIONS,
+    keeps_rounding,
+    not_folded,
+    sinks_below_all,
+)
 from tvm_passes.site import ElementwiseOp, Producer, Site
 
 
@@ -50,6 +57,24 @@ def decide(site: Site) -> Decision:
     while count and (split := keeps_rounding(site.chain[count - 1], _above(site, count))):
         count, decline = count - 1, split
     return Decision(site, site.chain[:count], decline)
+
+
+def decide_together(sites: Sequence[Site]) -> tuple[Decision, ...]:
+    """Decide on pools that read one activation, and are all that do: it sinks below each or none.
+
+    Parameters
+    ----------
+    sites
+        The sites of these pools, with the same chain, in which they count as one consumer.
+    """
+    alone = [decide(site) for site in sites]
+    counts = [len(decision.sunk) for decision in alone]
+    split = sinks_below_all(sites, counts)
+    if split is not None:
+        return tuple(Decision(d.site, (), split if d.passed else d.decline) for d in alone)
+    count = min(counts)
+    stays = alone[counts.index(count)].decline
+    return tuple(Decision(d.site, d.sunk[:count], stays) for d in alone)
 
 
 def _legal_prefix(site: Site) -> tuple[int, Decline | None]:

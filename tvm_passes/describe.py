@@ -11,8 +11,18 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from tvm_passes.rules import MOVES, OPAQUE, POOLS, PRODUCERS, Form, PoolForm, ProducerForm, Rule
-from tvm_passes.site import ElementwiseOp, Operand, Pool, Producer, Shape
+from tvm_passes.rules import (
+    MOVES,
+    OPAQUE,
+    POOLS,
+    PRODUCERS,
+    Form,
+    PoolForm,
+    ProducerForm,
+    Rule,
+    Windows,
+)
+from tvm_passes.site import ElementwiseOp, Operand, Pool, Producer, Shape, layout_axes
 
 Argument = int | float | Operand | None
 """A call's argument: a number, a tensor, or None where nothing is known of it."""
@@ -39,7 +49,7 @@ def vocabulary(rules: Sequence[Rule], dialect: str) -> Vocabulary:
     """The op names of one dialect; where two rows name an op, the later row wins."""
     return Vocabulary(
         {form.op: (rule, form) for rule in rules for form in rule.forms.get(dialect, ())},
-        {form.ops[dialect]: form for form in POOLS},
+        {form.ops[dialect]: form for form in POOLS if dialect in form.ops},
         {form.op: form for form in PRODUCERS[dialect]},
         OPAQUE[dialect],
         MOVES[dialect],
@@ -71,11 +81,17 @@ class CallView:
 
 def describe_pool(call: CallView, form: PoolForm) -> Pool:
     """Describe a pooling call."""
+    if form.windows is Windows.AXES:
+        return _describe_reduction(call, form)
+    layout, out_layout = str(call.attrs.layout), str(call.attrs.out_layout)
+    if form.windows is Windows.LAYOUT:
+        axes = layout_axes(layout, form.rank)
+        return _pool_of_data(call, form, layout, axes=axes, out_layout=out_layout)
     kernel = _ints(call.attrs.pool_size)
     return Pool(
         op=call.op,
         selects=form.selects,
-        layout=str(call.attrs.layout),
+        layout=layout,
         kernel=kernel,
         strides=_ints(call.attrs.strides),
         dilation=_ints(call.attrs.dilation),
@@ -84,7 +100,35 @@ def describe_pool(call: CallView, form: PoolForm) -> Pool:
         out_shape=call.shape,
         dtype=call.dtype,
         ceil_mode=bool(call.attrs.ceil_mode),
-        out_layout=str(call.attrs.out_layout),
+        out_layout=out_layout,
+    )
+
+
+def _describe_reduction(call: CallView, form: PoolForm) -> Pool:
+    """Describe a maximum or minimum over axes: those of the attribute, or all others, or all."""
+    rank = len(_shape(call.args[0]))
+    named = () if call.attrs.axis is None else _ints(call.attrs.axis)
+    axes = tuple(axis for axis in range(rank) if axis in named or axis - rank in named or not named)
+    if getattr(call.attrs, "exclude", False):
+        axes = tuple(axis for axis in range(rank) if axis not in axes)
+    listed = f"axes {', '.join(map(str, axes))}"
+    return _pool_of_data(call, form, listed, axes=axes, drops_axes=not call.attrs.keepdims)
+
+
+def _pool_of_data(call: CallView, form: PoolForm, layout: str, **fields: Any) -> Pool:
+    """A pool without padding, each window of which is part of the data."""
+    return Pool(
+        op=call.op,
+        selects=form.selects,
+        layout=layout,
+        kernel=(),
+        strides=(),
+        dilation=(),
+        padding=(),
+        in_shape=_shape(call.args[0]),
+        out_shape=call.shape,
+        dtype=call.dtype,
+        **fields,
     )
 
 

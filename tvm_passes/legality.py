@@ -6,7 +6,8 @@ A precondition returns None where it holds, and where it does not, a `Decline` t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 from tvm_passes.decline import Condition, Decline, Direction, Reason
 from tvm_passes.site import ElementwiseOp, Operand, Pool, Producer, Site, elements, extents
@@ -126,7 +127,7 @@ def layout_known(site: Site) -> Decline | None:
     """The pooled axes can be told from the layout, and the pool keeps it."""
     pool = site.pool
     axes = pool.spatial_axes()
-    if axes is not None and len(pool.in_shape) > max(axes) and pool.out_layout in ("", pool.layout):
+    if axes and len(pool.in_shape) > max(axes) and pool.out_layout in ("", pool.layout):
         return None
     return Decline(
         Reason.LAYOUT,
@@ -139,12 +140,18 @@ def layout_known(site: Site) -> Decline | None:
 def windows_touch_data(site: Site) -> Decline | None:
     """Every window covers an element of the data.
 
-    A window wholly in padding yields the pool's initial value, the lowest finite number, and
-    f(lowest) after the swap.
+    A window wholly in padding, or of no elements, yields the pool's initial value, the lowest
+    finite number, and f(lowest) after the swap.
     """
     pool = site.pool
     for n, axis in enumerate(pool.spatial_axes() or ()):
-        if not _axis_touches_data(pool, n, axis):
+        if not pool.kernel and not pool.in_shape[axis]:
+            return Decline(
+                Reason.EMPTY_WINDOW,
+                f"{pool.op} reads {extents(pool.in_shape)}, of which axis {axis} may be empty",
+                "make the extents of the pooled axes known at compile time",
+            )
+        if pool.kernel and not _axis_touches_data(pool, n, axis):
             return Decline(
                 Reason.EMPTY_WINDOW,
                 f"a window of {pool.op} may lie wholly in the padding of axis {pool.layout[axis]} "
@@ -174,10 +181,7 @@ def _axis_touches_data(pool: Pool, n: int, axis: int) -> bool:
 def pays(site: Site) -> Decline | None:
     """Fewer evaluations of the activation after than before."""
     pool = site.pool
-    before, after = elements(pool.in_shape), elements(pool.out_shape)
-    axes = pool.spatial_axes() or ()
-    if any(pool.in_shape[axis] is None for axis in axes):
-        before, after = math.prod(pool.strides), 1
+    before, after = evaluations(pool)
     if after < before:
         return None
     return Decline(
@@ -187,13 +191,46 @@ def pays(site: Site) -> Decline | None:
     )
 
 
+def evaluations(pool: Pool) -> tuple[int, int]:
+    """How often an activation is evaluated above the pool and below it, up to a common factor.
+
+    Where the extent of a pooled axis is symbolic, the strides say how many windows it has.
+    """
+    axes = pool.spatial_axes() or ()
+    if any(pool.in_shape[axis] is None for axis in axes):
+        return math.prod(pool.strides), 1
+    return elements(pool.in_shape), elements(pool.out_shape)
+
+
 SITE_PRECONDITIONS: tuple[Callable[[Site], Decline | None], ...] = (
     selects,
     has_chain,
     layout_known,
-    pays,
     windows_touch_data,
+    pays,
 )
+
+
+def sinks_below_all(sites: Sequence[Site], sunk: Sequence[int]) -> Decline | None:
+    """An activation that several pools read may sink below each, and that is less work.
+
+    Parameters
+    ----------
+    sites
+        The sites of the pools that are all that reads it.
+    sunk
+        How many ops of its chain could sink below each if it were the only one.
+    """
+    work = [evaluations(site.pool) for site in sites]
+    shares = [Fraction(after, max(before, 1)) for before, after in work]
+    if all(sunk) and sum(shares) < 1:
+        return None
+    which = "they write no less together" if all(sunk) else "it may not sink below all of them"
+    return Decline(
+        Reason.SHARED,
+        f"{len(sites)} pools read the same activation, and {which}",
+        "an activation sinks below all pools that read it, or none",
+    )
 
 
 def keeps_rounding(op: ElementwiseOp, above: ElementwiseOp | Producer) -> Decline | None:

@@ -1,63 +1,25 @@
 """Find a function's sites, decide on each, and say what moves where: once for both dialects.
 
-An adapter shows a function as a `Graph`; what a node is, is its own business.
+An adapter shows a function as a `tvm_passes.graph.Graph`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
-from tvm_passes.decision import Decision, decide
+from tvm_passes.decision import Decision, decide, decide_together
 from tvm_passes.describe import (
-    CallView,
     Vocabulary,
     data_index,
     describe_op,
     describe_pool,
     describe_producer,
 )
-from tvm_passes.site import ElementwiseOp, Producer, Site
-
-Node = TypeVar("Node")
-
-
-class Graph(Protocol[Node]):
-    """A function as a graph of values."""
-
-    def pools(self) -> Sequence[Node]:
-        """The calls of pools, in the order in which they are computed."""
-
-    def key(self, node: Node) -> int:
-        """What identifies a node."""
-
-    def op_name(self, node: Node) -> str:
-        """The op that a node calls, or an empty string."""
-
-    def view(self, node: Node) -> CallView:
-        """The call of an op that the vocabulary knows, as plain values."""
-
-    def argument(self, node: Node, index: int) -> Node:
-        """An argument of the call."""
-
-    def consumers(self, node: Node) -> int:
-        """How many nodes read this one."""
-
-    def readers(self, node: Node) -> Sequence[Node]:
-        """The nodes that read this one."""
-
-    def is_output(self, node: Node) -> bool:
-        """Whether the value leaves the function by itself."""
-
-    def is_result(self, reader: Node, node: Node) -> bool:
-        """Whether `reader` does nothing with `node` but return it from the function."""
-
-    def source(self, node: Node) -> Producer:
-        """Describe a node that calls no op that the vocabulary knows."""
-
-    def location(self, node: Node) -> str:
-        """Source location, or an empty string."""
+from tvm_passes.graph import Graph, Node
+from tvm_passes.readers import Readers, read_by, value_of
+from tvm_passes.site import ElementwiseOp, Operand, Pool, Producer, Site
 
 
 @dataclass(frozen=True)
@@ -98,11 +60,15 @@ class Plan(Generic[Node]):
 
 @dataclass(frozen=True)
 class Sink(Generic[Node]):
-    """A rewrite: `pool` reads `root`, and the ops of `links`, nearest the pool first, follow it."""
+    """A rewrite: `pool` reads `root`, and the ops of `links`, nearest the pool first, follow it.
+
+    Where `squeezed` names axes, the pool keeps them, and they are dropped after the ops.
+    """
 
     pool: Node
     root: Node
     links: tuple[Link[Node], ...]
+    squeezed: tuple[int, ...] = ()
 
 
 def plan(
@@ -126,52 +92,108 @@ def plan(
     plans: dict[int, Plan[Node]] = {}
     pools = graph.pools()
     function_name = function() if pools else ""
-    for index, pool in enumerate(pools, first):
-        chain = _climb(graph, graph.argument(pool, 0), words, plans)
-        name = graph.op_name(pool)
-        site = Site(
-            function=function_name,
-            index=index,
-            pool=describe_pool(graph.view(pool), words.pools[name]),
-            chain=tuple(chain.ops),
-            producer=_producer(graph, chain.top, words),
-            arithmetic_below=_arithmetic_below(graph, pool, words),
-            location=graph.location(pool),
-        )
-        plans[graph.key(pool)] = Plan(pool, decide(site), tuple(chain.links))
-    return tuple(plans.values())
+    indices = {graph.key(pool): index for index, pool in enumerate(pools, first)}
+    for pool in pools:
+        if graph.key(pool) in plans:
+            continue
+        together = _that_read_what_it_reads(graph, pool, words)
+        several = len(together) > 1
+        chains = [
+            _climb(graph, graph.argument(each, 0), words, plans, several) for each in together
+        ]
+        sites = [
+            Site(
+                function=function_name,
+                index=indices[graph.key(each)],
+                pool=describe_pool(graph.view(each), words.pools[graph.op_name(each)]),
+                chain=tuple(chain.ops),
+                producer=_producer(graph, chain.top, words),
+                arithmetic_below=_arithmetic_below(graph, each, words),
+                location=graph.location(each),
+            )
+            for each, chain in zip(together, chains, strict=True)
+        ]
+        decisions = decide_together(sites) if several else tuple(map(decide, sites))
+        for each, chain, decision in zip(together, chains, decisions, strict=True):
+            plans[graph.key(each)] = Plan(each, decision, tuple(chain.links))
+    return tuple(plans[key] for key in indices)
+
+
+def _that_read_what_it_reads(graph: Graph[Node], pool: Node, words: Vocabulary) -> Sequence[Node]:
+    """The pools that are all that reads an activation or another pool; or this pool alone."""
+    read = graph.argument(pool, 0)
+    if graph.op_name(read) in words.activations:
+        reading = Readers(list(graph.readers(read)), graph.is_output(read))
+    elif graph.op_name(lender := value_of(graph, read)) in words.pools:
+        reading = read_by(graph, lender)
+    else:
+        return [pool]
+    all_pools = all(graph.op_name(reader) in words.pools for reader in reading.nodes)
+    return reading.nodes if all_pools and not reading.leaves else [pool]
 
 
 def sinks(graph: Graph[Node], plans: Sequence[Plan[Node]]) -> tuple[Sink[Node], ...]:
     """The rewrites that carry out `plans`, each op below the last pool that it sinks below."""
-    kept = {graph.key(item.pool): item.sunk for item in plans}
-    for item in plans:
-        for link in item.sunk:
-            if link.lender is not None:
-                kept[link.lender] = kept[link.lender][1:]
-    return tuple(
-        Sink(item.pool, item.sunk[-1].above, kept[graph.key(item.pool)])
+    lent = {
+        (link.lender, graph.key(link.node))
         for item in plans
-        if item.decision.passed
+        for link in item.sunk
+        if link.lender is not None
+    }
+    found = []
+    for item in plans:
+        name = graph.key(item.pool)
+        kept = tuple(link for link in item.sunk if (name, graph.key(link.node)) not in lent)
+        if item.decision.passed:
+            squeezed = _squeezed(graph, item.decision.site.pool, kept)
+            found.append(Sink(item.pool, item.sunk[-1].above, kept, squeezed))
+    return tuple(found)
+
+
+def _squeezed(graph: Graph[Node], pool: Pool, links: Sequence[Link[Node]]) -> tuple[int, ...]:
+    """The axes that a reduction has to keep for the operands of what sinks below it."""
+    if not pool.drops_axes or not any(_has_tensor(graph, link) for link in links):
+        return ()
+    return pool.axes or ()
+
+
+def _has_tensor(graph: Graph[Node], link: Link[Node]) -> bool:
+    """Whether an op has an operand that is aligned to axes of the data."""
+    args = graph.view(link.node).args
+    return any(
+        isinstance(arg, Operand) and arg.shape != ()
+        for index, arg in enumerate(args)
+        if index != link.data
     )
 
 
 @dataclass
 class _Chain(Generic[Node]):
-    """The ops met on the way up, and the first node that is none of them."""
+    """The ops met on the way up, and the first node that is none of them.
+
+    `read` is that node as the lowest op or pool read it: an item of a tuple, perhaps.
+    """
 
     top: Node
+    read: Node
     ops: list[ElementwiseOp] = field(default_factory=list)
     links: list[Link[Node]] = field(default_factory=list)
 
 
 def _climb(
-    graph: Graph[Node], node: Node, words: Vocabulary, plans: dict[int, Plan[Node]]
+    graph: Graph[Node],
+    node: Node,
+    words: Vocabulary,
+    plans: dict[int, Plan[Node]],
+    several: bool,
 ) -> _Chain[Node]:
-    chain = _Chain(node)
+    """The chain above a pool that reads `node`, perhaps as one of `several` that count as one."""
+    chain = _Chain(node, node)
     while True:
         name = graph.op_name(chain.top)
         uses, is_output = graph.consumers(chain.top), graph.is_output(chain.top)
+        if several and not chain.ops:
+            uses = 1
         if name in words.activations:
             rule, form = words.activations[name]
             call = graph.view(chain.top)
@@ -179,9 +201,10 @@ def _climb(
             chain.ops.append(describe_op(call, rule, form, data, uses, is_output))
             above = graph.argument(chain.top, data)
             chain.links.append(Link(chain.top, data, above))
-            chain.top = above
-        elif name in words.pools:
-            _borrow(graph, chain, plans[graph.key(chain.top)])
+            chain.top = chain.read = above
+        elif graph.op_name(pool := value_of(graph, chain.top)) in words.pools:
+            chain.top = pool
+            _borrow(graph, chain, plans[graph.key(pool)], several and not chain.ops)
             return chain
         else:
             return chain
@@ -189,25 +212,30 @@ def _climb(
             return chain
 
 
-def _borrow(graph: Graph[Node], chain: _Chain[Node], lender: Plan[Node]) -> None:
-    """Go on through the ops that have sunk below an earlier pool, now above this one."""
-    uses, is_output = graph.consumers(lender.pool), graph.is_output(lender.pool)
-    shape = lender.decision.site.pool.out_shape
+def _borrow(graph: Graph[Node], chain: _Chain[Node], lender: Plan[Node], several: bool) -> None:
+    """Go on through the ops that have sunk below an earlier pool, now above this one.
+
+    A pool that drops axes keeps an op with an operand, which is aligned to the pool's input.
+    """
+    reading = read_by(graph, lender.pool)
+    uses, is_output = 1 if several else len(reading.nodes), reading.leaves
+    pool = lender.decision.site.pool
     for op, link in zip(lender.decision.sunk, lender.sunk, strict=True):
-        chain.ops.append(replace(op, shape=shape, consumers=uses, is_output=is_output))
-        chain.links.append(replace(link, above=lender.pool, lender=graph.key(lender.pool)))
+        if pool.drops_axes and _has_tensor(graph, link):
+            return
+        moved = replace(op, shape=pool.out_shape, consumers=uses, is_output=is_output)
+        chain.ops.append(moved)
+        chain.links.append(replace(link, above=chain.read, lender=graph.key(lender.pool)))
         if is_output or uses != 1:
             return
 
 
 def _arithmetic_below(graph: Graph[Node], pool: Node, words: Vocabulary) -> tuple[str, ...]:
-    """The pool's readers that arithmetic may be folded into, the function's result apart.
-
-    A tuple is one of them: what is taken out of it again reads the pool.
-    """
-    readers = [reader for reader in graph.readers(pool) if not graph.is_result(reader, pool)]
+    """The pool's readers that arithmetic may be folded into, the function's result apart."""
     return tuple(
-        op or "a tuple or a binding" for op in map(graph.op_name, readers) if words.may_fold(op)
+        op or "a tuple or a binding"
+        for op in map(graph.op_name, read_by(graph, pool).nodes)
+        if words.may_fold(op)
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from tvm_passes.conditions import constant_in_window, finite_slope_not_negative, ordered_bounds
 from tvm_passes.decline import Condition, Direction
@@ -184,18 +185,49 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+class Windows(Enum):
+    """Which elements an output of a pool is computed from."""
+
+    KERNEL = "a window that attributes describe, perhaps with padding"
+    LAYOUT = "a part of the axes D, H and W of a layout, never of padding"
+    AXES = "all elements along the axes that an attribute names"
+
+
 @dataclass(frozen=True)
 class PoolForm:
-    """A pooling op: its name by dialect, and whether each output is one of its inputs."""
+    """A pooling op.
+
+    Parameters
+    ----------
+    ops
+        Its name by dialect.
+    selects
+        Whether each output is one of its inputs.
+    windows
+        What an output is computed from.
+    rank
+        Number of pooled axes, where a layout names them.
+    """
 
     ops: Mapping[str, str]
     selects: bool
+    windows: Windows = Windows.KERNEL
+    rank: int = 0
 
 
-POOLS: tuple[PoolForm, ...] = tuple(
-    PoolForm({RELAY: f"nn.{kind}_pool{rank}d", RELAX: f"relax.nn.{kind}_pool{rank}d"}, selects)
-    for kind, selects in (("max", True), ("avg", False))
-    for rank in (1, 2, 3)
+POOLS: tuple[PoolForm, ...] = (
+    *(
+        PoolForm({RELAY: f"nn.{kind}_pool{rank}d", RELAX: f"relax.nn.{kind}_pool{rank}d"}, selects)
+        for kind, selects in (("max", True), ("avg", False))
+        for rank in (1, 2, 3)
+    ),
+    PoolForm({RELAY: "nn.global_max_pool2d"}, True, Windows.LAYOUT, 2),
+    *(
+        PoolForm({RELAY: f"nn.adaptive_max_pool{rank}d"}, True, Windows.LAYOUT, rank)
+        for rank in (1, 2, 3)
+    ),
+    # For f that never falls, min f(S) = f(min S) as well.
+    *(PoolForm({RELAY: op, RELAX: f"relax.{op}"}, True, Windows.AXES) for op in ("max", "min")),
 )
 
 

@@ -85,11 +85,14 @@ class Pool:
     op
         The dialect's name of the op.
     selects
-        Whether every output is one of its inputs (a maximum), so that order is all that matters.
+        Whether every output is one of its inputs (a maximum or a minimum), so that order is all
+        that matters.
     layout
-        Layout of the data, for example ``NCHW``, ``NHWC`` or ``NCHW16c``.
+        Layout of the data, for example ``NCHW``, ``NHWC`` or ``NCHW16c``; for people alone where
+        `axes` are given.
     kernel, strides, dilation
-        Window extents, steps and spacing, one number a spatial axis, in elements.
+        Window extents, steps and spacing, one number a spatial axis, in elements.  Empty where
+        every window is part of the data, as those of global and adaptive pools and reductions.
     padding
         Elements added before each spatial axis, then after each: ``(top, left, bottom, right)``.
     in_shape, out_shape
@@ -100,6 +103,10 @@ class Pool:
         Whether the number of windows is rounded up, so that the last may reach past the padding.
     out_layout
         Layout of the result; empty for that of the data.
+    axes
+        Positions of the pooled axes, where it is not the kernel that counts them.
+    drops_axes
+        Whether the result lacks the pooled axes.
     """
 
     op: str
@@ -114,18 +121,31 @@ class Pool:
     dtype: str
     ceil_mode: bool = False
     out_layout: str = ""
+    axes: tuple[int, ...] | None = None
+    drops_axes: bool = False
 
     def spatial_axes(self) -> tuple[int, ...] | None:
-        """Positions of the pooled axes in `layout`, or None for a layout that splits one.
+        """Positions of the pooled axes, or None for a layout that splits one.
 
         >>> Pool("", True, "NCHW16c", (2, 2), (2, 2), (1, 1), (0,) * 4, (), (), "").spatial_axes()
         (2, 3)
         """
-        wanted = "DHW"[-len(self.kernel) :]
-        axes = [c for c in self.layout if c.isalpha()]
-        if any(axes.count(c) != 1 or c.lower() in axes for c in wanted):
-            return None
-        return tuple(axes.index(c) for c in wanted)
+        if not self.kernel:
+            return self.axes
+        return layout_axes(self.layout, len(self.kernel))
+
+
+def layout_axes(layout: str, rank: int) -> tuple[int, ...] | None:
+    """Positions of the last `rank` of the axes D, H and W, or None for a layout that splits one.
+
+    >>> layout_axes("NHWC", 2)
+    (1, 2)
+    """
+    wanted = "DHW"[-rank:]
+    axes = [c for c in layout if c.isalpha()]
+    if any(axes.count(c) != 1 or c.lower() in axes for c in wanted):
+        return None
+    return tuple(axes.index(c) for c in wanted)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from math import nan
 import pytest
 from site_builders import CONV, MULTIPLY, RULE, bare_site, bias, op, pool, site
 
-from tvm_passes.decision import decide
+from tvm_passes.decision import decide, decide_together
 from tvm_passes.decline import Direction, Reason
 from tvm_passes.site import Operand
 
@@ -147,3 +147,54 @@ def test_the_site_is_asked_before_its_ops():
 def test_an_addend_whose_values_are_unknown_sinks():
     chain = (op(), op("bias_add", params={"bias": Operand((1, 8, 1, 1), None)}))
     assert decide(site(*chain)).sunk == chain
+
+
+# Several pools that read one activation.
+
+STRIDE_1 = pool(strides=(1, 1), kernel=(3, 3), out_shape=(1, 8, 14, 14))
+
+
+def together(*pools, chain=()):
+    return decide_together([site(*chain, pool=each) for each in pools])
+
+
+def test_an_activation_sinks_below_all_pools_that_read_it():
+    chain = (op(), bias())
+    decisions = together(pool(), pool(op="other"), chain=chain)
+    assert [decision.sunk for decision in decisions] == [chain, chain]
+    assert [decision.site.pool.op for decision in decisions] == ["nn.max_pool2d", "other"]
+
+
+def test_pools_that_write_no_less_together_keep_it():
+    assert decide(site(pool=STRIDE_1)).passed
+    for decision in together(STRIDE_1, pool()):
+        assert decision.decline.reason is Reason.SHARED
+        assert "2 pools" in decision.decline.detail
+        assert "no less" in decision.decline.detail
+
+
+def test_four_quarters_are_no_less():
+    assert not any(decision.passed for decision in together(*[pool()] * 4))
+    assert all(decision.passed for decision in together(*[pool()] * 3))
+
+
+def test_where_one_pool_may_not_have_it_none_has():
+    first, second = together(pool(), pool(padding=(2, 2, 2, 2)))
+    assert first.decline.reason is Reason.SHARED
+    assert "not sink below all" in first.decline.detail
+    assert second.decline.reason is Reason.EMPTY_WINDOW
+
+
+def test_what_all_pools_may_have_sinks():
+    chain = (op(), bias())
+    by_channel = pool(kernel=(), strides=(), padding=(), axes=(1,), out_shape=(1, 1, 16, 16))
+    for decision in together(pool(), by_channel, chain=chain):
+        assert decision.sunk == chain[:1]
+        assert decision.decline.reason is Reason.VARIES_IN_WINDOW
+
+
+def test_symbolic_extents_are_shared_by_strides():
+    symbolic = pool(in_shape=(1, 8, None, 16), out_shape=(1, 8, None, 8))
+    chain = (op(shape=symbolic.in_shape),)
+    assert all(decision.passed for decision in together(symbolic, symbolic, chain=chain))
+    assert not any(decision.passed for decision in together(*[symbolic] * 4, chain=chain))

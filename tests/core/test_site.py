@@ -40,6 +40,11 @@ def test_a_split_axis_that_is_not_pooled_does_not_matter():
     assert pool(layout="NHW2h", kernel=(2,)).spatial_axes() == (2,)
 
 
+@pytest.mark.parametrize("axes", [(1,), (0, 1), None])
+def test_without_a_kernel_the_axes_are_those_given(axes):
+    assert pool(layout="NCHW", kernel=(), axes=axes).spatial_axes() == axes
+
+
 def test_the_name_is_unique_in_a_module():
     one = site()
     others = [

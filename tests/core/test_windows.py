@@ -139,3 +139,15 @@ def test_padding_after_an_axis_is_read_from_the_second_half():
     assert "axis W" in windows_touch_data(site(pool=padded)).detail
     padded = pool(padding=(0, 0, 2, 0), out_shape=(1, 8, 9, 8))
     assert "axis H" in windows_touch_data(site(pool=padded)).detail
+
+
+@pytest.mark.parametrize(
+    ("shape", "declined"), [((1, 8, 16, 1), False), ((1, 8, None, 1), True), ((1, 8, 1, 0), True)]
+)
+def test_windows_without_a_kernel_are_empty_only_if_an_axis_is(shape, declined):
+    whole = pool(kernel=(), strides=(), padding=(), in_shape=shape, axes=(2, 3))
+    decline = windows_touch_data(site(pool=whole))
+    assert (decline is not None) is declined
+    if declined:
+        assert decline.reason is Reason.EMPTY_WINDOW
+        assert f"axis {2 if shape[2] is None else 3}" in decline.detail

@@ -45,7 +45,15 @@ def test_an_activation_read_by_both_branches():
     x, c = data(), relay.var("c", shape=(), dtype="bool")
     shared = relay.nn.relu(x)
     body = relay.If(c, max_pool(shared), relay.exp(max_pool(shared)))
-    assert_untouched(module(body, x, c), Reason.SHARED, Reason.SHARED)
+    first, second = (relay.nn.relu(max_pool(x)) for _ in range(2))
+    assert_sinks(module(body, x, c), module(relay.If(c, first, relay.exp(second)), x, c))
+
+
+def test_an_activation_that_one_branch_does_not_pool():
+    x, c = data(), relay.var("c", shape=(), dtype="bool")
+    shared = relay.nn.relu(x)
+    body = relay.If(c, max_pool(shared), max_pool(relay.exp(shared)))
+    assert_untouched(module(body, x, c), Reason.SHARED, Reason.NO_RULE)
 
 
 def test_an_activation_that_a_branch_returns():

@@ -81,6 +81,22 @@ class RelaxGraph:
             isinstance(definition[1].value, relax.Tuple) and self.is_output(reader)
         )
 
+    def fields(self, node: relax.Expr) -> Sequence[relax.Expr] | None:
+        """The fields of a variable bound to a tuple, or None."""
+        value = self._value(node)
+        return list(value.fields) if isinstance(value, relax.Tuple) else None
+
+    def item(self, node: relax.Expr) -> tuple[relax.Expr, int] | None:
+        """The tuple that a variable is bound to an item of, and its index, or None."""
+        value = self._value(node)
+        if not isinstance(value, relax.TupleGetItem):
+            return None
+        return value.tuple_value, int(value.index)
+
+    def _value(self, node: relax.Expr) -> relax.Expr | None:
+        definition = self.definitions.get(hash(node))
+        return definition[1].value if definition and not definition[0] else None
+
     def source(self, node: relax.Expr) -> Producer:
         """Describe a node that calls no op that the vocabulary knows."""
         if self._is_stored(node):

@@ -78,6 +78,16 @@ class RelayGraph:
             return False
         return isinstance(reader, relay.Tuple | relay.Let) and self.is_output(reader)
 
+    def fields(self, node: relay.Expr) -> Sequence[relay.Expr] | None:
+        """The fields of a tuple, or None."""
+        return list(node.fields) if isinstance(node, relay.Tuple) else None
+
+    def item(self, node: relay.Expr) -> tuple[relay.Expr, int] | None:
+        """The tuple that a node takes an item out of, and its index, or None."""
+        if not isinstance(node, relay.TupleGetItem):
+            return None
+        return node.tuple_value, int(node.index)
+
     def source(self, node: relay.Expr) -> Producer:
         """Describe a node that calls no op that the vocabulary knows."""
         if self._is_stored(node):

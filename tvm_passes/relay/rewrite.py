@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import tvm
 from tvm import relay
 
 from tvm_passes.plan import Sink
@@ -39,8 +40,19 @@ def sink(func: relay.Function, nodes: Nodes, sinks: Sequence[Sink[relay.Expr]]) 
 def _sunk(item: Sink[relay.Expr], new: dict[int, relay.Expr]) -> relay.Expr:
     root = new.get(key(item.root), item.root)
     expr = relay.expr.CallWithFields(item.pool, None, [root])
+    if item.squeezed:
+        expr = _keeping_axes(expr)
     for link in reversed(item.links):
         args = [new.get(key(arg), arg) for arg in link.node.args]
         args[link.data] = expr
         expr = relay.expr.CallWithFields(link.node, None, args)
-    return expr
+    return relay.squeeze(expr, item.squeezed) if item.squeezed else expr
+
+
+def _keeping_axes(reduction: relay.Call) -> relay.Call:
+    """The reduction with extents of 1 where it dropped axes."""
+    old = reduction.attrs
+    attrs = tvm.ir.make_node(
+        "relay.attrs.ReduceAttrs", axis=old.axis, keepdims=True, exclude=old.exclude
+    )
+    return relay.Call(reduction.op, reduction.args, attrs, reduction.type_args, reduction.span)
