@@ -20,10 +20,13 @@ DIALECT = dialects.installed()
 TINY = {
     "name": "tiny",
     "in": [1, 2, 8, 8],
-    "conv": {"out": 4, "kernel": 3, "stride": 1, "pad": 1},
+    "conv": {"out": 16, "kernel": 3, "stride": 1, "pad": 1},
     "activation": "sigmoid",
     "pool": [2, 2, 0],
 }
+
+SIGMOIDS = {"original": 1024, "scheduled": 1024, "reordered": 256, "fused": 256}
+"""Evaluations that each version of the block executes: 16 x 8 x 8, or a quarter."""
 
 needs_tvm = pytest.mark.skipif(DIALECT is None, reason="needs a TVM")
 
@@ -92,8 +95,17 @@ def test_versions_of_a_block(blocks, tmp_path, capsys):
     assert entry["bitwise"] == entry["versions"]
     assert set(entry["version_ratios"]) == set(entry["versions"]) - {"original"}
     assert entry["predicted"]["evaluations_before"] == 4 * entry["predicted"]["evaluations_after"]
-    assert entry["flops"] == 2 * 64 * 4 * 9 * 2
+    assert entry["flops"] == 2 * 64 * 16 * 9 * 2
+    for version in entry["versions"]:
+        figures = entry["figures"][version]
+        evaluations = [kernel["evaluations"] for kernel in figures["kernels"].values()]
+        assert sum(found.get("sigmoid", 0) for found in evaluations) == SIGMOIDS[version]
+        assert [timed["name"] for timed in figures["times"]] == figures["calls"]
+        assert figures["planned"] >= 4 * 16 * 4 * 4
     assert f"tiny, {DIALECT}, 1 thread" in out
+    assert "1,024" in out
+    assert "pool 0" in out
+    assert entry["roofline"].keys() == entry["figures"].keys()
     assert "outputs of all versions: bitwise equal" in out
     assert max(map(len, out.splitlines())) <= 80
     assert f"openvino: no {tmp_path / 'python'}" in err

@@ -17,6 +17,7 @@ from rich.table import Table
 from tvm_passes.bench.bench import BUSY_LOAD, Bench, Request
 from tvm_passes.bench.results import busy, troubles
 from tvm_passes.bench.runtimes import PEERS
+from tvm_passes.bench.sites import site_times
 from tvm_passes.bench.verdict import FASTER, SLOWER, compare
 from tvm_passes.bench.versions import VERSIONS
 from tvm_passes.cli_options import DIALECT, QUIET, progress
@@ -167,9 +168,17 @@ def run_command(
             write_text(output, json.dumps(document, indent=1) + "\n")
         if not quiet:
             _print(entry, Console())
-    for line in (*troubles(results), *busy(results)):
+    for line in (*troubles(results), *no_figures(results), *busy(results)):
         _warn(line)
     return 1 if any(entry["differing"] for entry in results) else 0
+
+
+def no_figures(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Versions whose kernels could not be looked at, and why."""
+    for entry in results:
+        for version, figures in entry["figures"].items():
+            if "error" in figures:
+                yield f"no figures of {version} of {entry['block']}: {figures['error']}"
 
 
 def _warn(line: str) -> None:
@@ -189,6 +198,9 @@ def _print(entry: Mapping[str, Any], out: Console) -> None:
         table.add_row(*row)
     out.print(table)
     out.print(_bits(entry), highlight=False, markup=False, soft_wrap=True)
+    if entry["figures"]:
+        out.print(_figures(entry))
+        out.print(_sites(entry))
 
 
 def _bits(entry: Mapping[str, Any]) -> str:
@@ -198,6 +210,41 @@ def _bits(entry: Mapping[str, Any]) -> str:
         return "outputs of all versions: bitwise equal"
     worst = entry["max_abs_difference"][entry["dialect"]]
     return f"outputs that differ from original: {', '.join(others)}, by {worst:.2g} at most"
+
+
+def _figures(entry: Mapping[str, Any]) -> Table:
+    """A row a version: what its kernels execute, allocate and reach."""
+    table = Table(title="one run, counted in the compiled kernels", title_justify="left")
+    table.add_column("version", no_wrap=True)
+    headers = ("activations", "KiB allocated", "spills", "GFLOP/s", "% of roof")
+    for header in headers:
+        table.add_column(header, justify="right", no_wrap=True)
+    for version, figures in entry["figures"].items():
+        if "error" in figures:
+            table.add_row(version, *["-"] * len(headers))
+            continue
+        kernels = figures["kernels"]
+        calls = [kernels[name] for name in figures["calls"] if name in kernels]
+        evaluations = sum(sum(kernel["evaluations"].values()) for kernel in calls)
+        allocated = figures["planned"] + max((kernel["allocated"] for kernel in calls), default=0)
+        spills = sum((kernel["inner_loop"] or {}).get("spills", 0) for kernel in calls)
+        place = entry.get("roofline", {}).get(version)
+        reached = (f"{place['gflops']:.1f}", f"{100 * place['share']:.0f}") if place else ("-", "-")
+        numbers = (f"{evaluations:,}", f"{allocated / 1024:,.0f}", str(spills))
+        table.add_row(version, *numbers, *reached)
+    return table
+
+
+def _sites(entry: Mapping[str, Any]) -> Table:
+    """A row a site: microseconds of its kernels in each version."""
+    table = Table(title="µs of the kernels of each site", title_justify="left")
+    table.add_column("site", no_wrap=True)
+    for version in entry["versions"]:
+        table.add_column(version, justify="right", no_wrap=True)
+    for site, times in site_times(entry).items():
+        cells = (f"{1e6 * times[v]:.1f}" if v in times else "-" for v in entry["versions"])
+        table.add_row(site, *cells)
+    return table
 
 
 def _rows(entry: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -28,6 +28,16 @@ if installed() == RELAX:
         """The buffer that a load or a region reads."""
         return access.source
 
+    def buffers(func: Any) -> list[Any]:
+        """What a function's arguments point to: shape and dtype of each."""
+        return [param.ty for param in func.params if isinstance(param.ty, tir.BufferType)]
+
+    def built(func: Any, target: tvm.target.Target) -> Any:
+        """A PrimFunc as a function that takes tensors."""
+        return tvm.compile(func, target)["main"]
+
+    tensor = tvm.runtime.tensor
+
 else:
     from tvm import dlight, tir
     from tvm.arith import Analyzer, detect_linear_equation
@@ -42,6 +52,16 @@ else:
     def buffer_of(access: Any) -> Any:
         """The buffer that a load or a region reads."""
         return access.buffer
+
+    def buffers(func: Any) -> list[Any]:
+        """What a function's arguments point to: shape and dtype of each."""
+        return list(func.buffer_map.values())
+
+    def built(func: Any, target: tvm.target.Target) -> Any:
+        """A PrimFunc as a function that takes tensors."""
+        return tvm.build(func, target=target, name="main")["main"]
+
+    tensor = tvm.nd.array
 
 
 ScheduleRule = dlight.ScheduleRule
@@ -71,9 +91,12 @@ __all__ = [
     "ScheduleRule",
     "block",
     "buffer_of",
+    "buffers",
+    "built",
     "cpu_features",
     "detect_linear_equation",
     "dlight",
     "host_cpu",
+    "tensor",
     "tir",
 ]

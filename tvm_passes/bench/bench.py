@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from tvm_passes.bench.process import WorkerError
 from tvm_passes.bench.results import result
 from tvm_passes.bench.runtimes import PEERS, Runtime
 from tvm_passes.bench.session import Measured, Session, Settings
+from tvm_passes.bench.sites import roofline
 from tvm_passes.bench.verdict import compare
 from tvm_passes.bench.versions import VERSIONS, versions_runtime
 from tvm_passes.compile import Step, silent
@@ -105,10 +105,16 @@ class Bench:
                     reference=tvm_engine.DIALECT,
                     target=request.target,
                 )
+                limits: dict[str, float] = {}
                 with Session(runtimes, pythons, settings, Path(scratch)) as session:
                     for source in sources:
                         with self.step(f"{name_of(source)}, {threads} threads"):
-                            yield self._entry(session, source, tvm_engine, Path(scratch))
+                            entry = self._entry(session, source, tvm_engine, Path(scratch))
+                        if request.figures and not limits:
+                            with self.step("measuring this machine's peaks"):
+                                limits = _peaks(session, tvm_engine.DIALECT)
+                            self.environment.setdefault("peaks", {})[str(threads)] = limits
+                        yield _with_roofline(entry, limits)
                     self.environment.setdefault("versions", {}).update(session.versions)
 
     def _runtimes(self, dialect: str) -> list[Runtime]:
@@ -142,9 +148,45 @@ class Bench:
             "bitwise": [variant for runtime, variant in measured.bitwise if runtime == dialect],
             "figures": figures,
             "predicted": predicted(tvm_engine, mod),
+            "ir": {
+                "original": tvm_engine.text(mod),
+                "reordered": tvm_engine.text(tvm_engine.reorder(mod)),
+            },
+            "sites": len(tvm_engine.decisions(mod)),
             "flops": source.flops if isinstance(source, Block) else None,
             "load_before": before,
         }
+
+
+def _peaks(session: Session, dialect: str) -> dict[str, float]:
+    """What the machine can do at most; empty where that fails."""
+    try:
+        return session.processes[dialect].ask("peaks")
+    except (KeyError, WorkerError):
+        return {}
+
+
+def _with_roofline(entry: dict[str, Any], limits: Mapping[str, float]) -> dict[str, Any]:
+    """Add where each version stands under the roofline.
+
+    The work is the same for all: a block's convolution, or what the first version computes.
+    """
+    found = {name: f for name, f in entry["figures"].items() if "error" not in f}
+    if not (found and limits):
+        return entry
+    flops = entry["flops"] or _total(next(iter(found.values())), "arithmetic")
+    samples = entry["samples"][entry["dialect"]]
+    places = {
+        name: roofline(flops, _total(figures, "bytes"), samples[name]["median"], limits)
+        for name, figures in found.items()
+    }
+    return entry | {"roofline": places}
+
+
+def _total(figures: Mapping[str, Any], name: str) -> int:
+    """Sum of a figure over all calls of kernels."""
+    kernels = figures["kernels"]
+    return sum(kernels[call][name] for call in figures["calls"] if call in kernels)
 
 
 def find_source(source: str, blocks: Path) -> Block | Path:
@@ -191,10 +233,11 @@ def _look(figures: dict[str, Any]) -> Any:
     """What fetches the figures of each version, while it is there."""
 
     def look(ask: Any, variant: str, rounds: int) -> None:
-        with contextlib.suppress(WorkerError):
-            figures[variant] = ask("describe", variant=variant)
-            profile = ask("profile", variant=variant, rounds=rounds)
-            figures[variant]["times"] = profile["kernels"]
+        try:
+            found = ask("describe", variant=variant)
+            figures[variant] = found | ask("profile", variant=variant, rounds=rounds)
+        except WorkerError as err:
+            figures[variant] = {"error": str(err)}
 
     return look
 

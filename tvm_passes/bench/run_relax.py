@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tvm
-from tvm import relax
+from tvm import relax, s_tir
 
+from tvm_passes.bench.figures import kernel_figures
 from tvm_passes.bench.files import inputs_of, model_file
+from tvm_passes.bench.peaks import peaks
 from tvm_passes.bench.versions import FUSED, ORIGINAL_VERSION, REORDERED, SCHEDULED, TUNED
 from tvm_passes.frontends import load_model
 from tvm_passes.namespaces import host_cpu
@@ -35,6 +38,11 @@ class Relax:
     def __init__(self, runtime: str, threads: int) -> None:
         self.runtime = runtime
         self.threads = threads
+
+    def peaks(self) -> dict[str, float]:
+        """What this machine can do at most."""
+        cpu = {"kind": "llvm", "mcpu": host_cpu(), "num-cores": self.threads}
+        return peaks(tvm.target.Target(cpu), self.threads)
 
     def prepare(self, folder: Path, variant: str, options: Mapping[str, Any]) -> Bound:
         """Compile the model, or the block in the order of the variant."""
@@ -124,6 +132,102 @@ class Bound:
         """Fetch the outputs."""
         is_tensor = isinstance(self.result, tvm.runtime.Tensor)
         return [tensor.numpy() for tensor in ([self.result] if is_tensor else self.result)]
+
+    def describe(self) -> dict[str, Any]:
+        """Figures of the kernels, their calls in order, and the bytes of the memory plan."""
+        assembly = "\n".join(
+            part.inspect_source("asm")
+            for part in self.executable.mod.imports
+            if part.kind == "llvm"
+        )
+        funcs = {var.name_hint: func for var, func in self.built.functions.items()}
+        calls = [name for name in self._calls() if name in funcs]
+        kernels = {
+            name: kernel_figures(name, funcs[name], assembly, _allocated(funcs[name]))
+            for name in dict.fromkeys(calls)
+        }
+        return {"calls": calls, "kernels": kernels, "planned": _planned(self.built["main"])}
+
+    def profile(self, rounds: int) -> list[dict[str, Any]]:
+        """Seconds of each kernel in the order of execution, a sample a round."""
+        names = [name for name in self._calls() if name in self.built]
+        clock = _KernelClock(frozenset(names))
+        self.machine.set_instrument(clock)
+        for _ in range(rounds + 1):
+            clock.start_round()
+            self.run()
+        self.machine.set_instrument(_do_nothing)
+        columns = zip(*clock.rounds[1:], strict=True)  # the first warms up
+        return [
+            {"name": name, "samples": list(found)}
+            for name, found in zip(names, columns, strict=True)
+        ]
+
+    def _calls(self) -> list[str]:
+        """Everything that the virtual machine calls, in order."""
+        calls: list[str] = []
+
+        def note(_func: Any, symbol: str, before: bool, *_args: Any) -> int:
+            if before:
+                calls.append(str(symbol))
+            return 0
+
+        self.machine.set_instrument(note)
+        self.run()
+        self.machine.set_instrument(_do_nothing)
+        return calls
+
+
+class _KernelClock:
+    """An instrument that times kernels."""
+
+    def __init__(self, kernels: frozenset[str]) -> None:
+        self.kernels = kernels
+        self.rounds: list[list[float]] = []
+        self.started = 0.0
+
+    def start_round(self) -> None:
+        self.rounds.append([])
+
+    def __call__(self, _func: Any, symbol: str, before: bool, *_args: Any) -> int:
+        now = time.perf_counter()
+        if str(symbol) in self.kernels and not before:
+            self.rounds[-1].append(now - self.started)
+        self.started = time.perf_counter()
+        return 0
+
+
+def _do_nothing(*_args: Any) -> int:
+    return 0
+
+
+def _planned(main: relax.Function) -> int:
+    """Bytes of the storage that the memory plan gives to tensors between kernels."""
+    sizes: list[int] = []
+
+    def visit(expr: Any) -> None:
+        if isinstance(expr, relax.Call) and str(getattr(expr.op, "name", "")) in ALLOCATIONS:
+            sizes.append(int(expr.args[0].values[0]))
+
+    relax.analysis.post_order_visit(main.body, visit)
+    return sum(sizes)
+
+
+ALLOCATIONS = ("relax.vm.alloc_storage", "relax.memory.alloc_storage")
+
+
+def _allocated(func: Any) -> int:
+    """Bytes of a kernel's own buffers, each as large as what is used of it at a time."""
+    passes = [
+        s_tir.transform.LowerInitBlock(),
+        s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+        s_tir.transform.ConvertBlocksToOpaque(),
+        s_tir.transform.CompactBufferAllocation(),
+        s_tir.transform.LowerOpaqueBlock(),
+    ]
+    mod = tvm.transform.Sequential(passes)(tvm.IRModule({"main": func}))
+    (by_scope,) = s_tir.analysis.calculate_allocated_bytes(mod).values()
+    return sum(int(size) for scope, size in by_scope.items() if str(scope) == "global")
 
 
 def start(runtime: str, threads: int) -> Relax:

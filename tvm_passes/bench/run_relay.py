@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import tempfile
 from collections.abc import Callable, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tvm
 from tvm import autotvm, relay
+from tvm.contrib.debugger.debug_executor import GraphModuleDebug
 from tvm.contrib.graph_executor import GraphModule
 
 from tvm_passes import relay as tvm_passes_relay
+from tvm_passes.bench.figures import kernel_figures
 from tvm_passes.bench.files import inputs_of, model_file
+from tvm_passes.bench.peaks import peaks
 from tvm_passes.bench.versions import FUSED, ORIGINAL_VERSION, REORDERED
+from tvm_passes.cost import BYTES
 from tvm_passes.frontends import load_model
 from tvm_passes.namespaces import host_cpu
 from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool
@@ -52,27 +59,47 @@ class Relay:
         self.threads = threads
         logging.disable(logging.WARNING)  # advice to tune, once for every op
 
+    def peaks(self) -> dict[str, float]:
+        """What this machine can do at most."""
+        cpu = {"kind": "llvm", "mcpu": host_cpu(), "num-cores": self.threads}
+        return peaks(tvm.target.Target(cpu), self.threads)
+
     def prepare(self, folder: Path, variant: str, options: Mapping[str, Any]) -> Bound:
         """Compile the model, or the block in the order of the variant."""
-        config = options.get("target") or {"kind": "llvm", "mcpu": host_cpu()}
-        target = tvm.target.Target({"num-cores": self.threads, **config})
+        cpu = options.get("target") or {"kind": "llvm", "mcpu": host_cpu()}
+        target = tvm.target.Target({"num-cores": self.threads, **cpu})
         if self.runtime == RELAY:
             mod, build = load_model(model_file(folder), RELAY), BUILDS[variant]
         else:
             mod, build = load_model(model_file(folder, variant), RELAY), BUILDS[self.runtime]
-        with tvm.transform.PassContext(opt_level=3), autotvm.apply_history_best([]):
+        lowered: list[Any] = []
+        config = {"tir.add_lower_pass": [(3, _keep(lowered))]}
+        context = tvm.transform.PassContext(opt_level=3, config=config)
+        with context, autotvm.apply_history_best([]):
             factory = build(mod, target)
-        return Bound(factory, inputs_of(folder))
+        return Bound(factory, lowered, inputs_of(folder))
+
+
+def _keep(lowered: list[Any]) -> Any:
+    """A pass that changes nothing and keeps the functions that it is given."""
+
+    @tvm.tir.transform.prim_func_pass(opt_level=0, name="KeepFunctions")
+    def keep(func: Any, _mod: tvm.IRModule, _ctx: Any) -> Any:
+        lowered.append(func)
+        return func
+
+    return keep
 
 
 class Bound:
     """A graph executor with its inputs set."""
 
-    def __init__(self, factory: Any, inputs: list[np.ndarray]) -> None:
-        self.factory = factory
+    def __init__(self, factory: Any, lowered: list[Any], inputs: list[np.ndarray]) -> None:
+        self.factory, self.lowered = factory, lowered
         self.graph = GraphModule(factory["default"](tvm.cpu()))
-        for n, array in enumerate(inputs):
-            self.graph.set_input(n, tvm.nd.array(array))
+        self.inputs = [tvm.nd.array(array) for array in inputs]
+        for n, array in enumerate(self.inputs):
+            self.graph.set_input(n, array)
 
     def run(self) -> None:
         """Run once."""
@@ -81,6 +108,63 @@ class Bound:
     def outputs(self) -> list[np.ndarray]:
         """Fetch the outputs."""
         return [self.graph.get_output(n).numpy() for n in range(self.graph.get_num_outputs())]
+
+    def describe(self) -> dict[str, Any]:
+        """Figures of the kernels, their calls in order, and the bytes of the memory plan."""
+        library = self.factory.get_lib()
+        parts = [library, *library.imported_modules]
+        assembly = "\n".join(part.get_source("asm") for part in parts if part.type_key == "llvm")
+        kernels = {
+            name: kernel_figures(name, func, assembly, _allocated(func))
+            for func in self.lowered
+            for name in [str(func.attrs["global_symbol"])]
+        }
+        graph = json.loads(self.factory.get_graph_json())
+        calls = [node["attrs"]["func_name"] for node in graph["nodes"] if node["op"] != "null"]
+        return {"calls": calls, "kernels": kernels, "planned": _planned(graph)}
+
+    def profile(self, rounds: int) -> list[dict[str, Any]]:
+        """Seconds of each kernel in the order of execution, a sample a round."""
+        with tempfile.TemporaryDirectory() as folder:
+            create = self.factory["debug_create"]
+            graph = self.factory.get_graph_json()
+            device = tvm.cpu()
+            debug = GraphModuleDebug(create("default", device), [device], graph, folder)
+            for n, array in enumerate(self.inputs):
+                debug.set_input(n, array)
+            samples = debug.run_individual(1, rounds)
+            nodes = debug.debug_datum.get_graph_nodes()
+        return [
+            {"name": node["attrs"]["func_name"], "samples": [float(s) for s in found]}
+            for node, found in zip(nodes, samples, strict=True)
+            if node["op"] != "param"
+        ]
+
+
+def _planned(graph: Mapping[str, Any]) -> int:
+    """Bytes of the storage that the memory plan gives to tensors, without parameters."""
+    attributes = graph["attrs"]
+    columns = (attributes[name][1] for name in ("storage_id", "shape", "dltype"))
+    sizes: dict[int, int] = {}
+    for node, (storage, shape, dtype) in enumerate(zip(*columns, strict=True)):
+        if node not in graph["arg_nodes"]:
+            size = prod(shape) * BYTES.get(dtype, 0)
+            sizes[storage] = max(sizes.get(storage, 0), size)
+    return sum(sizes.values())
+
+
+def _allocated(func: Any) -> int:
+    """Bytes of a lowered kernel's own buffers."""
+    found: list[int] = []
+
+    def visit(node: Any) -> None:
+        if isinstance(node, tvm.tir.Allocate):
+            scalar, _, lanes = str(node.dtype).partition("x")
+            extents = [int(extent) for extent in node.extents]
+            found.append(prod(extents) * BYTES.get(scalar, 0) * int(lanes or 1))
+
+    tvm.tir.stmt_functor.post_order_visit(func.body, visit)
+    return sum(found)
 
 
 def start(runtime: str, threads: int) -> Relay:

@@ -70,10 +70,17 @@ class Backend(Protocol):
         """Compile a variant of the block or model in a folder, see `tvm_passes.bench.session`."""
 
 
+class Measurable(Backend, Protocol):
+    """TVM, which can measure the machine, too."""
+
+    def peaks(self) -> Mapping[str, float]:
+        """See `tvm_passes.bench.peaks.peaks`."""
+
+
 class Worker:
     """What is prepared, and the answers to requests."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Any) -> None:
         self.backend = backend
         self.prepared: dict[str, Any] = {}
 
@@ -82,6 +89,8 @@ class Worker:
         match request["do"]:
             case "versions":
                 return {"versions": dict(self.backend.versions)}
+            case "peaks":
+                return self.backend.peaks()
             case "clear":
                 self.prepared.clear()
                 return {}
@@ -102,7 +111,7 @@ class Worker:
             case "describe":
                 return dict(prepared.describe())
             case "profile":
-                return {"kernels": prepared.profile(request["rounds"])}
+                return {"times": prepared.profile(request["rounds"])}
         return measure(prepared.run, request["seconds"])
 
 
