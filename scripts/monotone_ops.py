@@ -30,6 +30,13 @@ SAMPLES: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     ),
     "leaky_relu": tuple({"alpha": a} for a in (0.0, 1e-3, 0.01, 0.1, 0.5, 1.0, 2.0)),
     "bias_add": tuple({"bias": tensor(b)} for b in (0.1, -3.0, 1e-7, 65504.0, -65504.0)),
+    "subtract": tuple({"bias": tensor(b)} for b in (0.1, 65504.0)),
+    "multiply": tuple({"factor": tensor(m)} for m in (0.0, 0.1, 3.0)),
+    "divide": tuple({"divisor": tensor(m)} for m in (0.1, 3.0)),
+    "maximum": ({"bound": tensor(0.1)},),
+    "minimum": ({"bound": tensor(0.1)},),
+    "prelu": tuple({"alpha": tensor(a)} for a in (0.0, 0.25, 2.0)),
+    "softplus": tuple({"beta": b, "threshold": 20.0} for b in (0.5, 1.0, 4.0)),
 }
 """Parameters to check a row of the table with; a row without parameters needs no entry."""
 

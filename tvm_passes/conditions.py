@@ -11,21 +11,45 @@ from tvm_passes.site import ElementwiseOp, Operand, Pool, extents
 
 
 def finite_slope_not_negative(param: str) -> Condition:
-    """Condition: the number `param` is finite and at least 0."""
+    """Condition: the number `param`, or every number of it, is finite and at least 0."""
 
     def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
-        value = op.params.get(param)
-        if not isinstance(value, int | float):
-            return _not_constant(op, param)
-        if not math.isfinite(value):
-            return _not_finite(op, param)
-        if value < 0:
+        values = _finite(op, param)
+        if isinstance(values, Decline):
+            return values
+        if np.any(values < 0):
             return Decline(
                 Reason.NEGATIVE_SLOPE,
-                f"{op.op} with {param}={value:g} falls where its input is negative",
-                f"train with {param} >= 0",
+                f"{op.op} with {param}={values.min():g} falls where its input is negative",
+                f'train with {param} >= 0, or allow "quasi-convex"',
             )
         return None
+
+    return check
+
+
+def factor_not_negative(param: str) -> Condition:
+    """Condition: every number of the factor `param` is finite and at least 0."""
+
+    def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+        values = _finite(op, param)
+        if isinstance(values, Decline):
+            return values
+        return _negative(op, param, values) if np.any(values < 0) else None
+
+    return check
+
+
+def divisor_positive(param: str) -> Condition:
+    """Condition: every number of the divisor `param` is finite and above 0."""
+
+    def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+        values = _finite(op, param)
+        if isinstance(values, Decline):
+            return values
+        if np.any(values == 0):
+            return Decline(Reason.NOT_FINITE, f"{op.op} divides by 0", "check the model's weights")
+        return _negative(op, param, values) if np.any(values < 0) else None
 
     return check
 
@@ -51,11 +75,18 @@ def ordered_bounds(low: str, high: str) -> Condition:
     return check
 
 
-def constant_in_window(param: str) -> Condition:
+def constant_in_window(param: str, *, contracts: bool = True) -> Condition:
     """Condition: the tensor `param` does not vary over the pooled axes, and is finite if known.
 
-    An infinite addend is left alone because the pool starts from the finite lowest value: the
+    An infinite one is left alone because the pool starts from the finite lowest value: the
     maximum of nothing but -inf is that value before the swap and -inf after it.
+
+    Parameters
+    ----------
+    param
+        Name of the parameter.
+    contracts
+        Whether a compiler may contract the op with the arithmetic that computes the tensor.
     """
 
     def check(op: ElementwiseOp, pool: Pool) -> Decline | None:
@@ -66,11 +97,11 @@ def constant_in_window(param: str) -> Condition:
         if any(operand.shape[axis] != 1 for axis in axes):
             return Decline(
                 Reason.VARIES_IN_WINDOW,
-                f"{op.op} adds a tensor of shape {extents(operand.shape)}, "
+                f"{op.op} reads a tensor of shape {extents(operand.shape)}, "
                 f"which varies over the pooled axes of {pool.layout}",
                 "only a tensor that is constant over the pooled axes can sink",
             )
-        if not operand.stored:
+        if contracts and not operand.stored:
             return Decline(
                 Reason.ROUNDING,
                 f"{param} of {op.op} is computed, and may be contracted with {op.op}",
@@ -81,6 +112,76 @@ def constant_in_window(param: str) -> Condition:
         return None
 
     return check
+
+
+def data_within(low: float, high: float, *, above: bool = False, below: bool = False) -> Condition:
+    """Condition: the data are proved to lie in the function's domain.
+
+    Parameters
+    ----------
+    low, high
+        The least and the greatest number of the domain.
+    above, below
+        Whether the data must be above `low`, or below `high`: the function is infinite there.
+    """
+
+    def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+        least, most = op.bounds
+        starts = low < least if above else low <= least
+        ends = most < high if below else most <= high
+        if starts and ends:
+            return None
+        domain = f"{'(' if above else '['}{low:g}, {high:g}{')' if below else ']'}"
+        return Decline(
+            Reason.DOMAIN,
+            f"{op.op} is defined on {domain}, and all that is proved of its data is that they "
+            f"lie in [{least:g}, {most:g}]",
+            "clip its input to the domain",
+        )
+
+    return check
+
+
+def softplus_as_checked(beta: str, threshold: str) -> Condition:
+    """Condition: the kernel does not fall where it goes over from log(1 + exp(x)) to x.
+
+    Checked value by value for a threshold of 20, and betas that scale without rounding.
+    """
+
+    def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+        slope, switch = op.params.get(beta), op.params.get(threshold)
+        for param, value in ((beta, slope), (threshold, switch)):
+            if not isinstance(value, int | float):
+                return _not_constant(op, param)
+        if slope > 0 and math.frexp(slope)[0] == 0.5 and switch == 20:  # type: ignore[operator,arg-type]
+            return None
+        return Decline(
+            Reason.NOT_MONOTONE,
+            f"{op.op} with {beta}={slope:g}, {threshold}={switch:g} may fall where it goes over "
+            "to x",
+            f"use {threshold}=20 and a power of 2 as {beta}",
+        )
+
+    return check
+
+
+def _finite(op: ElementwiseOp, param: str) -> np.ndarray | Decline:
+    """The numbers of a parameter, or why they are not known or not finite."""
+    value = op.params.get(param)
+    if isinstance(value, Operand):
+        value = value.value
+    if value is None or not isinstance(value, int | float | np.ndarray):
+        return _not_constant(op, param)
+    values = np.asarray(value)
+    return values if np.all(np.isfinite(values)) else _not_finite(op, param)
+
+
+def _negative(op: ElementwiseOp, param: str, values: np.ndarray) -> Decline:
+    return Decline(
+        Reason.NEGATIVE_SLOPE,
+        f"{op.op} with {param}={values.min():g} falls as its input grows",
+        "nothing to do: the maximum becomes a minimum",
+    )
 
 
 def _not_constant(op: ElementwiseOp, param: str) -> Decline:

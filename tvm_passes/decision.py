@@ -10,6 +10,7 @@ from tvm_passes.legality import (
     OP_PRECONDITIONS,
     SITE_PRECONDITIONS,
     keeps_rounding,
+    not_absorbed,
     not_folded,
     sinks_below_all,
 )
@@ -83,6 +84,9 @@ def _legal_prefix(site: Site) -> tuple[int, Decline | None]:
             decline = precondition(op, site.pool)
             if decline is not None:
                 return count, decline
+        decline = not_absorbed(op, site)
+        if decline is not None:
+            return count, decline
     return len(site.chain), None
 
 

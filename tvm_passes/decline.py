@@ -36,6 +36,7 @@ class Reason(Enum):
     NEGATIVE_SLOPE = "negative-slope"
     INVERTED_BOUNDS = "inverted-bounds"
     VARIES_IN_WINDOW = "varies-in-window"
+    DOMAIN = "domain"
     ROUNDING = "rounding"
     FOLDING = "folding"
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+from tvm_passes.legality import rule_conditions
 from tvm_passes.rules import (
+    ABSORBERS,
     MOVES,
     OPAQUE,
     POOLS,
@@ -22,7 +24,7 @@ from tvm_passes.rules import (
     Rule,
     Windows,
 )
-from tvm_passes.site import ElementwiseOp, Operand, Pool, Producer, Shape, layout_axes
+from tvm_passes.site import ALL, ElementwiseOp, Operand, Pool, Producer, Shape, layout_axes
 
 Argument = int | float | Operand | None
 """A call's argument: a number, a tensor, or None where nothing is known of it."""
@@ -32,27 +34,33 @@ Argument = int | float | Operand | None
 class Vocabulary:
     """What a dialect's op names mean."""
 
-    activations: Mapping[str, tuple[Rule, Form]]
+    activations: Mapping[str, tuple[tuple[Rule, Form], ...]]
     pools: Mapping[str, PoolForm]
     producers: Mapping[str, ProducerForm]
     opaque: frozenset[str]
     moves: frozenset[str]
+    absorbers: frozenset[str]
 
     def may_fold(self, op: str) -> bool:
         """Whether a compiler may fold arithmetic into this op, which reads its result."""
         if op in self.activations:
-            return self.activations[op][0].is_arithmetic
+            return any(rule.is_arithmetic for rule, _ in self.activations[op])
         return not (op in self.producers or op in self.pools or op in self.opaque)
 
 
 def vocabulary(rules: Sequence[Rule], dialect: str) -> Vocabulary:
-    """The op names of one dialect; where two rows name an op, the later row wins."""
+    """The op names of one dialect, with the rows of each op, the last row first."""
+    rows: dict[str, tuple[tuple[Rule, Form], ...]] = {}
+    for rule in rules:
+        for form in rule.forms.get(dialect, ()):
+            rows[form.op] = ((rule, form), *rows.get(form.op, ()))
     return Vocabulary(
-        {form.op: (rule, form) for rule in rules for form in rule.forms.get(dialect, ())},
+        rows,
         {form.ops[dialect]: form for form in POOLS if dialect in form.ops},
         {form.op: form for form in PRODUCERS[dialect]},
         OPAQUE[dialect],
         MOVES[dialect],
+        ABSORBERS[dialect],
     )
 
 
@@ -132,15 +140,38 @@ def _pool_of_data(call: CallView, form: PoolForm, layout: str, **fields: Any) ->
     )
 
 
-def data_index(call: CallView, form: Form) -> int:
-    """Index of the argument that the chain goes on through.
+def data_index(call: CallView, forms: Sequence[Form]) -> int | None:
+    """Index of the argument that the chain goes on through, of those that the forms offer.
 
-    Of the two arguments of a commutative op it is the one that has the result's shape, the first
-    if both do.
+    It is the first that has the result's shape and is no constant; None where only an argument
+    that no form offers is such a one.
     """
-    if form.commutes and _shape(call.args[0]) != call.shape == _shape(call.args[1]):
-        return 1
-    return form.data
+    offered = dict.fromkeys(n for f in forms for n in ((0, 1) if f.commutes else (f.data,)))
+    whole = [n for n, arg in enumerate(call.args) if _shape(arg) == call.shape]
+    flowing = [n for n in whole if not _is_constant(call.args[n])] or whole or list(offered)
+    return next((n for n in flowing if n in offered), None)
+
+
+def describe_alternatives(
+    call: CallView, rows: Sequence[tuple[Rule, Form]], consumers: int, is_output: bool
+) -> tuple[int, tuple[ElementwiseOp, ...]]:
+    """Describe an elementwise call by each of its rows that goes on through the same argument.
+
+    Returns
+    -------
+    data
+        Index of that argument.
+    ops
+        The descriptions, the preferred one first; none if no row fits the call.
+    """
+    data = data_index(call, [form for _, form in rows])
+    if data is None:
+        return 0, ()
+    return data, tuple(
+        describe_op(call, rule, form, data, consumers, is_output)
+        for rule, form in rows
+        if form.commutes or form.data == data
+    )
 
 
 def describe_op(
@@ -169,6 +200,21 @@ def describe_producer(call: CallView, form: ProducerForm) -> Producer:
     return Producer(call.op, rounded=True, reads_activation=False, macs_per_output=macs)
 
 
+def resolve(chain: Sequence[Sequence[ElementwiseOp]], pool: Pool) -> tuple[ElementwiseOp, ...]:
+    """Of each op of a chain the first description whose row's conditions hold, else the last.
+
+    The ops, nearest the pool first, carry the bounds of their data.
+    """
+    ops: list[ElementwiseOp] = []
+    bounds = ALL
+    for alternatives in reversed(chain):
+        bounded = [op if op.bounds == bounds else replace(op, bounds=bounds) for op in alternatives]
+        holding = (op for op in bounded if rule_conditions(op, pool) is None)
+        ops.append(next(holding, bounded[-1]))
+        bounds = ops[-1].rule.image(ops[-1])
+    return tuple(reversed(ops))
+
+
 PARAMETER = Producer("a parameter", rounded=True, reads_activation=False)
 """The producer of a chain that begins at an argument of the function or at a constant."""
 
@@ -182,6 +228,10 @@ def _both_sides(padding: tuple[int, ...], rank: int) -> tuple[int, ...]:
     if len(padding) == 1:
         return padding * (2 * rank)
     return padding * 2 if len(padding) == rank else padding
+
+
+def _is_constant(argument: Argument) -> bool:
+    return not isinstance(argument, Operand) or argument.value is not None
 
 
 def _shape(argument: Argument) -> Shape:

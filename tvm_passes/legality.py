@@ -265,6 +265,22 @@ def not_folded(op: ElementwiseOp, site: Site) -> Decline | None:
     )
 
 
+def not_absorbed(op: ElementwiseOp, site: Site) -> Decline | None:
+    """No compiler folds the op's factor into the weights of a layer, above or below.
+
+    Relay's FoldScaleAxis does, through additions and rectifiers, but not past a pool: the factor
+    is free where it stands, and the weights round other products once it moves.
+    """
+    if not op.rule.is_scale or not site.absorbers:
+        return None
+    layers = ", ".join(sorted(set(site.absorbers)))
+    return Decline(
+        Reason.FOLDING,
+        f"the factor of {op.op} may be folded into the weights of a layer: {layers}",
+        "run SimplifyInference, FoldScaleAxis and FoldConstant before the pass",
+    )
+
+
 def _is_rounded(above: ElementwiseOp | Producer) -> bool:
     if isinstance(above, Producer):
         return above.rounded

@@ -12,10 +12,10 @@ from typing import Generic
 from tvm_passes.decision import Decision, decide, decide_together
 from tvm_passes.describe import (
     Vocabulary,
-    data_index,
-    describe_op,
+    describe_alternatives,
     describe_pool,
     describe_producer,
+    resolve,
 )
 from tvm_passes.graph import Graph, Node
 from tvm_passes.readers import Readers, read_by, value_of
@@ -102,21 +102,34 @@ def plan(
             _climb(graph, graph.argument(each, 0), words, plans, several) for each in together
         ]
         sites = [
-            Site(
-                function=function_name,
-                index=indices[graph.key(each)],
-                pool=describe_pool(graph.view(each), words.pools[graph.op_name(each)]),
-                chain=tuple(chain.ops),
-                producer=_producer(graph, chain.top, words),
-                arithmetic_below=_arithmetic_below(graph, each, words),
-                location=graph.location(each),
-            )
+            _site(graph, each, chain, words, function_name, indices[graph.key(each)])
             for each, chain in zip(together, chains, strict=True)
         ]
         decisions = decide_together(sites) if several else tuple(map(decide, sites))
         for each, chain, decision in zip(together, chains, decisions, strict=True):
             plans[graph.key(each)] = Plan(each, decision, tuple(chain.links))
     return tuple(plans[key] for key in indices)
+
+
+def _site(
+    graph: Graph[Node],
+    pool: Node,
+    chain: _Chain[Node],
+    words: Vocabulary,
+    function: str,
+    index: int,
+) -> Site:
+    described = describe_pool(graph.view(pool), words.pools[graph.op_name(pool)])
+    return Site(
+        function=function,
+        index=index,
+        pool=described,
+        chain=resolve(chain.ops, described),
+        producer=_producer(graph, chain.top, words),
+        arithmetic_below=_arithmetic_below(graph, pool, words),
+        absorbers=_absorbers(graph, chain.top, pool, words),
+        location=graph.location(pool),
+    )
 
 
 def _that_read_what_it_reads(graph: Graph[Node], pool: Node, words: Vocabulary) -> Sequence[Node]:
@@ -176,7 +189,7 @@ class _Chain(Generic[Node]):
 
     top: Node
     read: Node
-    ops: list[ElementwiseOp] = field(default_factory=list)
+    ops: list[tuple[ElementwiseOp, ...]] = field(default_factory=list)
     links: list[Link[Node]] = field(default_factory=list)
 
 
@@ -195,10 +208,11 @@ def _climb(
         if several and not chain.ops:
             uses = 1
         if name in words.activations:
-            rule, form = words.activations[name]
-            call = graph.view(chain.top)
-            data = data_index(call, form)
-            chain.ops.append(describe_op(call, rule, form, data, uses, is_output))
+            rows = words.activations[name]
+            data, ops = describe_alternatives(graph.view(chain.top), rows, uses, is_output)
+            if not ops:
+                return chain
+            chain.ops.append(ops)
             above = graph.argument(chain.top, data)
             chain.links.append(Link(chain.top, data, above))
             chain.top = chain.read = above
@@ -224,7 +238,7 @@ def _borrow(graph: Graph[Node], chain: _Chain[Node], lender: Plan[Node], several
         if pool.drops_axes and _has_tensor(graph, link):
             return
         moved = replace(op, shape=pool.out_shape, consumers=uses, is_output=is_output)
-        chain.ops.append(moved)
+        chain.ops.append((moved,))
         chain.links.append(replace(link, above=chain.read, lender=graph.key(lender.pool)))
         if is_output or uses != 1:
             return
@@ -237,6 +251,15 @@ def _arithmetic_below(graph: Graph[Node], pool: Node, words: Vocabulary) -> tupl
         for op in map(graph.op_name, read_by(graph, pool).nodes)
         if words.may_fold(op)
     )
+
+
+def _absorbers(graph: Graph[Node], top: Node, pool: Node, words: Vocabulary) -> tuple[str, ...]:
+    """The layer above, and the pool's readers, that a factor may be folded into or through."""
+    if not words.absorbers:
+        return ()
+    readers = [graph.op_name(node) for node in read_by(graph, pool).nodes]
+    layers = [op for op in (graph.op_name(top), *readers) if op in words.absorbers]
+    return (*layers, *(op for op in readers if op in words.activations))
 
 
 def _producer(graph: Graph[Node], node: Node, words: Vocabulary) -> Producer:

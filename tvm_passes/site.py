@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import prod
+from math import inf, prod
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from tvm_passes.rules import Rule
+    from tvm_passes.rule import Rule
 
 Shape = tuple["int | None", ...]
 """Extents of a tensor, outermost axis first; `None` where the extent is symbolic."""
+
+Bounds = tuple[float, float]
+"""The least and the greatest value that data may have."""
+
+ALL: Bounds = (-inf, inf)
 
 NO_PARAMS: Mapping[str, object] = MappingProxyType({})
 
@@ -65,6 +70,8 @@ class ElementwiseOp:
         How many ops of the function read the result.
     is_output
         Whether the result leaves the function (or the dataflow block) by itself.
+    bounds
+        Bounds of that data, as far as the ops above prove them.
     """
 
     op: str
@@ -74,6 +81,7 @@ class ElementwiseOp:
     params: Mapping[str, object] = field(default_factory=lambda: NO_PARAMS)
     consumers: int = 1
     is_output: bool = False
+    bounds: Bounds = ALL
 
 
 @dataclass(frozen=True)
@@ -183,6 +191,9 @@ class Site:
         Position among the function's pools, in the order in which they are computed.
     arithmetic_below
         Ops below the pool that a compiler may fold arithmetic above them into.
+    absorbers
+        Layers above the chain and ops below the pool through which a compiler may fold a factor
+        into a layer's weights.
     location
         Source location carried by the pool (its span), or an empty string.
     """
@@ -193,6 +204,7 @@ class Site:
     chain: tuple[ElementwiseOp, ...]
     producer: Producer
     arithmetic_below: tuple[str, ...] = ()
+    absorbers: tuple[str, ...] = ()
     location: str = ""
 
     @property

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 
 from tvm_passes.rules import RULES
-from tvm_passes.site import ElementwiseOp, Operand, Pool, Producer, Site
+from tvm_passes.site import ALL, ElementwiseOp, Operand, Pool, Producer, Site
 
 RULE = {rule.name: rule for rule in RULES}
 
@@ -28,11 +29,28 @@ POOL = Pool(
     dtype="float32",
 )
 
+ONES = Operand((1, 8, 1, 1), np.ones((1, 8, 1, 1), np.float32))
+
 PARAMS = {
     "leaky_relu": {"alpha": 0.1},
     "clip": {"low": 0.0, "high": 6.0},
-    "bias_add": {"bias": Operand((1, 8, 1, 1), np.ones((1, 8, 1, 1), np.float32))},
+    "bias_add": {"bias": ONES},
+    "subtract": {"bias": ONES},
+    "multiply": {"factor": ONES},
+    "divide": {"divisor": ONES},
+    "maximum": {"bound": ONES},
+    "minimum": {"bound": ONES},
+    "prelu": {"alpha": ONES},
+    "softplus": {"beta": 1.0, "threshold": 20.0},
 }
+
+BOUNDS = {
+    **dict.fromkeys(("log", "log2", "log10", "sqrt"), (0.5, inf)),
+    "acosh": (1.0, inf),
+    "asin": (-1.0, 1.0),
+    "atanh": (-0.9, 0.9),
+}
+"""Bounds of the data that a row with a domain accepts."""
 
 
 def pool(**changes) -> Pool:
@@ -41,13 +59,14 @@ def pool(**changes) -> Pool:
 
 
 def op(rule="relu", **changes) -> ElementwiseOp:
-    """One op of a chain, called after its rule, with parameters that the rule accepts."""
+    """One op of a chain, called after its rule, with parameters and data that the rule accepts."""
     usual = ElementwiseOp(
         op=f"the.{rule}",
         rule=RULE[rule],
         shape=(1, 8, 16, 16),
         dtype="float32",
         params=PARAMS.get(rule, {}),
+        bounds=BOUNDS.get(rule, ALL),
     )
     return replace(usual, **changes)
 

@@ -1,7 +1,7 @@
 """How much of a chain sinks, and that every reason to decline can be reached."""
 
 from dataclasses import replace
-from math import nan
+from math import inf, nan
 
 import pytest
 from site_builders import CONV, MULTIPLY, RULE, bare_site, bias, op, pool, site
@@ -32,6 +32,7 @@ SITES = {
     Reason.NEGATIVE_SLOPE: site(op("leaky_relu", params={"alpha": -0.1})),
     Reason.INVERTED_BOUNDS: site(op("clip", params={"low": 1.0, "high": 0.0})),
     Reason.VARIES_IN_WINDOW: site(bias((1, 8, 16, 16))),
+    Reason.DOMAIN: site(op("log", bounds=(0.0, inf))),
     Reason.ROUNDING: site(bias(), producer=MULTIPLY),
     Reason.FOLDING: site(bias(), arithmetic_below=("multiply",)),
 }
@@ -142,6 +143,17 @@ def test_an_addition_with_an_activation_between_it_and_that_arithmetic_sinks():
 def test_the_site_is_asked_before_its_ops():
     decision = decide(site(op(consumers=2), pool=pool(selects=False)))
     assert decision.decline.reason is Reason.NOT_SELECTING
+
+
+def test_a_factor_that_may_be_folded_into_weights_stays():
+    chain = (op(), op("multiply"), op("tanh"))
+    assert decide(site(*chain)).sunk == chain
+    decision = decide(site(*chain, absorbers=("nn.dense", "nn.conv2d", "nn.conv2d")))
+    assert decision.sunk == chain[:1]
+    assert decision.decline.reason is Reason.FOLDING
+    assert "the.multiply" in decision.decline.detail
+    assert "nn.conv2d, nn.dense" in decision.decline.detail
+    assert decide(site(op(), absorbers=("nn.conv2d",))).passed
 
 
 def test_an_addend_whose_values_are_unknown_sinks():

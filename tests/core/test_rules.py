@@ -1,12 +1,13 @@
 """The table is well formed, and each row's function is what the row says."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from site_builders import RULE, op, pool
@@ -41,6 +42,32 @@ def tanh(x):
     return np.where(x >= 0, (1 - e) / (1 + e), (e - 1) / (e + 1))
 
 
+def double(f):
+    """f in double precision, rounded once."""
+
+    def rounded(x):
+        with np.errstate(all="ignore"):
+            return f(x.astype(np.float64)).astype(F32)
+
+    return rounded
+
+
+def selu(x):
+    return F32(1.0507009) * np.where(x > 0, x, F32(1.6732632) * (exp(x) - F32(1)))
+
+
+def softplus(x, beta, threshold):
+    scaled = F32(beta) * x
+    with np.errstate(over="ignore"):
+        curve = double(np.log)(F32(1) + exp(scaled)) / F32(beta)
+    return np.where(scaled > F32(threshold), x, curve)
+
+
+def sinh(x):
+    with np.errstate(over="ignore"):
+        return F32(0.5) * (exp(x) - exp(-x))
+
+
 FUNCTIONS = {
     "relu": lambda x: np.maximum(x, F32(0)),
     "clip": lambda x, low, high: np.maximum(np.minimum(x, F32(high)), F32(low)),
@@ -48,17 +75,55 @@ FUNCTIONS = {
     "sigmoid": lambda x: F32(1) / (F32(1) + exp(-x)),
     "tanh": tanh,
     "bias_add": lambda x, bias: x + bias.value.reshape(()),
+    "subtract": lambda x, bias: x - bias.value.reshape(()),
+    "multiply": lambda x, factor: x * factor.value.reshape(()),
+    "divide": lambda x, divisor: x / divisor.value.reshape(()),
+    "maximum": lambda x, bound: np.maximum(x, bound.value.reshape(())),
+    "minimum": lambda x, bound: np.minimum(x, bound.value.reshape(())),
+    "prelu": lambda x, alpha: np.where(x > 0, x, alpha.value.reshape(()) * x),
+    "selu": selu,
+    "softplus": softplus,
+    "erf": double(np.vectorize(math.erf)),
+    "exp": exp,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round": np.rint,
+    "trunc": np.trunc,
+    "sign": np.sign,
+    "atan": double(np.arctan),
+    "asinh": double(np.arcsinh),
+    "sinh": sinh,
+    "log": double(np.log),
+    "log2": double(np.log2),
+    "log10": double(np.log10),
+    "sqrt": np.sqrt,
+    "acosh": double(np.arccosh),
+    "asin": double(np.arcsin),
+    "atanh": double(np.arctanh),
 }
 """Each row's function on float32 arrays, its parameters by their names in the row."""
 
 any_float = st.floats(width=32)
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+a_number = any_float.map(lambda b: Operand((1, 1, 1, 1), np.full((1, 1, 1, 1), b, F32)))
 PARAMS = {
+    **{
+        name: st.fixed_dictionaries({param: a_number})
+        for name, param in (
+            ("bias_add", "bias"),
+            ("subtract", "bias"),
+            ("multiply", "factor"),
+            ("divide", "divisor"),
+            ("maximum", "bound"),
+            ("minimum", "bound"),
+            ("prelu", "alpha"),
+        )
+    },
+    "softplus": st.fixed_dictionaries(
+        {"beta": any_float | st.just(2.0), "threshold": any_float | st.just(20.0)}
+    ),
     "clip": st.fixed_dictionaries({"low": any_float, "high": any_float}),
     "leaky_relu": st.fixed_dictionaries({"alpha": any_float}),
-    "bias_add": st.fixed_dictionaries(
-        {"bias": any_float.map(lambda b: Operand((1, 1, 1, 1), np.full((1, 1, 1, 1), b, F32)))}
-    ),
 }
 """Parameters, also such as the row must not accept."""
 
@@ -72,9 +137,10 @@ def samples():
     return np.concatenate([-positive[::-1], positive])
 
 
-def falls(f):
-    """Where f falls between neighbouring samples."""
+def falls(f, low=-np.inf, high=np.inf):
+    """Where f falls between neighbouring samples of [low, high]."""
     x = samples()
+    x = x[(low <= x) & (x <= high)]
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         y = f(x)
     assert y.dtype == F32
@@ -93,10 +159,10 @@ def test_every_row_has_a_function_here():
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_function_of_each_row_never_falls(name):
-    params = op(name).params
-    if "bias" in params:
-        params = {"bias": Operand((1, 1, 1, 1), np.full((1, 1, 1, 1), 0.3, F32))}
-    assert falls(lambda x: FUNCTIONS[name](x, **params)).size == 0
+    point = Operand((1, 1, 1, 1), np.full((1, 1, 1, 1), 0.3, F32))
+    one = op(name)
+    params = {key: point if isinstance(p, Operand) else p for key, p in one.params.items()}
+    assert falls(lambda x: FUNCTIONS[name](x, **params), *one.bounds).size == 0
 
 
 @pytest.mark.parametrize(
@@ -114,13 +180,17 @@ def test_that_check_finds_functions_that_fall(f):
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+@settings(max_examples=60)
 @given(data=st.data(), window=hnp.arrays(F32, st.integers(1, 9), elements=finite))
 def test_the_maximum_of_f_is_f_of_the_maximum_where_the_row_accepts(rule, data, window):
     params = data.draw(PARAMS.get(rule.name, st.just({})))
     assume(rule_conditions(op(rule.name, params=params), pool()) is None)
+    window = np.clip(window, *np.array(op(rule.name).bounds, F32))
     with np.errstate(all="ignore"):
         of_each = FUNCTIONS[rule.name](window, **params)
         of_maximum = FUNCTIONS[rule.name](window.max(keepdims=True), **params)
+    # The contract is of finite values: 0 times what has overflowed is NaN.
+    assume(np.all(np.isfinite(of_each)))
     assert of_each.max() == of_maximum[0]
 
 
@@ -158,13 +228,14 @@ def test_integer_rows_hold_on_every_value_and_addition_does_not(dtype):
 
 @pytest.mark.parametrize("dialect", [RELAY, RELAX])
 def test_an_op_name_is_in_one_row_of_its_dialect(dialect):
-    names = Counter(form.op for rule in RULES for form in rule.forms[dialect])
+    names = Counter(form.op for rule in RULES for form in rule.forms.get(dialect, ()))
     assert [name for name, count in names.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_a_row_is_complete(rule):
-    assert set(rule.forms) == {RELAY, RELAX}
+    assert set(rule.forms) <= {RELAY, RELAX}
+    assert rule.forms
     assert all(rule.forms.values())
     assert rule.dtypes
     assert rule.dtypes <= SELECTED | INTEGERS
@@ -175,7 +246,7 @@ def test_a_row_is_complete(rule):
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 @pytest.mark.parametrize("dialect", [RELAY, RELAX])
 def test_every_parameter_that_a_condition_reads_is_spelled(rule, dialect):
-    for form in rule.forms[dialect]:
+    for form in rule.forms.get(dialect, ()):
         spelled = set(form.attrs) | set(form.args)
         assert spelled == set(op(rule.name).params)
         assert form.data not in form.args.values()
@@ -202,12 +273,12 @@ def test_no_op_is_both_an_activation_and_a_pool_or_producer(dialect):
 
 
 @pytest.mark.parametrize("dialect", [RELAY, RELAX])
-def test_a_later_row_replaces_an_earlier_one(dialect):
+def test_a_later_row_is_tried_first(dialect):
     mine = replace(RULE["relu"], name="mine")
     words = vocabulary((*RULES, mine), dialect)
     (form,) = mine.forms[dialect]
-    assert words.activations[form.op][0] is mine
-    assert vocabulary((mine, *RULES), dialect).activations[form.op][0] is RULE["relu"]
+    assert words.activations[form.op][0] == (mine, form)
+    assert vocabulary((mine, *RULES), dialect).activations[form.op][0][0] is RULE["relu"]
 
 
 def test_a_row_may_know_one_dialect_only():

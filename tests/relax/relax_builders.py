@@ -26,6 +26,11 @@ def per_channel(shape, dtype="float32"):
     return const(np.linspace(-1, 1, int(np.prod(shape))).reshape(shape), dtype)
 
 
+def positive(shape, dtype="float32"):
+    """A constant that differs everywhere and is above 0."""
+    return const(np.linspace(0.3, 2, int(np.prod(shape))).reshape(shape), dtype)
+
+
 def max_pool(x, kernel=2, stride=2, **attrs):
     return op.nn.max_pool2d(x, (kernel, kernel), (stride, stride), **attrs)
 

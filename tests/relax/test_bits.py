@@ -2,8 +2,19 @@
 
 import numpy as np
 import pytest
-from relax_builders import built, const, data, max_pool, module, reasons, run_pass
+from relax_builders import (
+    built,
+    const,
+    data,
+    max_pool,
+    module,
+    per_channel,
+    positive,
+    reasons,
+    run_pass,
+)
 from relax_runs import TARGETS, bits, cpu, hard_values, outputs
+from test_reorder import ACTIVATIONS
 from tvm.relax import op
 
 SHAPES = {
@@ -31,6 +42,9 @@ BOUNDED = {
 """Rules that take -inf to a number above the lowest, where an empty maximum begins."""
 
 
+FACTOR, SHIFT = positive((8, 1, 1)), per_channel((8, 1, 1))
+
+
 def values(shape):
     return np.random.default_rng(1).standard_normal(shape)
 
@@ -47,14 +61,18 @@ def chains(layout, dtype):
     }
 
 
-def compare(bodies, shape, dtype, *, infinite=False, **options):
-    """Build all bodies in one module, before and after the pass, and compare every bit."""
+def compare(bodies, shape, dtype, *, infinite=False, zeros=False, **options):
+    """Build all bodies in one module, before and after the pass, and compare every bit.
+
+    With `zeros` both zeros are one number: of a window that holds both, either is the maximum.
+    """
     before = module(lambda x: [body(x) for body in bodies], data(shape, dtype))
     after, remarks = run_pass(before)
     assert reasons(remarks).count("sunk") == len(bodies)
     x = hard_values(shape, dtype, infinite=infinite)
     pairs = zip(outputs(before, x, **options), outputs(after, x, **options), strict=True)
-    return [np.array_equal(bits(a), bits(b)) for a, b in pairs]
+    plus = np.zeros((), dtype) if zeros else -np.zeros((), dtype)
+    return [np.array_equal(bits(a + plus), bits(b + plus)) for a, b in pairs]
 
 
 def sites(functions, layout="NCHW", pools=POOLS):
@@ -79,6 +97,18 @@ def test_every_rule_under_every_pool(layout, dtype, target):
     same = compare(bodies, SHAPES[layout], dtype, target=target)
     keys = [(chain, pool) for chain in named for pool in pools]
     assert [key for key, equal in zip(keys, same, strict=True) if not equal] == []
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=cpu)
+def test_every_op_of_the_table(target):
+    sampled = sites(ACTIVATIONS.values(), pools={"2x2/2": {}})
+    affine = [
+        lambda x: max_pool(op.nn.relu(op.add(op.multiply(x, FACTOR), SHIFT))),
+        lambda x: max_pool(op.tanh(op.subtract(op.divide(x, FACTOR), SHIFT))),
+        lambda x: max_pool(op.add(op.multiply(op.add(x, SHIFT), FACTOR), SHIFT)),
+    ]
+    same = compare([*sampled, *affine], (1, 8, 16, 16), "float32", target=target, zeros=True)
+    assert [n for n, equal in enumerate(same) if not equal] == []
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -180,7 +210,7 @@ def test_an_empty_window_would_yield_the_function_of_the_lowest_number():
 def test_the_un_pooled_tensor_is_still_there_for_others():
     def body(builder, x):
         layer = builder.emit(op.add(x, const(0.5)))
-        return [max_pool(builder.emit(op.sigmoid(layer))), op.exp(layer)]
+        return [max_pool(builder.emit(op.sigmoid(layer))), op.cos(layer)]
 
     before = built(body, data(SHAPES["NCHW"]))
     x = hard_values(SHAPES["NCHW"], "float32")

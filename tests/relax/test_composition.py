@@ -157,7 +157,7 @@ def test_spans_follow_their_ops():
         relu = builder.emit(with_span(op.nn.relu(x), "relu.py", 1))
         tanh = builder.emit(with_span(op.tanh(relu), "tanh.py", 2))
         pool = builder.emit(with_span(max_pool(tanh), "pool.py", 3))
-        return with_span(op.exp(pool), "exp.py", 4)
+        return with_span(op.cos(pool), "cos.py", 4)
 
     before = built(body)
     assert all(binding.value.span for binding in before["main"].body.blocks[0].bindings)
@@ -170,7 +170,7 @@ def test_spans_follow_their_ops():
         ("relax.nn.max_pool2d", "pool.py", 3),
         ("relax.nn.relu", "relu.py", 1),
         ("relax.tanh", "tanh.py", 2),
-        ("relax.exp", "exp.py", 4),
+        ("relax.cos", "cos.py", 4),
     ]
     assert all(remark.location.startswith("pool.py") for remark in remarks)
 
@@ -208,8 +208,8 @@ def test_a_pool_without_a_span_has_no_location():
 
 def test_names_of_sites_count_in_program_order():
     def body(x):
-        first = max_pool(op.exp(x))
-        second = op.nn.avg_pool2d(max_pool(op.sqrt(first)), (2, 2), (2, 2))
+        first = max_pool(op.cos(x))
+        second = op.nn.avg_pool2d(max_pool(op.cos(first)), (2, 2), (2, 2))
         return max_pool(second)
 
     _, remarks = run_pass(module(body, data((1, 8, 64, 64))))

@@ -13,6 +13,7 @@ from relax_builders import (
     max_pool,
     module,
     per_channel,
+    positive,
 )
 from tvm import relax
 from tvm.relax import op
@@ -29,10 +30,18 @@ def extent(name="n"):
     [
         (max_pool, Reason.NO_ACTIVATION),
         (lambda x: max_pool(conv(x)), Reason.NO_ACTIVATION),
-        (lambda x: max_pool(op.exp(x)), Reason.NO_RULE),
+        (lambda x: max_pool(op.cos(x)), Reason.NO_RULE),
         (lambda x: max_pool(op.negative(op.nn.relu(x))), Reason.NO_RULE),
         (lambda x: max_pool(op.nn.gelu(x)), Reason.NO_RULE),
         (lambda x: max_pool(op.nn.silu(x)), Reason.NO_RULE),
+        (lambda x: max_pool(op.log(x)), Reason.DOMAIN),
+        (lambda x: max_pool(op.log(op.nn.relu(x))), Reason.DOMAIN),
+        (lambda x: max_pool(op.sqrt(op.add(op.nn.relu(x), const(-1.0)))), Reason.DOMAIN),
+        (lambda x: max_pool(op.acosh(op.exp(x))), Reason.DOMAIN),
+        (lambda x: max_pool(op.asin(op.clip(x, -1.01, 1.0))), Reason.DOMAIN),
+        (lambda x: max_pool(op.atanh(op.tanh(x))), Reason.DOMAIN),
+        (lambda x: max_pool(op.nn.softplus(x, 1.0, 3.0)), Reason.NOT_MONOTONE),
+        (lambda x: max_pool(op.nn.softplus(x, 3.0)), Reason.NOT_MONOTONE),
         (lambda x: op.nn.avg_pool2d(op.nn.relu(x), (2, 2), (2, 2)), Reason.NOT_SELECTING),
         (lambda x: max_pool(op.nn.relu(x), stride=1, padding=(0, 0, 1, 1)), Reason.DOES_NOT_PAY),
         (lambda x: max_pool(op.nn.relu(x), 1, 1), Reason.DOES_NOT_PAY),
@@ -54,10 +63,46 @@ def test_slopes(alpha):
     assert_untouched(module(lambda x: max_pool(op.nn.leakyrelu(x, alpha))), reason)
 
 
-def test_a_prelu_is_no_row():
-    assert_untouched(
-        module(lambda x: max_pool(op.nn.prelu(x, per_channel((8,)), axis=1))), Reason.NO_RULE
-    )
+@pytest.mark.parametrize(
+    ("slopes", "axis", "reason"),
+    [
+        (np.linspace(-0.1, 1, 8), 1, Reason.NEGATIVE_SLOPE),
+        (np.full(8, np.inf), 1, Reason.NOT_FINITE),
+        (np.linspace(0, 1, 16), 2, Reason.VARIES_IN_WINDOW),
+    ],
+)
+def test_slopes_of_prelu(slopes, axis, reason):
+    prelu = module(lambda x: max_pool(op.nn.prelu(x, const(slopes), axis=axis)))
+    assert_untouched(prelu, reason)
+
+
+def test_slopes_that_are_not_constant():
+    mod = module(lambda x, a: max_pool(op.nn.prelu(x, a, axis=1)), data(), data((8,), name="a"))
+    assert_untouched(mod, Reason.NOT_CONSTANT)
+
+
+@pytest.mark.parametrize("f", [op.multiply, op.divide])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(-0.5, Reason.NEGATIVE_SLOPE), (np.nan, Reason.NOT_FINITE), (np.inf, Reason.NOT_FINITE)],
+)
+def test_factors(f, value, reason):
+    assert_untouched(module(lambda x: max_pool(f(x, const(value)))), reason)
+
+
+def test_a_divisor_of_0():
+    assert_untouched(module(lambda x: max_pool(op.divide(x, const(0.0)))), Reason.NOT_FINITE)
+
+
+@pytest.mark.parametrize("f", [op.subtract, op.divide])
+def test_data_on_the_right(f):
+    assert_untouched(module(lambda x: max_pool(f(const(1.0), x))), Reason.NO_RULE)
+
+
+@pytest.mark.parametrize("f", [op.multiply, op.maximum])
+def test_operands_that_vary_over_the_window(f):
+    mod = module(lambda x: max_pool(f(x, positive((16, 1)))))
+    assert_untouched(mod, Reason.VARIES_IN_WINDOW)
 
 
 @pytest.mark.parametrize(
@@ -288,6 +333,6 @@ def test_an_addend_that_is_computed():
 
 
 def test_an_addition_next_to_one_that_stays():
-    c1, c2, c3 = (const(np.full((8, 1, 1), n)) for n in (0.3, 0.7, 0.1))
+    c1, c2, c3 = (const(np.full((8, 1, 1), n)) for n in (-0.3, 0.7, 0.1))
     mod = module(lambda x: max_pool(op.add(op.add(op.multiply(x, c1), c2), c3)))
     assert_untouched(mod, Reason.ROUNDING)

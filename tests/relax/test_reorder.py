@@ -13,6 +13,7 @@ from relax_builders import (
     max_pool,
     module,
     per_channel,
+    positive,
     reasons,
     run_pass,
 )
@@ -24,6 +25,8 @@ from tvm_passes.describe import vocabulary
 from tvm_passes.relax import ReorderActivationAfterMaxPool, decisions
 from tvm_passes.rules import RELAX, RULES, Form, Rule
 
+UNARY = ("erf", "exp", "floor", "ceil", "round", "trunc", "sign", "atan", "asinh", "sinh")
+
 ACTIVATIONS = {
     "relax.nn.relu": op.nn.relu,
     "relax.clip": lambda x: op.clip(x, -1.0, 6.0),
@@ -31,6 +34,20 @@ ACTIVATIONS = {
     "relax.sigmoid": op.sigmoid,
     "relax.tanh": op.tanh,
     "relax.add": lambda x: op.add(x, per_channel((8, 1, 1))),
+    "relax.subtract": lambda x: op.subtract(x, per_channel((8, 1, 1))),
+    "relax.multiply": lambda x: op.multiply(x, positive((8, 1, 1))),
+    "relax.divide": lambda x: op.divide(x, positive((8, 1, 1))),
+    "relax.maximum": lambda x: op.maximum(x, per_channel((8, 1, 1))),
+    "relax.minimum": lambda x: op.minimum(per_channel((8, 1, 1)), x),
+    "relax.nn.prelu": lambda x: op.nn.prelu(x, positive((8,)), axis=1),
+    "relax.nn.selu": op.nn.selu,
+    "relax.nn.softplus": op.nn.softplus,
+    **{f"relax.{name}": getattr(op, name) for name in UNARY},
+    "relax.log": lambda x: op.log(op.exp(x) + const(1.0)),
+    "relax.sqrt": lambda x: op.sqrt(op.nn.relu(x)),
+    "relax.acosh": lambda x: op.acosh(op.maximum(x, const(1.5))),
+    "relax.asin": lambda x: op.asin(op.tanh(x)),
+    "relax.atanh": lambda x: op.atanh(op.clip(x, -0.9, 0.9)),
 }
 
 LAYOUTS = {
@@ -51,7 +68,7 @@ def test_each_activation_sinks(name):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if "add" not in name])
+@pytest.mark.parametrize("name", ["relax.nn.relu", "relax.sigmoid", "relax.sqrt"])
 def test_each_activation_sinks_in_each_layout(name, layout):
     f, (shape, _) = ACTIVATIONS[name], LAYOUTS[layout]
     before = module(lambda x: max_pool(f(x), layout=layout), data(shape))
@@ -118,13 +135,21 @@ def test_the_ops_below_a_shared_one_sink():
     assert_sinks(built(before), built(expected), Reason.SHARED)
 
 
-def test_of_multiply_add_relu_only_the_relu_sinks():
+def test_of_multiply_add_relu_only_the_relu_sinks_where_factors_are_negative():
     def affine(x):
         return op.add(op.multiply(x, per_channel((8, 1, 1))), per_channel((8, 1, 1)))
 
     before = module(lambda x: max_pool(op.nn.relu(affine(x))))
     expected = module(lambda x: op.nn.relu(max_pool(affine(x))))
     assert_sinks(before, expected, Reason.ROUNDING)
+
+
+def test_multiply_add_relu_sinks_whole_where_no_factor_is_negative():
+    def affine(x):
+        return op.nn.relu(op.add(op.multiply(x, positive((8, 1, 1))), per_channel((8, 1, 1))))
+
+    before = module(lambda x: max_pool(affine(conv(x))))
+    assert_sinks(before, module(lambda x: affine(max_pool(conv(x)))))
 
 
 @pytest.mark.parametrize(
@@ -193,11 +218,11 @@ def test_a_tensor_of_known_rank_and_unknown_extents():
 
 
 def test_a_row_of_the_users_own():
-    exp = Rule("exp", Direction.NON_DECREASING, {RELAX: (Form("relax.exp"),)})
-    mod = module(lambda x: max_pool(op.exp(x)))
-    after = ReorderActivationAfterMaxPool(rules=(*RULES, exp))(mod)
-    tvm.ir.assert_structural_equal(after, module(lambda x: op.exp(max_pool(x))))
+    cumsum = Rule("cumsum", Direction.NON_DECREASING, {RELAX: (Form("relax.cumsum"),)})
+    mod = module(lambda x: max_pool(op.cumsum(x, axis=1)))
+    after = ReorderActivationAfterMaxPool(rules=(*RULES, cumsum))(mod)
+    tvm.ir.assert_structural_equal(after, module(lambda x: op.cumsum(max_pool(x), axis=1)))
     assert reasons(run_pass(mod)[1]) == ["no-rule"]
     assert reasons(run_pass(mod, rules=())[1]) == ["no-rule"]
-    (decision,) = decisions(mod, (*RULES, exp))
+    (decision,) = decisions(mod, (*RULES, cumsum))
     assert decision.passed

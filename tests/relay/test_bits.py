@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from relay_builders import const, data, max_pool, module, reasons, run_pass
+from relay_builders import const, data, max_pool, module, per_channel, positive, reasons, run_pass
 from relay_runs import HAS_FMA, TARGETS, bits, hard_values, outputs
+from test_reorder import ACTIVATIONS
 from tvm import relay
 
 SHAPES = {
@@ -29,6 +30,9 @@ BOUNDED = {
 """Rules that take -inf to a number above the lowest, where an empty maximum begins."""
 
 
+FACTOR, SHIFT = positive((8, 1, 1)), per_channel((8, 1, 1))
+
+
 def bias(layout, dtype):
     values = np.random.default_rng(1).standard_normal(16).astype(dtype)
     return const(values.reshape(BIAS[layout]), dtype)
@@ -51,13 +55,17 @@ def chains(layout, dtype):
     return BOUNDED | added
 
 
-def compare(bodies, x, **options):
-    """Build all bodies in one module, before and after the pass, and compare every bit."""
+def compare(bodies, x, *, zeros=False, **options):
+    """Build all bodies in one module, before and after the pass, and compare every bit.
+
+    With `zeros` both zeros are one number: of a window that holds both, either is the maximum.
+    """
     before = module(relay.Tuple(bodies))
     after, remarks = run_pass(before)
     assert reasons(remarks).count("sunk") == len(bodies)
     pairs = zip(outputs(before, x, **options), outputs(after, x, **options), strict=True)
-    return [np.array_equal(bits(a), bits(b)) for a, b in pairs]
+    plus = np.zeros((), x.dtype) if zeros else -np.zeros((), x.dtype)
+    return [np.array_equal(bits(a + plus), bits(b + plus)) for a, b in pairs]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +84,21 @@ def test_every_rule_under_every_pool(layout, dtype, target):
     }
     same = compare(list(named.values()), hard_values(SHAPES[layout], dtype), target=target)
     assert [key for key, equal in zip(named, same, strict=True) if not equal] == []
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_op_of_the_table(target):
+    x = data((1, 8, 16, 16))
+    chains = {
+        **ACTIVATIONS,
+        "multiply add relu": lambda v: relay.nn.relu(v * FACTOR + SHIFT),
+        "divide subtract tanh": lambda v: relay.tanh(v / FACTOR - SHIFT),
+        "add multiply add": lambda v: (v + SHIFT) * FACTOR + SHIFT,
+    }
+    chains["nn.bias_add"] = lambda v: relay.nn.bias_add(v, per_channel((8,)))
+    bodies = [max_pool(f(x)) for f in chains.values()]
+    same = compare(bodies, hard_values((1, 8, 16, 16), "float32"), target=target, zeros=True)
+    assert [name for name, equal in zip(chains, same, strict=True) if not equal] == []
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -10,6 +10,7 @@ from relay_builders import (
     max_pool,
     module,
     per_channel,
+    positive,
     reasons,
     run_pass,
 )
@@ -23,7 +24,11 @@ from tvm_passes.decline import Reason
     [
         (max_pool, Reason.NO_ACTIVATION),
         (lambda x: max_pool(conv(x)), Reason.NO_ACTIVATION),
-        (lambda x: max_pool(relay.exp(x)), Reason.NO_RULE),
+        (lambda x: max_pool(relay.cos(x)), Reason.NO_RULE),
+        (lambda x: max_pool(relay.log(relay.nn.relu(x))), Reason.DOMAIN),
+        (lambda x: max_pool(relay.log2(x)), Reason.DOMAIN),
+        (lambda x: max_pool(relay.sqrt(x)), Reason.DOMAIN),
+        (lambda x: max_pool(relay.atanh(relay.tanh(x))), Reason.DOMAIN),
         (lambda x: max_pool(relay.negative(relay.nn.relu(x))), Reason.NO_RULE),
         (lambda x: relay.nn.avg_pool2d(relay.nn.relu(x), (2, 2), (2, 2)), Reason.NOT_SELECTING),
         (lambda x: max_pool(relay.nn.relu(x), stride=1, padding=(0, 0, 1, 1)), Reason.DOES_NOT_PAY),
@@ -47,9 +52,40 @@ def test_slopes(alpha):
     assert_untouched(module(max_pool(relay.nn.leaky_relu(data(), alpha=alpha))), reason)
 
 
-def test_a_prelu_is_no_row():
-    prelu = relay.nn.prelu(data(), per_channel((8,)))
-    assert_untouched(module(max_pool(prelu)), Reason.NO_RULE)
+@pytest.mark.parametrize(
+    ("slopes", "axis", "reason"),
+    [
+        (const(np.linspace(-0.1, 1, 8)), 1, Reason.NEGATIVE_SLOPE),
+        (const(np.full(8, np.inf)), 1, Reason.NOT_FINITE),
+        (const(np.linspace(0, 1, 16)), 2, Reason.VARIES_IN_WINDOW),
+        (data((8,), name="a"), 1, Reason.NOT_CONSTANT),
+    ],
+)
+def test_slopes_of_prelu(slopes, axis, reason):
+    assert_untouched(module(max_pool(relay.nn.prelu(data(), slopes, axis=axis))), reason)
+
+
+@pytest.mark.parametrize("f", [relay.multiply, relay.divide])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(-0.5, Reason.NEGATIVE_SLOPE), (np.nan, Reason.NOT_FINITE), (np.inf, Reason.NOT_FINITE)],
+)
+def test_factors(f, value, reason):
+    assert_untouched(module(max_pool(f(data(), const(value)))), reason)
+
+
+def test_a_divisor_of_0():
+    assert_untouched(module(max_pool(data() / const(0.0))), Reason.NOT_FINITE)
+
+
+@pytest.mark.parametrize("f", [relay.subtract, relay.divide])
+def test_data_on_the_right(f):
+    assert_untouched(module(max_pool(f(const(1.0), data()))), Reason.NO_RULE)
+
+
+@pytest.mark.parametrize("f", [relay.multiply, relay.maximum])
+def test_operands_that_vary_over_the_window(f):
+    assert_untouched(module(max_pool(f(data(), positive((16, 1))))), Reason.VARIES_IN_WINDOW)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +126,7 @@ def test_an_addend_that_is_a_reshaped_constant():
 
 def test_an_addition_next_to_one_that_stays():
     # Relay merges both additions above the pool: they go or stay together.
-    c1, c2, c3 = (const(np.full((8, 1, 1), n)) for n in (0.3, 0.7, 0.1))
+    c1, c2, c3 = (const(np.full((8, 1, 1), n)) for n in (-0.3, 0.7, 0.1))
     assert_untouched(module(max_pool(data() * c1 + c2 + c3)), Reason.ROUNDING)
 
 

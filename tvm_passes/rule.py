@@ -1,0 +1,102 @@
+"""What a row of the rule table is: one function of one variable, and when it may move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tvm_passes.decline import Condition, Direction
+from tvm_passes.ranges import Image, anything
+
+RELAY = "relay"
+RELAX = "relax"
+
+FLOATS = frozenset({"float16", "float32", "float64"})
+SELECTED = FLOATS | {"bfloat16"}
+"""Where each result is an input or a bound: TVM computes bfloat16 in float32 and rounds where a
+kernel ends, which only such functions do not feel."""
+INTEGERS = frozenset({"int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"})
+
+
+@dataclass(frozen=True)
+class Form:
+    """How one dialect spells an op.
+
+    Parameters
+    ----------
+    op
+        Name of the op in the dialect.
+    attrs
+        Parameters that are attributes of the call: parameter name to attribute name.
+    args
+        Parameters that are arguments of the call: parameter name to argument index.
+    data
+        Index of the argument that the chain goes on through.
+    commutes
+        Whether the data may also be the other one of two arguments.
+    axis
+        Attribute that names the data axis which a one-dimensional argument runs along; None where
+        arguments are broadcast by NumPy's rule.
+    """
+
+    op: str
+    attrs: Mapping[str, str] = field(default_factory=dict)
+    args: Mapping[str, int] = field(default_factory=dict)
+    data: int = 0
+    commutes: bool = False
+    axis: str | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A function of one variable, elementwise, and when it may move past a selecting pool.
+
+    Parameters
+    ----------
+    name
+        The function's usual name.
+    direction
+        How the function moves as its input grows, where `conditions` hold.
+    forms
+        Spellings, by dialect name.
+    dtypes
+        Element types for which the rule holds as TVM computes it.
+    conditions
+        Predicates on the parameters; see `tvm_passes.conditions`.
+    image
+        Bounds of its results, from those of its data.
+    is_arithmetic
+        Whether it is an addition or a multiplication: a compiler may contract it with a
+        multiplication above it, or fold it with arithmetic below it.
+    is_scale
+        Whether it multiplies: a compiler may fold it into the weights of a layer.
+    rounds_result
+        Whether its result is never a sum or a product that arithmetic below could be contracted
+        or folded with.
+    nan, negative_zero, infinity
+        What TVM's kernel gives for these inputs.
+    source
+        Where the monotonicity comes from.
+    """
+
+    name: str
+    direction: Direction
+    forms: Mapping[str, tuple[Form, ...]]
+    dtypes: frozenset[str] = FLOATS
+    conditions: tuple[Condition, ...] = ()
+    image: Image = anything
+    is_arithmetic: bool = False
+    is_scale: bool = False
+    rounds_result: bool = False
+    nan: str = ""
+    negative_zero: str = ""
+    infinity: str = ""
+    source: str = ""
+
+
+def forms(relay: str | Form, relax: str | Form) -> Mapping[str, tuple[Form, ...]]:
+    """One spelling for each dialect."""
+    return {
+        RELAY: (Form(relay) if isinstance(relay, str) else relay,),
+        RELAX: (Form(relax) if isinstance(relax, str) else relax,),
+    }
