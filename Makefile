@@ -32,10 +32,10 @@ test-relay: env-relay
 	.venv/relay/bin/pytest
 
 env-relax:
-	@scripts/setup_env.sh relax relax,tensorflow,dev 5
+	@scripts/setup_env.sh relax relax,tensorflow,report,dev 5
 
 env-relay:
-	@scripts/setup_env.sh relay relay,tensorflow,dev 5
+	@scripts/setup_env.sh relay relay,tensorflow,report,dev 5
 
 env-peers:
 	@scripts/setup_env.sh peers peers 6

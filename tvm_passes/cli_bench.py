@@ -316,3 +316,39 @@ def _samples(path: Path) -> dict[tuple[str, int, str], list[float]]:
         raise InputError(f"cannot read {path}: {err.strerror}") from err
     except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise InputError(f"{path} is no output of bench: {err!r}") from err
+
+
+@bench_command.command(name="report")
+@click.argument("result", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Page to write."
+)
+@click.option("--plots", type=click.Path(path_type=Path), help="Folder for SVG and PNG files.")
+def report_command(result: Path, output: Path, plots: Path | None) -> None:
+    """Write an output of bench as one HTML page that needs nothing else.
+
+    \b
+    Example:
+      tvm-reorder bench report out.json -o out.html --plots plots
+    """
+    from tvm_passes.bench.plots import save
+    from tvm_passes.bench.report import html_report
+
+    check_file(output, apart_from=(result,))
+    document = _document(result)
+    write_text(output, html_report(document))
+    written = [output, *(save(document, plots) if plots else ())]
+    click.echo(f"wrote {', '.join(map(str, written))}")
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """A result of bench run."""
+    try:
+        document = json.loads(path.read_text())
+        if all("version_ratios" in entry for entry in document["results"]):
+            return dict(document)
+    except OSError as err:
+        raise InputError(f"cannot read {path}: {err.strerror}") from err
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise InputError(f"{path} is no output of bench run: expected the JSON of its --output")
