@@ -42,13 +42,14 @@ def cost(decision: Decision) -> Cost:
     if any(pool.in_shape[axis] is None for axis in pool.spatial_axes() or ()):
         return Cost(None, None, None, None, None)
     before, after = elements(pool.in_shape), elements(pool.out_shape)
+    evaluations = sum(op.evaluations for op in decision.sunk)
     width = BYTES.get(pool.dtype, 0)
     macs = decision.site.producer.macs_per_output
     share = arithmetic_saved(after / before, macs) if ops and macs and before else None
     return Cost(
-        evaluations_before=ops * before,
+        evaluations_before=evaluations,
         evaluations_after=ops * after,
-        bytes_before=width * (ops * before + after),
+        bytes_before=width * (evaluations + after),
         bytes_after=width * (ops * after + after),
         arithmetic_saved=share,
     )

@@ -35,6 +35,7 @@ class Reason(Enum):
     NOT_FINITE = "not-finite"
     NEGATIVE_SLOPE = "negative-slope"
     INVERTED_BOUNDS = "inverted-bounds"
+    PAD_VALUE = "pad-value"
     VARIES_IN_WINDOW = "varies-in-window"
     DOMAIN = "domain"
     ROUNDING = "rounding"
@@ -59,6 +60,9 @@ class Decline:
     detail: str
     suggestion: str
 
+
+FixedPoint = Callable[[ElementwiseOp, float], bool]
+"""Whether the op maps a number to itself, bit by bit, as TVM computes it."""
 
 Condition = Callable[[ElementwiseOp, Pool], "Decline | None"]
 """A condition of a rule, on the op's parameters and the pool below it."""

@@ -12,19 +12,32 @@ from math import prod
 from typing import Any
 
 from tvm_passes.legality import rule_conditions
+from tvm_passes.movement import Shapes
 from tvm_passes.rules import (
     ABSORBERS,
+    DROPOUTS,
     MOVES,
     OPAQUE,
     POOLS,
     PRODUCERS,
     Form,
+    Movement,
     PoolForm,
     ProducerForm,
     Rule,
     Windows,
 )
-from tvm_passes.site import ALL, ElementwiseOp, Operand, Pool, Producer, Shape, layout_axes
+from tvm_passes.site import (
+    ALL,
+    Bounds,
+    ElementwiseOp,
+    Move,
+    Operand,
+    Pool,
+    Producer,
+    Shape,
+    layout_axes,
+)
 
 Argument = int | float | Operand | None
 """A call's argument: a number, a tensor, or None where nothing is known of it."""
@@ -38,7 +51,8 @@ class Vocabulary:
     pools: Mapping[str, PoolForm]
     producers: Mapping[str, ProducerForm]
     opaque: frozenset[str]
-    moves: frozenset[str]
+    moves: Mapping[str, Movement]
+    dropouts: frozenset[str]
     absorbers: frozenset[str]
 
     def may_fold(self, op: str) -> bool:
@@ -60,6 +74,7 @@ def vocabulary(rules: Sequence[Rule], dialect: str) -> Vocabulary:
         {form.op: form for form in PRODUCERS[dialect]},
         OPAQUE[dialect],
         MOVES[dialect],
+        DROPOUTS[dialect],
         ABSORBERS[dialect],
     )
 
@@ -187,6 +202,48 @@ def describe_op(
     return ElementwiseOp(call.op, rule, shape, call.dtype, params, consumers, is_output)
 
 
+def operand_shapes(call: CallView, form: Form, data: int) -> Shapes:
+    """The shapes of the call's tensor operands, with one extent for each axis of the data."""
+    rank = len(_shape(call.args[data]))
+    axis = int(getattr(call.attrs, form.axis)) if form.axis else None
+    found = {}
+    for index, argument in enumerate(call.args):
+        aligned = _aligned(argument, rank, axis)
+        if index != data and isinstance(aligned, Operand):
+            found[index] = aligned.shape
+    return found
+
+
+def describe_move(call: CallView, kind: Movement) -> Move:
+    """Describe a call that moves the elements of its first argument."""
+    shape = _shape(call.args[0])
+    move = Move(call.op, shape, call.shape)
+    if kind is Movement.TRANSPOSE:
+        axes = _ints(call.attrs.axes or range(len(shape))[::-1])
+        return replace(move, axes=tuple(axis % len(shape) for axis in axes))
+    if kind is Movement.RESHAPE:
+        return move
+    flat = [int(n) for side in call.attrs.pad_width for n in (side if _is_pair(side) else (side,))]
+    padded = tuple(axis for axis in range(len(shape)) if any(flat[2 * axis : 2 * axis + 2]))
+    if str(getattr(call.attrs, "pad_mode", "reflect")) != "constant":
+        return replace(move, padded=padded)
+    return replace(move, padded=padded, fills=True, fill=_fill(call))
+
+
+def _is_pair(side: Any) -> bool:
+    return hasattr(side, "__len__")
+
+
+def _fill(call: CallView) -> float | None:
+    """The number that is filled in: an attribute or, in Relay, an argument."""
+    if len(call.args) == 1:
+        return float(call.attrs.pad_value)
+    value = call.args[1]
+    if isinstance(value, Operand):
+        value = value.value.item() if value.value is not None and value.value.size == 1 else None
+    return None if value is None else float(value)
+
+
 def describe_producer(call: CallView, form: ProducerForm) -> Producer:
     """Describe the call above a chain by its row among the producers."""
     layout = str(getattr(call.attrs, form.weight_layout))
@@ -207,12 +264,24 @@ def resolve(chain: Sequence[Sequence[ElementwiseOp]], pool: Pool) -> tuple[Eleme
     """
     ops: list[ElementwiseOp] = []
     bounds = ALL
+    crossed: tuple[Move, ...] = ()
     for alternatives in reversed(chain):
+        bounds = _padded(bounds, crossed[len(alternatives[0].crosses) :])
+        crossed = alternatives[0].crosses
         bounded = [op if op.bounds == bounds else replace(op, bounds=bounds) for op in alternatives]
         holding = (op for op in bounded if rule_conditions(op, pool) is None)
         ops.append(next(holding, bounded[-1]))
         bounds = ops[-1].rule.image(ops[-1])
     return tuple(reversed(ops))
+
+
+def _padded(bounds: Bounds, moves: Sequence[Move]) -> Bounds:
+    """The bounds of data with those of what is filled in around them."""
+    for move in moves:
+        if move.fills:
+            low, high = ALL if move.fill is None else (move.fill, move.fill)
+            bounds = min(bounds[0], low), max(bounds[1], high)
+    return bounds
 
 
 PARAMETER = Producer("a parameter", rounded=True, reads_activation=False)
@@ -245,5 +314,6 @@ def _aligned(argument: Argument, rank: int, axis: int | None) -> object:
     if axis is None:
         return replace(argument, shape=(1,) * (rank - len(argument.shape)) + argument.shape)
     extents: list[int | None] = [1] * rank
-    extents[axis] = argument.shape[0]
+    if argument.shape:
+        extents[axis] = argument.shape[0]
     return replace(argument, shape=tuple(extents))

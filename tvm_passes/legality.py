@@ -48,6 +48,26 @@ def monotone(op: ElementwiseOp, _pool: Pool) -> Decline | None:
     return None
 
 
+def commutes_with_moves(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+    """What lies between the op and the pool gives the same below it as above it."""
+    if op.stuck:
+        between = ", ".join(move.op for move in op.crosses)
+        return Decline(
+            Reason.LAYOUT,
+            f"{op.stuck} of {op.op} cannot be written for the data below {between}",
+            "keep the pooled axes together in a reshape or transposition above a pool",
+        )
+    for move in op.crosses:
+        if move.fills and (move.fill is None or not op.rule.fixes(op, move.fill)):
+            fill = "an unknown number" if move.fill is None else f"{move.fill:g}"
+            return Decline(
+                Reason.PAD_VALUE,
+                f"{move.op} pads with {fill}, which {op.op} may not map to itself",
+                "let the pool pad: its own padding is never the maximum",
+            )
+    return None
+
+
 def keeps_shape(op: ElementwiseOp, pool: Pool) -> Decline | None:
     """The op does not broadcast the data that flows through it.
 
@@ -86,6 +106,7 @@ OP_PRECONDITIONS: tuple[Condition, ...] = (
     not_output,
     single_consumer,
     monotone,
+    commutes_with_moves,
     keeps_shape,
     dtype_covered,
     rule_conditions,
@@ -182,7 +203,10 @@ def pays(site: Site) -> Decline | None:
     """Fewer evaluations of the activation after than before."""
     pool = site.pool
     before, after = evaluations(pool)
-    if after < before:
+    first = site.chain[0]
+    padded = elements(pool.in_shape) > first.evaluations if first.crosses else False
+    share = Fraction(first.evaluations, elements(pool.in_shape)) if padded else 1
+    if after < before * share:
         return None
     return Decline(
         Reason.DOES_NOT_PAY,

@@ -5,69 +5,66 @@ An adapter shows a function as a `tvm_passes.graph.Graph`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Generic
 
-from tvm_passes.decision import Decision, decide, decide_together
-from tvm_passes.describe import (
-    Vocabulary,
-    describe_alternatives,
-    describe_pool,
-    describe_producer,
-    resolve,
-)
+from tvm_passes.chain import Chain, Link, Plan, Role, climb
+from tvm_passes.decision import decide, decide_together
+from tvm_passes.describe import Vocabulary, describe_pool, describe_producer, resolve
 from tvm_passes.graph import Graph, Node
+from tvm_passes.movement import Shapes, respelled
 from tvm_passes.readers import Readers, read_by, value_of
-from tvm_passes.site import ElementwiseOp, Operand, Pool, Producer, Site
+from tvm_passes.site import Pool, Producer, Site
+
+__all__ = ["Plan", "Sink", "Step", "plan", "sinks"]
 
 
 @dataclass(frozen=True)
-class Link(Generic[Node]):
-    """An op of a chain.
+class Step(Generic[Node]):
+    """An op that sinks: its call, the argument the chain goes on through, and what changes.
 
     Parameters
     ----------
-    node
-        The op's call.
-    data
-        Index of the argument that the chain goes on through.
-    above
-        What the op reads there, once the pools above have been rewritten.
-    lender
-        The key of the pool that sank this op before, and gives it on to this chain; or None.
+    node, data
+        The call, and the index of that argument.
+    reshaped
+        New shapes of operands, by index of the argument.
+    attrs
+        New values of attributes.
     """
 
     node: Node
     data: int
-    above: Node
-    lender: int | None = None
-
-
-@dataclass(frozen=True)
-class Plan(Generic[Node]):
-    """What becomes of one pool: the decision, and the chain above it, nearest the pool first."""
-
-    pool: Node
-    decision: Decision
-    links: tuple[Link[Node], ...]
-
-    @property
-    def sunk(self) -> tuple[Link[Node], ...]:
-        """The links that sink below this pool."""
-        return self.links[: len(self.decision.sunk)]
+    reshaped: Shapes = field(default_factory=dict)
+    attrs: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Sink(Generic[Node]):
-    """A rewrite: `pool` reads `root`, and the ops of `links`, nearest the pool first, follow it.
+    """A rewrite: `root` is moved, pooled, and then the ops follow.
 
-    Where `squeezed` names axes, the pool keeps them, and they are dropped after the ops.
+    Parameters
+    ----------
+    pool
+        The pool's call.
+    root
+        What the topmost op read.
+    steps
+        The ops that follow the pool, nearest the pool first.
+    moves
+        Calls that stay above the pool and move what it reads, nearest the pool first.
+    gone
+        Nodes that are left out.
+    squeezed
+        Axes that a reduction keeps for the ops, and that are dropped after them.
     """
 
     pool: Node
     root: Node
-    links: tuple[Link[Node], ...]
+    steps: tuple[Step[Node], ...]
+    moves: tuple[Node, ...] = ()
+    gone: tuple[Node, ...] = ()
     squeezed: tuple[int, ...] = ()
 
 
@@ -93,17 +90,24 @@ def plan(
     pools = graph.pools()
     function_name = function() if pools else ""
     indices = {graph.key(pool): index for index, pool in enumerate(pools, first)}
-    for pool in pools:
-        if graph.key(pool) in plans:
+    for node in pools:
+        if graph.key(node) in plans:
             continue
-        together = _that_read_what_it_reads(graph, pool, words)
+        together = _that_read_what_it_reads(graph, node, words)
         several = len(together) > 1
+        described = [
+            describe_pool(graph.view(each), words.pools[graph.op_name(each)]) for each in together
+        ]
         chains = [
-            _climb(graph, graph.argument(each, 0), words, plans, several) for each in together
+            climb(graph, graph.argument(each, 0), pool.in_shape, words, plans, several)
+            for each, pool in zip(together, described, strict=True)
         ]
         sites = [
-            _site(graph, each, chain, words, function_name, indices[graph.key(each)])
-            for each, chain in zip(together, chains, strict=True)
+            replace(
+                _site(graph, each, pool, chain, words, function_name),
+                index=indices[graph.key(each)],
+            )
+            for each, pool, chain in zip(together, described, chains, strict=True)
         ]
         decisions = decide_together(sites) if several else tuple(map(decide, sites))
         for each, chain, decision in zip(together, chains, decisions, strict=True):
@@ -112,23 +116,17 @@ def plan(
 
 
 def _site(
-    graph: Graph[Node],
-    pool: Node,
-    chain: _Chain[Node],
-    words: Vocabulary,
-    function: str,
-    index: int,
+    graph: Graph[Node], node: Node, pool: Pool, chain: Chain[Node], words: Vocabulary, name: str
 ) -> Site:
-    described = describe_pool(graph.view(pool), words.pools[graph.op_name(pool)])
     return Site(
-        function=function,
-        index=index,
-        pool=described,
-        chain=resolve(chain.ops, described),
+        function=name,
+        index=0,
+        pool=pool,
+        chain=resolve(chain.ops, pool),
         producer=_producer(graph, chain.top, words),
-        arithmetic_below=_arithmetic_below(graph, pool, words),
-        absorbers=_absorbers(graph, chain.top, pool, words),
-        location=graph.location(pool),
+        arithmetic_below=_arithmetic_below(graph, node, words),
+        absorbers=_absorbers(graph, chain.top, node, words),
+        location=graph.location(node),
     )
 
 
@@ -153,95 +151,37 @@ def sinks(graph: Graph[Node], plans: Sequence[Plan[Node]]) -> tuple[Sink[Node], 
         for link in item.sunk
         if link.lender is not None
     }
-    found = []
-    for item in plans:
-        name = graph.key(item.pool)
-        kept = tuple(link for link in item.sunk if (name, graph.key(link.node)) not in lent)
-        if item.decision.passed:
-            squeezed = _squeezed(graph, item.decision.site.pool, kept)
-            found.append(Sink(item.pool, item.sunk[-1].above, kept, squeezed))
-    return tuple(found)
+    return tuple(_sink(graph, item, lent) for item in plans if item.decision.passed)
 
 
-def _squeezed(graph: Graph[Node], pool: Pool, links: Sequence[Link[Node]]) -> tuple[int, ...]:
-    """The axes that a reduction has to keep for the operands of what sinks below it."""
-    if not pool.drops_axes or not any(_has_tensor(graph, link) for link in links):
-        return ()
-    return pool.axes or ()
-
-
-def _has_tensor(graph: Graph[Node], link: Link[Node]) -> bool:
-    """Whether an op has an operand that is aligned to axes of the data."""
-    args = graph.view(link.node).args
-    return any(
-        isinstance(arg, Operand) and arg.shape != ()
-        for index, arg in enumerate(args)
-        if index != link.data
+def _sink(graph: Graph[Node], item: Plan[Node], lent: Set[tuple[int | None, int]]) -> Sink[Node]:
+    path, name = item.path, graph.key(item.pool)
+    kept = [link for link in item.sunk if (name, graph.key(link.node)) not in lent]
+    return Sink(
+        item.pool,
+        path[-1].above,
+        tuple(_step(link, item.decision.site.pool) for link in kept),
+        tuple(link.node for link in path if link.role is Role.MOVE),
+        tuple(link.node for link in path if link.role is Role.IDENTITY),
+        _squeezed(item.decision.site.pool, kept),
     )
 
 
-@dataclass
-class _Chain(Generic[Node]):
-    """The ops met on the way up, and the first node that is none of them.
-
-    `read` is that node as the lowest op or pool read it: an item of a tuple, perhaps.
-    """
-
-    top: Node
-    read: Node
-    ops: list[tuple[ElementwiseOp, ...]] = field(default_factory=list)
-    links: list[Link[Node]] = field(default_factory=list)
+def _step(link: Link[Node], pool: Pool) -> Step[Node]:
+    """The op as it follows the pool: its operands are written for what the pool reads."""
+    if not link.crossed:
+        return Step(link.node, link.data)
+    if link.axis:
+        axis = link.axis_among(link.operands, pool.in_shape)
+        return Step(link.node, link.data, attrs={} if axis is None else {link.axis: axis})
+    reshaped = {n: shape for n, shape in link.operands.items() if respelled(link.own[n], shape)}
+    return Step(link.node, link.data, reshaped)
 
 
-def _climb(
-    graph: Graph[Node],
-    node: Node,
-    words: Vocabulary,
-    plans: dict[int, Plan[Node]],
-    several: bool,
-) -> _Chain[Node]:
-    """The chain above a pool that reads `node`, perhaps as one of `several` that count as one."""
-    chain = _Chain(node, node)
-    while True:
-        name = graph.op_name(chain.top)
-        uses, is_output = graph.consumers(chain.top), graph.is_output(chain.top)
-        if several and not chain.ops:
-            uses = 1
-        if name in words.activations:
-            rows = words.activations[name]
-            data, ops = describe_alternatives(graph.view(chain.top), rows, uses, is_output)
-            if not ops:
-                return chain
-            chain.ops.append(ops)
-            above = graph.argument(chain.top, data)
-            chain.links.append(Link(chain.top, data, above))
-            chain.top = chain.read = above
-        elif graph.op_name(pool := value_of(graph, chain.top)) in words.pools:
-            chain.top = pool
-            _borrow(graph, chain, plans[graph.key(pool)], several and not chain.ops)
-            return chain
-        else:
-            return chain
-        if is_output or uses != 1:
-            return chain
-
-
-def _borrow(graph: Graph[Node], chain: _Chain[Node], lender: Plan[Node], several: bool) -> None:
-    """Go on through the ops that have sunk below an earlier pool, now above this one.
-
-    A pool that drops axes keeps an op with an operand, which is aligned to the pool's input.
-    """
-    reading = read_by(graph, lender.pool)
-    uses, is_output = 1 if several else len(reading.nodes), reading.leaves
-    pool = lender.decision.site.pool
-    for op, link in zip(lender.decision.sunk, lender.sunk, strict=True):
-        if pool.drops_axes and _has_tensor(graph, link):
-            return
-        moved = replace(op, shape=pool.out_shape, consumers=uses, is_output=is_output)
-        chain.ops.append((moved,))
-        chain.links.append(replace(link, above=chain.read, lender=graph.key(lender.pool)))
-        if is_output or uses != 1:
-            return
+def _squeezed(pool: Pool, links: Sequence[Link[Node]]) -> tuple[int, ...]:
+    """The axes that a reduction has to keep for the operands of what sinks below it."""
+    has_tensor = any(not link.is_scalar for link in links)
+    return pool.axes or () if pool.drops_axes and has_tensor else ()
 
 
 def _arithmetic_below(graph: Graph[Node], pool: Node, words: Vocabulary) -> tuple[str, ...]:

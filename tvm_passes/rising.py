@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
+from tvm_passes import fixed_points
 from tvm_passes.conditions import (
     constant_in_window,
     data_within,
@@ -38,6 +39,7 @@ RISING: tuple[Rule, ...] = (
         forms=forms("nn.relu", "relax.nn.relu"),
         dtypes=SELECTED | INTEGERS,
         image=not_negative,
+        fixes=fixed_points.not_negative,
         nan="0",
         negative_zero="+0",
         infinity="-inf to 0, +inf kept",
@@ -54,6 +56,7 @@ RISING: tuple[Rule, ...] = (
         dtypes=SELECTED | INTEGERS,
         conditions=(ordered_bounds("low", "high"),),
         image=clipped("low", "high"),
+        fixes=fixed_points.inside("low", "high"),
         nan="a bound",
         negative_zero="kept inside the bounds",
         infinity="the nearer bound",
@@ -68,6 +71,7 @@ RISING: tuple[Rule, ...] = (
             Form("relax.nn.leakyrelu", attrs={"alpha": "alpha"}),
         ),
         conditions=(finite_slope_not_negative("alpha"),),
+        fixes=fixed_points.not_negative,
         nan="NaN; 0 for alpha = 0",
         negative_zero="kept; +0 for alpha = 0",
         infinity="kept; -inf to 0 for alpha = 0",
@@ -91,6 +95,7 @@ RISING: tuple[Rule, ...] = (
         forms=forms("tanh", "relax.tanh"),
         image=between(-1.0, 1.0),
         rounds_result=True,
+        fixes=fixed_points.zero,
         nan="NaN",
         negative_zero="+0",
         infinity="-1 and +1",
@@ -199,6 +204,7 @@ RISING: tuple[Rule, ...] = (
             constant_in_window("alpha", contracts=False),
             finite_slope_not_negative("alpha"),
         ),
+        fixes=fixed_points.not_negative,
         nan="NaN; 0 for alpha = 0",
         negative_zero="kept; +0 for alpha = 0",
         infinity="kept; -inf to NaN for alpha = 0",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tvm_passes.decline import Condition, Direction
+from tvm_passes.decline import Condition, Direction, FixedPoint
+from tvm_passes.fixed_points import nothing
 from tvm_passes.ranges import Image, anything
 
 RELAY = "relay"
@@ -73,6 +74,8 @@ class Rule:
     rounds_result
         Whether its result is never a sum or a product that arithmetic below could be contracted
         or folded with.
+    fixes
+        Which numbers it is sure to map to themselves: padding with one of them commutes with it.
     nan, negative_zero, infinity
         What TVM's kernel gives for these inputs.
     source
@@ -88,6 +91,7 @@ class Rule:
     is_arithmetic: bool = False
     is_scale: bool = False
     rounds_result: bool = False
+    fixes: FixedPoint = nothing
     nan: str = ""
     negative_zero: str = ""
     infinity: str = ""

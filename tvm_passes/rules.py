@@ -15,6 +15,7 @@ from tvm_passes.rule import FLOATS, INTEGERS, RELAX, RELAY, SELECTED, Form, Rule
 
 __all__ = [
     "ABSORBERS",
+    "DROPOUTS",
     "FLOATS",
     "INTEGERS",
     "MOVES",
@@ -26,6 +27,7 @@ __all__ = [
     "RULES",
     "SELECTED",
     "Form",
+    "Movement",
     "PoolForm",
     "ProducerForm",
     "Rule",
@@ -105,11 +107,39 @@ OPAQUE: Mapping[str, frozenset[str]] = {
 }
 """Ops that no compiler folds arithmetic above them into, beside producers and pools."""
 
-MOVES: Mapping[str, frozenset[str]] = {
-    RELAY: frozenset(("reshape", "expand_dims", "squeeze", "transpose")),
-    RELAX: frozenset(f"relax.{op}" for op in ("reshape", "expand_dims", "squeeze", "permute_dims")),
+
+class Movement(Enum):
+    """How an op moves the elements of its first argument; none of them computes anything."""
+
+    RESHAPE = "in their order, to other extents"
+    TRANSPOSE = "to other axes"
+    PAD = "and puts more around them"
+
+
+MOVES: Mapping[str, Mapping[str, Movement]] = {
+    RELAY: {
+        **dict.fromkeys(
+            ("reshape", "expand_dims", "squeeze", "nn.batch_flatten"), Movement.RESHAPE
+        ),
+        "transpose": Movement.TRANSPOSE,
+        "nn.pad": Movement.PAD,
+        "nn.mirror_pad": Movement.PAD,
+    },
+    RELAX: {
+        **dict.fromkeys(
+            ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten"),
+            Movement.RESHAPE,
+        ),
+        "relax.permute_dims": Movement.TRANSPOSE,
+        "relax.nn.pad": Movement.PAD,
+    },
 }
-"""Ops that move the elements of their first argument, and compute nothing."""
+
+DROPOUTS: Mapping[str, frozenset[str]] = {
+    RELAY: frozenset(("nn.dropout",)),
+    RELAX: frozenset(("relax.nn.dropout",)),
+}
+"""Ops that return a tuple whose first item is, at inference, their argument."""
 
 PRODUCERS: Mapping[str, tuple[ProducerForm, ...]] = {
     RELAY: tuple(

@@ -50,8 +50,37 @@ class Operand:
 
 
 @dataclass(frozen=True)
+class Move:
+    """An op that moves elements and computes none: a reshape, a transposition or padding.
+
+    Parameters
+    ----------
+    op
+        The dialect's name of the op.
+    in_shape, out_shape
+        Extents of its data and of its result.
+    axes
+        For a transposition: which axis of the data each axis of the result is.
+    padded
+        The axes that it pads.
+    fills
+        Whether the padding is a number, not a copy of elements.
+    fill
+        That number; None where it is not known at compile time.
+    """
+
+    op: str
+    in_shape: Shape
+    out_shape: Shape
+    axes: tuple[int, ...] | None = None
+    padded: tuple[int, ...] = ()
+    fills: bool = False
+    fill: float | None = None
+
+
+@dataclass(frozen=True)
 class ElementwiseOp:
-    """One op of the chain above a pool.
+    """One op of the chain above a pool, described on the axes that the pool reads.
 
     Parameters
     ----------
@@ -72,6 +101,12 @@ class ElementwiseOp:
         Whether the result leaves the function (or the dataflow block) by itself.
     bounds
         Bounds of that data, as far as the ops above prove them.
+    crosses
+        What lies between it and the pool and moves elements, nearest the pool first.
+    stuck
+        The tensor parameter that cannot be written on the axes that the pool reads, or nothing.
+    computed
+        Extents of the data where the op stands, if they are not `shape`.
     """
 
     op: str
@@ -82,6 +117,14 @@ class ElementwiseOp:
     consumers: int = 1
     is_output: bool = False
     bounds: Bounds = ALL
+    crosses: tuple[Move, ...] = ()
+    stuck: str = ""
+    computed: Shape | None = None
+
+    @property
+    def evaluations(self) -> int:
+        """How many elements it computes, a symbolic extent counted as 1."""
+        return elements(self.shape if self.computed is None else self.computed)
 
 
 @dataclass(frozen=True)

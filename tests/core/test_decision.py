@@ -8,7 +8,9 @@ from site_builders import CONV, MULTIPLY, RULE, bare_site, bias, op, pool, site
 
 from tvm_passes.decision import decide, decide_together
 from tvm_passes.decline import Direction, Reason
-from tvm_passes.site import Operand
+from tvm_passes.site import Move, Operand
+
+PAD = Move("nn.pad", (1, 8, 14, 14), (1, 8, 16, 16), padded=(2, 3), fills=True, fill=0.0)
 
 
 def falling(direction=Direction.QUASI_CONVEX):
@@ -33,6 +35,7 @@ SITES = {
     Reason.INVERTED_BOUNDS: site(op("clip", params={"low": 1.0, "high": 0.0})),
     Reason.VARIES_IN_WINDOW: site(bias((1, 8, 16, 16))),
     Reason.DOMAIN: site(op("log", bounds=(0.0, inf))),
+    Reason.PAD_VALUE: site(op("sigmoid", crosses=(PAD,))),
     Reason.ROUNDING: site(bias(), producer=MULTIPLY),
     Reason.FOLDING: site(bias(), arithmetic_below=("multiply",)),
 }

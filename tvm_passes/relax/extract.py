@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import tvm
 from tvm import relax
 
-from tvm_passes.plan import Plan
+from tvm_passes.chain import Link, Plan, Role
 from tvm_passes.relax.graph import RelaxGraph
 from tvm_passes.relax.reorder import plans
 from tvm_passes.rules import RULES, Rule
@@ -92,11 +92,15 @@ class _Passed:
     def call(self, var: relax.Var) -> relax.Call:
         return self.graph.definitions[hash(var)][1].value
 
+    def links(self) -> list[Link[relax.Var]]:
+        """From the topmost op that sinks down to the pool, dropout left out."""
+        return [link for link in reversed(self.plan.path) if link.role is not Role.IDENTITY]
+
     def reads(self) -> list[relax.Expr]:
         """What the topmost op that sinks reads, then the operands that are not constants."""
         operands = {
             hash(arg): arg
-            for link in reversed(self.plan.sunk)
+            for link in self.links()
             for index, arg in enumerate(self.call(link.node).args)
             if index != link.data and isinstance(arg, relax.Var)
         }
@@ -116,7 +120,7 @@ def _alone(site: _Passed) -> tvm.IRModule:
     reads = site.reads()
     params = [relax.Var(f"read{n}", expr.ty) for n, expr in enumerate(reads)]
     operands = {hash(expr): param for expr, param in zip(reads[1:], params[1:], strict=True)}
-    steps = [(site.call(link.node), link.data) for link in reversed(site.plan.sunk)]
+    steps = [(site.call(link.node), link.data) for link in site.links()]
     builder = relax.BlockBuilder()
     with builder.function("main", params):
         with builder.dataflow():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import tvm
 from tvm import relax
 
-from tvm_passes.plan import Sink
+from tvm_passes.plan import Sink, Step
 
+RESHAPE = tvm.ir.Op.get("relax.reshape")
 SQUEEZE = tvm.ir.Op.get("relax.squeeze")
 
 
@@ -22,42 +24,96 @@ def sink(block: relax.DataflowBlock, sinks: Sequence[Sink[relax.Var]]) -> relax.
         return block
     definitions = {hash(binding.var): binding for binding in block.bindings}
     by_pool = {hash(item.pool): item for item in sinks}
-    moved = {hash(link.node) for item in sinks for link in item.links}
+    moved = {hash(node) for item in sinks for node in (*item.moves, *item.gone)}
+    moved |= {hash(step.node) for item in sinks for step in item.steps}
     bindings: list[relax.Binding] = []
     for name, binding in definitions.items():
         if name in by_pool:
-            bindings.extend(_sunk(by_pool[name], definitions))
+            bindings.extend(_Rewrite(by_pool[name], definitions).bindings())
         elif name not in moved:
             bindings.append(binding)
     return relax.DataflowBlock(bindings, block.span)
 
 
-def _sunk(
-    item: Sink[relax.Var], definitions: Mapping[int, relax.VarBinding]
-) -> list[relax.VarBinding]:
-    """The pool on its root, then the chain, topmost op first.
+@dataclass(frozen=True)
+class _Rewrite:
+    """What replaces the binding of a pool.
 
-    Every one of these values has the pool's type, since the ops of a chain keep shape and dtype;
-    or that of a pool that keeps its axes, which are squeezed last.
+    Every value below the pool has its shape, since the ops of a chain keep it, or that of a pool
+    that keeps its axes, which are squeezed last; the element type is that of the op's old result.
     """
-    pool, ty = definitions[hash(item.pool)], item.pool.ty
-    value = _on(pool.value, 0, item.root, ty)
-    if item.squeezed:
-        value = _keeping_axes(value, item.squeezed)
-        ty = value.ty
-    bindings: list[relax.VarBinding] = []
-    for link in reversed(item.links):
-        # The values above the last take the names of the links, whose variables are gone.
-        old = definitions[hash(link.node)]
-        var = relax.DataflowVar(old.var.name, ty, old.var.span)
-        bindings.append(relax.VarBinding(var, value, old.span))
-        value = _on(old.value, link.data, var, ty)
-    if item.squeezed:
-        var = relax.DataflowVar(pool.var.name, ty, pool.var.span)
-        bindings.append(relax.VarBinding(var, value, pool.span))
-        attrs = tvm.ir.make_node("relax.attrs.SqueezeAttrs", axis=list(item.squeezed))
-        value = relax.Call(SQUEEZE, [var], attrs, [], pool.value.span, item.pool.ty)
-    return [*bindings, relax.VarBinding(pool.var, value, pool.span)]
+
+    item: Sink[relax.Var]
+    definitions: Mapping[int, relax.VarBinding]
+
+    def bindings(self) -> list[relax.VarBinding]:
+        """The moves, the pool on what they give, then the chain, topmost op first."""
+        item = self.item
+        pool, value, found = self.definitions[hash(item.pool)], item.root, []
+        for move in reversed(item.moves):
+            old = self.definitions[hash(move)]
+            var = relax.DataflowVar(old.var.name, _of_dtype(old.var.ty, value.ty), old.var.span)
+            found.append(relax.VarBinding(var, _on(old.value, 0, value, var.ty), old.span))
+            value = var
+        value = _on(pool.value, 0, value, _of_dtype(item.pool.ty, value.ty))
+        if item.squeezed:
+            value = _keeping_axes(value, item.squeezed)
+        for step in reversed(item.steps):
+            # The values above the last take the names of the ops, whose variables are gone.
+            old = self.definitions[hash(step.node)]
+            var = relax.DataflowVar(old.var.name, value.ty, old.var.span)
+            found.append(relax.VarBinding(var, value, old.span))
+            operands = self._operands(step, old)
+            found += operands.values()
+            call = _with(old.value, {n: binding.var for n, binding in operands.items()}, step.attrs)
+            value = _on(call, step.data, var, _of_dtype(value.ty, old.var.ty))
+        if item.squeezed:
+            var = relax.DataflowVar(pool.var.name, value.ty, pool.var.span)
+            found.append(relax.VarBinding(var, value, pool.span))
+            attrs = tvm.ir.make_node("relax.attrs.SqueezeAttrs", axis=list(item.squeezed))
+            value = relax.Call(SQUEEZE, [var], attrs, [], pool.value.span, item.pool.ty)
+        return [*found, relax.VarBinding(pool.var, value, pool.span)]
+
+    def _operands(
+        self, step: Step[relax.Var], old: relax.VarBinding
+    ) -> dict[int, relax.VarBinding]:
+        """Bindings of the operands that are reshaped, by index of the argument."""
+        found = {}
+        for index, shape in step.reshaped.items():
+            arg = old.value.args[index]
+            ty = relax.TensorType(shape, arg.ty.dtype, arg.ty.vdevice)
+            call = relax.Call(RESHAPE, [arg, relax.ShapeExpr(shape)], None, [], old.span, ty)
+            found[index] = relax.VarBinding(relax.DataflowVar("operand", ty), call)
+        return found
+
+
+def _of_dtype(shape: relax.TensorType, dtype: relax.TensorType) -> relax.TensorType:
+    """The first type with the element type of the second."""
+    if shape.dtype == dtype.dtype:
+        return shape
+    return relax.TensorType(shape.shape, dtype.dtype, shape.vdevice)
+
+
+def _with(
+    call: relax.Call, values: Mapping[int, relax.Expr], changed: Mapping[str, int]
+) -> relax.Call:
+    """The call with other arguments and attributes."""
+    if not values and not changed:
+        return call
+    args = [values.get(index, arg) for index, arg in enumerate(call.args)]
+    attrs = call.attrs
+    if changed:
+        info = type(attrs).__tvm_ffi_type_info__
+        fields = {field.name: getattr(attrs, field.name) for field in info.fields}
+        attrs = tvm.ir.make_node(info.type_key, **(fields | dict(changed)))
+    return relax.Call(call.op, args, attrs, call.ty_args, call.span, call.ty)
+
+
+def _on(call: relax.Call, data: int, value: relax.Expr, ty: relax.TensorType) -> relax.Call:
+    """The same call with `value` as argument `data`, and of another type."""
+    args = list(call.args)
+    args[data] = value
+    return relax.Call(call.op, args, call.attrs, call.ty_args, call.span, ty)
 
 
 def _keeping_axes(reduction: relax.Call, axes: Sequence[int]) -> relax.Call:
@@ -67,10 +123,3 @@ def _keeping_axes(reduction: relax.Call, axes: Sequence[int]) -> relax.Call:
     ty = relax.TensorType(shape, data.ty.dtype, data.ty.vdevice)
     attrs = tvm.ir.make_node("relax.attrs.StatisticalAttrs", axis=old.axis, keepdims=True)
     return relax.Call(reduction.op, [data], attrs, reduction.ty_args, reduction.span, ty)
-
-
-def _on(call: relax.Call, data: int, value: relax.Expr, ty: relax.TensorType) -> relax.Call:
-    """The same call with `value` as argument `data`, and of another type."""
-    args = list(call.args)
-    args[data] = value
-    return relax.Call(call.op, args, call.attrs, call.ty_args, call.span, ty)

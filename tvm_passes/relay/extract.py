@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import tvm
 from tvm import relay
 
-from tvm_passes.plan import Plan
+from tvm_passes.chain import Link, Plan, Role
 from tvm_passes.relay.nodes import key
 from tvm_passes.relay.reorder import plans
 from tvm_passes.rules import RULES, Rule
@@ -81,11 +81,16 @@ def _reads(item: Plan[relay.Expr]) -> list[relay.Expr]:
     """What the topmost op that sinks reads, then the operands that are not constants."""
     operands = {
         key(arg): arg
-        for link in reversed(item.sunk)
+        for link in _calls(item)
         for index, arg in enumerate(link.node.args)
         if index != link.data and not isinstance(arg, relay.Constant)
     }
     return [item.sunk[-1].above, *operands.values()]
+
+
+def _calls(item: Plan[relay.Expr]) -> list[Link[relay.Expr]]:
+    """The calls from the topmost op that sinks down to the pool, dropout left out."""
+    return [link for link in reversed(item.path) if link.role is not Role.IDENTITY]
 
 
 def _alone(item: Plan[relay.Expr]) -> tvm.IRModule:
@@ -94,7 +99,7 @@ def _alone(item: Plan[relay.Expr]) -> tvm.IRModule:
     params = [relay.Var(f"read{n}", expr.checked_type) for n, expr in enumerate(reads)]
     operands = {key(expr): param for expr, param in zip(reads[1:], params[1:], strict=True)}
     body: relay.Expr = params[0]
-    for link in reversed(item.sunk):
+    for link in _calls(item):
         args = [operands.get(key(arg), arg) for arg in link.node.args]
         args[link.data] = body
         body = relay.Call(link.node.op, args, link.node.attrs)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import tvm
 from tvm import relay
 
-from tvm_passes.plan import Sink
+from tvm_passes.plan import Sink, Step
 from tvm_passes.relay.nodes import Nodes, key, with_children
 
 
@@ -26,7 +26,8 @@ def sink(func: relay.Function, nodes: Nodes, sinks: Sequence[Sink[relay.Expr]]) 
     if not sinks:
         return func
     by_pool = {key(item.pool): item for item in sinks}
-    moved = {key(link.node) for item in sinks for link in item.links}
+    moved = {key(node) for item in sinks for node in (*item.moves, *item.gone)}
+    moved |= {key(step.node) for item in sinks for step in item.steps}
     new: dict[int, relay.Expr] = {}
     for expr, read in nodes:
         node = key(expr)
@@ -38,15 +39,28 @@ def sink(func: relay.Function, nodes: Nodes, sinks: Sequence[Sink[relay.Expr]]) 
 
 
 def _sunk(item: Sink[relay.Expr], new: dict[int, relay.Expr]) -> relay.Expr:
-    root = new.get(key(item.root), item.root)
-    expr = relay.expr.CallWithFields(item.pool, None, [root])
+    expr = new.get(key(item.root), item.root)
+    for move in reversed(item.moves):
+        expr = relay.expr.CallWithFields(move, None, [expr, *move.args[1:]])
+    expr = relay.expr.CallWithFields(item.pool, None, [expr])
     if item.squeezed:
         expr = _keeping_axes(expr)
-    for link in reversed(item.links):
-        args = [new.get(key(arg), arg) for arg in link.node.args]
-        args[link.data] = expr
-        expr = relay.expr.CallWithFields(link.node, None, args)
+    for step in reversed(item.steps):
+        args = [new.get(key(arg), arg) for arg in step.node.args]
+        for index, shape in step.reshaped.items():
+            args[index] = relay.reshape(args[index], shape)
+        args[step.data] = expr
+        expr = relay.expr.CallWithFields(step.node, None, args, _attrs(step))
     return relay.squeeze(expr, item.squeezed) if item.squeezed else expr
+
+
+def _attrs(step: Step[relay.Expr]) -> tvm.ir.Attrs | None:
+    """The call's attributes with the step's, or None where nothing changes."""
+    old = step.node.attrs
+    if not step.attrs:
+        return None
+    fields = {str(name): getattr(old, name) for name in old.keys()} | dict(step.attrs)  # noqa: SIM118
+    return tvm.ir.make_node(f"relay.attrs.{type(old).__name__}", **fields)
 
 
 def _keeping_axes(reduction: relay.Call) -> relay.Call:
