@@ -19,6 +19,7 @@ if installed() == RELAX:
     from tvm.sym import Analyzer, detect_linear_equation
 
     SCHEDULED = "tirx.is_scheduled"
+    DECOMPOSES_LOWER_BOUNDS = True
 
     def block(sch: Schedule, name: str) -> Any:
         """The block of a function by its name."""
@@ -44,6 +45,7 @@ else:
     from tvm.tir import BufferLoad, Schedule
 
     SCHEDULED = "tir.is_scheduled"
+    DECOMPOSES_LOWER_BOUNDS = False
 
     def block(sch: Schedule, name: str) -> Any:
         """The block of a function by its name."""
@@ -66,6 +68,8 @@ else:
 
 ScheduleRule = dlight.ScheduleRule
 
+# Whether ``decompose_reduction`` takes a block whose predicate is not an upper bound alone.
+
 PARALLEL_DATA, REDUCTION = 0, 2
 """``IterVar.iter_type`` of a block's axes."""
 
@@ -82,6 +86,7 @@ def host_cpu() -> str:
 
 
 __all__ = [
+    "DECOMPOSES_LOWER_BOUNDS",
     "PARALLEL_DATA",
     "REDUCTION",
     "SCHEDULED",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
@@ -11,6 +11,7 @@ import yaml
 
 from tvm_passes.cost import cost
 from tvm_passes.decision import Decision
+from tvm_passes.decline import Decline
 
 PASS_NAME = "ReorderActivationAfterMaxPool"
 PASS_FLAG = "reorder-activation-after-max-pool"
@@ -143,3 +144,32 @@ def _represent(dumper: _RecordDumper, record: _Record) -> yaml.Node:
 
 
 _RecordDumper.add_representer(_Record, _represent)
+
+
+@dataclass
+class MissedKernels:
+    """Says of each convolution of a function that stays as it is why it does.
+
+    Parameters
+    ----------
+    function
+        The function's name.
+    op
+        The op that stays.
+    on_remark
+        Called with a Missed remark each time, if given.
+    """
+
+    function: str
+    op: str
+    on_remark: Callable[[Remark], object] | None
+    count: int = 0
+
+    def __call__(self, decline: Decline) -> None:
+        """Number the convolution, and say why it stays."""
+        if self.on_remark is not None:
+            site = f"{self.function}/{self.op}#{self.count}"
+            message = f"{decline.detail}; {decline.suggestion}"
+            reason = decline.reason.value
+            self.on_remark(Remark(Kind.MISSED, self.function, site, self.op, "", reason, message))
+        self.count += 1

@@ -21,13 +21,10 @@ from tvm_passes.relax.blocked_ops import OPS, convolution, pools_with
 from tvm_passes.relax.blocked_values import Values
 from tvm_passes.relax.blocks import map_dataflow_blocks
 from tvm_passes.relax.convolution import CONV2D, MAX_POOL2D, op_name
-from tvm_passes.remarks import Kind, Remark
-from tvm_passes.schedules.machine import machine_of
+from tvm_passes.remarks import MissedKernels, Remark
+from tvm_passes.schedules.machine import block_of, machine_of
 
 PASS_NAME = "BlockConv2d"
-
-MIN_BLOCK = 8
-"""Channels of a block at least, on targets with narrower vectors, too."""
 
 
 @tvm.transform.module_pass(opt_level=1, name=PASS_NAME)
@@ -51,31 +48,14 @@ class BlockConv2d:
         target = tvm.target.Target.current(allow_none=True)
         if target is None or str(target.kind.name) != "llvm":
             return mod
-        block = max(MIN_BLOCK, machine_of(target).lanes)
+        block = block_of(machine_of(target))
         builder = relax.BlockBuilder(mod)
         for gvar, func in mod.functions.items():
             if isinstance(func, relax.Function):
-                declined = _Declined(str(gvar.name_hint), self.on_remark)
+                declined = MissedKernels(str(gvar.name_hint), CONV2D, self.on_remark)
                 rewrite = partial(_rewritten, builder=builder, block=block, declined=declined)
                 builder.update_func(gvar, map_dataflow_blocks(func, rewrite, builder))
         return builder.finalize()
-
-
-@dataclass
-class _Declined:
-    """Says why a convolution stays as it is; numbers those of a function."""
-
-    function: str
-    on_remark: Callable[[Remark], object] | None
-    count: int = 0
-
-    def __call__(self, decline: Decline) -> None:
-        if self.on_remark is not None:
-            site = f"{self.function}/{CONV2D}#{self.count}"
-            message = f"{decline.detail}; {decline.suggestion}"
-            reason = decline.reason.value
-            self.on_remark(Remark(Kind.MISSED, self.function, site, CONV2D, "", reason, message))
-        self.count += 1
 
 
 def _rewritten(

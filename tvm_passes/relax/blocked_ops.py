@@ -12,8 +12,9 @@ import numpy as np
 from tvm import relax
 from tvm.relax import op
 
+from tvm_passes.blocked import Blocked, rows_of
 from tvm_passes.decline import Decline
-from tvm_passes.relax.blocked_values import Blocked, Values, is_tensor, rows_of
+from tvm_passes.relax.blocked_values import Values, is_tensor
 from tvm_passes.relax.convolution import (
     AVG_POOL2D,
     MAX_POOL2D,
@@ -21,10 +22,10 @@ from tvm_passes.relax.convolution import (
     op_name,
     read_conv2d,
     read_matmul,
-    read_max_pool2d,
     shape_of,
 )
-from tvm_passes.schedules.conv2d import Conv2d, conv2d, pack_weight
+from tvm_passes.schedules.conv2d import conv2d, pack_weight
+from tvm_passes.schedules.operators import Conv2d, read_max_pool2d
 from tvm_passes.schedules.structure import BLOCKED_RANK
 
 
@@ -33,7 +34,7 @@ def convolution(call: relax.Call, values: Values, pool: relax.Call | None) -> Bl
     conv = read_conv2d(call, values.block)
     if isinstance(conv, Decline):
         return conv
-    window = None if pool is None else read_max_pool2d(pool, conv)
+    window = None if pool is None else read_max_pool2d(pool.attrs, conv)
     data = _source(call.args[0], conv, values)
     layout = str(call.attrs.kernel_layout)
     value = _layer(data, call.args[1].value.numpy(), layout, conv, window, values)
@@ -44,7 +45,7 @@ def convolution(call: relax.Call, values: Values, pool: relax.Call | None) -> Bl
 def pools_with(call: relax.Call, pool: relax.Call, values: Values) -> bool:
     """Whether `convolution` takes a max-pool along."""
     conv = read_conv2d(call, values.block)
-    return not isinstance(conv, Decline) and read_max_pool2d(pool, conv) is not None
+    return not isinstance(conv, Decline) and read_max_pool2d(pool.attrs, conv) is not None
 
 
 def matmul(call: relax.Call, values: Values) -> Blocked | None:

@@ -9,44 +9,12 @@ from typing import Any
 
 from tvm import relax
 
+from tvm_passes.blocked import Blocked, rows_of
 from tvm_passes.relax.convolution import shape_of
 from tvm_passes.schedules.conv2d import blocked, unblocked
 
 OUT_ELEMENTWISE_FUSABLE = 4
 """TVM's pattern kind of a kernel that FuseOps may append elementwise ops to."""
-
-
-@dataclass(frozen=True)
-class Blocked:
-    """A value in blocks, and what it stands for.
-
-    Parameters
-    ----------
-    value
-        [n, c/block, h, w, block].
-    shape
-        Of the plain value: [n, c, h, w], [n, h, w, c] if `channels_last`, or any [..., c], which
-        is then [1, 1, m, c] with m the product of the other extents.
-    channels_last
-        Where its channels are.
-    block
-        Channels of a block.
-    """
-
-    value: relax.Expr
-    shape: tuple[int, ...]
-    channels_last: bool
-    block: int
-
-    @property
-    def axis(self) -> int:
-        """The axis of the plain value that holds channels."""
-        return len(self.shape) - 1 if self.channels_last else 1
-
-    @property
-    def channels(self) -> int:
-        """Channels of the plain value: those past them fill the last block."""
-        return self.shape[self.axis]
 
 
 @dataclass
@@ -124,14 +92,6 @@ class Values:
         if len(found.shape) == 4:
             return value
         return relax.op.reshape(self.emit(value), found.shape)
-
-
-def rows_of(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """The extents [1, 1, m, c] of a tensor [..., c]."""
-    rows = 1
-    for extent in shape[:-1]:
-        rows *= extent
-    return (1, 1, rows, shape[-1])
 
 
 def is_tensor(expr: Any) -> bool:

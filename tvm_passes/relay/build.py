@@ -9,6 +9,7 @@ from tvm import relay
 from tvm.relay.backend import Executor, Runtime
 from tvm.relay.build_module import bind_params_by_name
 
+from tvm_passes.relay.blocked import BlockConv2d
 from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool
 
 
@@ -23,7 +24,7 @@ def build(
     params: dict[str, Any] | None = None,
     mod_name: str = "default",
 ) -> Any:
-    """Run `ReorderActivationAfterMaxPool`, then ``relay.build`` with the same arguments.
+    """Run `ReorderActivationAfterMaxPool` and `BlockConv2d`, then ``relay.build``.
 
     The parameters are bound first, so that the pass sees the constants that it depends on.  The
     pass obeys the ``PassContext`` in scope: its ``opt_level``, ``disabled_pass`` and instruments.
@@ -37,9 +38,8 @@ def build(
         ir_mod = tvm.IRModule.from_expr(ir_mod)
     if not isinstance(ir_mod, tvm.IRModule):
         raise TypeError(f"expected an IRModule or a function, found {type(ir_mod).__name__}")
-    passes = [_bind(params), ReorderActivationAfterMaxPool()]
     return relay.build(
-        tvm.transform.Sequential(passes)(ir_mod),
+        tvm.transform.Sequential(passes(target, params))(ir_mod),
         target,
         target_host,
         executor,
@@ -49,6 +49,21 @@ def build(
         None,
         mod_name,
     )
+
+
+def passes(target: Any, params: dict[str, Any] | None = None) -> list[tvm.transform.Pass]:
+    """What `build` runs before ``relay.build``'s own passes."""
+    llvm = _only(target)
+    kernels = [] if llvm is None else [relay.transform.FoldConstant(), BlockConv2d(llvm)]
+    return [_bind(params), ReorderActivationAfterMaxPool(), *kernels]
+
+
+def _only(target: Any) -> tvm.target.Target | None:
+    """The target of a module that is compiled for a single one."""
+    if target is None:
+        return tvm.target.Target.current(allow_none=True)
+    found = tvm.target.Target.canon_multi_target(target)
+    return found[0] if len(found) == 1 else None
 
 
 def _bind(params: dict[str, Any] | None) -> tvm.transform.Pass:

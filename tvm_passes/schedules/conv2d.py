@@ -6,69 +6,14 @@ taken in the order in which TVM's own operator of the source layout takes them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from tvm import te, topi
 
-from tvm_passes.namespaces import tir
-
-Pair = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Conv2d:
-    """What a convolution computes, whatever the layout of its data.
-
-    Parameters
-    ----------
-    channels, filters, groups
-        Channels of the data and of the result, and groups.
-    kernel, strides, dilation
-        Along rows and columns.
-    padding
-        Zeros on top, left, bottom, right.
-    channels_last
-        Whether the source layout is NHWC: then sums go over rows, columns, channels of the
-        kernel; else over channels, rows, columns.
-    block
-        Channels of a block of the result.
-    dtype
-        Element type of data, weights and result; sums are in float32 at least.
-    """
-
-    channels: int
-    filters: int
-    groups: int
-    kernel: Pair
-    strides: Pair
-    dilation: Pair
-    padding: tuple[int, int, int, int]
-    channels_last: bool
-    block: int
-    dtype: str = "float32"
-
-    @property
-    def depthwise(self) -> bool:
-        """Whether each channel is convolved by itself."""
-        return self.groups == self.channels == self.filters and self.groups > 1
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether windows are single elements, all of them real."""
-        return self.kernel == (1, 1) and not any(self.padding)
-
-
-@dataclass(frozen=True)
-class MaxPool2d:
-    """A max-pool's window, step, spacing and padding (top, left, bottom, right)."""
-
-    kernel: Pair
-    strides: Pair
-    dilation: Pair
-    padding: tuple[int, int, int, int]
-    ceil_mode: bool = False
+from tvm_passes.namespaces import DECOMPOSES_LOWER_BOUNDS, tir
+from tvm_passes.schedules.operators import Conv2d, MaxPool2d
 
 
 def conv2d(data: te.Tensor, weight: te.Tensor, conv: Conv2d, pool: MaxPool2d | None) -> te.Tensor:
@@ -90,6 +35,9 @@ def conv2d(data: te.Tensor, weight: te.Tensor, conv: Conv2d, pool: MaxPool2d | N
     te.Tensor
         [n, filters/b, h, w, b]; channels past the last filter hold what zero weights give.
     """
+    above = 0 if pool is None or DECOMPOSES_LOWER_BOUNDS else pool.padding[0]
+    if pool is not None and above:
+        conv = _with_rows_above(conv, above)
     view = _View(data, conv)
     source = _padded(view, conv)
     rows, columns = (_windows(view, conv, axis) for axis in (0, 1))
@@ -100,7 +48,31 @@ def conv2d(data: te.Tensor, weight: te.Tensor, conv: Conv2d, pool: MaxPool2d | N
         reduce(source, weight, view, conv),
         name="conv2d",
     )
+    if pool is not None and above:
+        out, pool = _masked(out, pool), replace(pool, padding=(0, 0, 0, 0))
     return _stored(out if pool is None else _pooled(out, conv, pool), conv)
+
+
+def _with_rows_above(conv: Conv2d, above: int) -> Conv2d:
+    """The convolution with rows of its own in place of the pool's padding on top.
+
+    Then no strip of rows has a lower bound, only an upper one.
+    """
+    top, *others = conv.padding
+    return replace(conv, padding=(top + above * conv.strides[0], *others))
+
+
+def _masked(out: te.Tensor, pool: MaxPool2d) -> te.Tensor:
+    """The convolution with the pool's padding, which on top are rows that it has computed."""
+    top, left, bottom, right = pool.padding
+    n, blocks, rows, columns, block = (int(extent) for extent in out.shape)
+
+    def value(i: Any, o: Any, y: Any, x: Any, c: Any) -> Any:
+        inside = tir.all(y >= top, y < rows, x >= left, x < columns + left)
+        return tir.if_then_else(inside, out(i, o, y, x - left, c), tir.min_value(out.dtype))
+
+    shape = (n, blocks, rows + bottom, columns + left + right, block)
+    return te.compute(shape, value, name="masked")
 
 
 def _stored(value: te.Tensor, conv: Conv2d) -> te.Tensor:

@@ -86,6 +86,15 @@ def machine_of(target: Any) -> Machine:
     return replace(family, cores=cores) if cores else family
 
 
+MIN_BLOCK = 8
+"""Channels of a block at least, on targets with narrower vectors, too."""
+
+
+def block_of(machine: Machine) -> int:
+    """Channels of a block of a blocked layout."""
+    return max(MIN_BLOCK, machine.lanes)
+
+
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 

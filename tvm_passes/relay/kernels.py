@@ -1,0 +1,110 @@
+"""Relay functions computed by a scheduled PrimFunc, through TVM's external code generators.
+
+Such a function carries the attributes of a partition (BYOC): ``Compiler``, ``Primitive`` and
+``global_symbol``.  Its body says in Relay's own ops what it computes; the PrimFunc that computes it
+is an attribute as well, and ``relay.ext.tvm_passes`` compiles that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tvm
+from tvm import relay, te
+
+from tvm_passes.namespaces import dlight
+from tvm_passes.schedules.conv2d_rule import BlockedConv2d
+from tvm_passes.schedules.spatial import Spatial
+
+COMPILER = "tvm_passes"
+KERNEL = "tvm_passes.kernel"
+"""The attribute that holds the PrimFunc."""
+
+CODEGEN = f"relay.ext.{COMPILER}"
+
+
+@dataclass
+class Kernels:
+    """The kernels of a module, each for all calls of what it computes.
+
+    Parameters
+    ----------
+    target
+        What they are compiled for.
+    taken
+        Names that they must not have.
+    """
+
+    target: tvm.target.Target
+    taken: frozenset[str] = frozenset()
+    functions: dict[tvm.ir.GlobalVar, relay.Function] = field(default_factory=dict)
+    _by_hash: dict[int, list[tvm.ir.GlobalVar]] = field(default_factory=dict)
+
+    def call(
+        self,
+        meaning: relay.Function,
+        compute: Callable[..., te.Tensor],
+        args: Sequence[relay.Expr],
+    ) -> relay.Call:
+        """Call the kernel that computes a function of tensors.
+
+        Parameters
+        ----------
+        meaning
+            The function, its parameters typed.
+        compute
+            Makes the same computation of placeholders.
+        args
+            The operands.
+        """
+        return relay.Call(self._kernel(meaning, compute), list(args))
+
+    def _kernel(
+        self, meaning: relay.Function, compute: Callable[..., te.Tensor]
+    ) -> tvm.ir.GlobalVar:
+        alike = self._by_hash.setdefault(tvm.ir.structural_hash(meaning), [])
+        for gvar in alike:
+            found = self.functions[gvar]
+            plain = relay.Function(found.params, found.body)
+            if tvm.ir.structural_equal(plain, meaning):
+                return gvar
+        name = self._name()
+        func = meaning.with_attr("Primitive", tvm.tir.IntImm("int32", 1))
+        func = func.with_attr("Inline", tvm.tir.IntImm("int32", 1))
+        func = func.with_attr("Compiler", COMPILER).with_attr("global_symbol", name)
+        gvar = tvm.ir.GlobalVar(name)
+        self.functions[gvar] = func.with_attr(KERNEL, self._scheduled(meaning, compute, name))
+        alike.append(gvar)
+        return gvar
+
+    def _name(self) -> str:
+        count = len(self.functions)
+        while f"{COMPILER}_{count}" in self.taken:
+            count += 1
+        return f"{COMPILER}_{count}"
+
+    def _scheduled(
+        self, meaning: relay.Function, compute: Callable[..., te.Tensor], name: str
+    ) -> Any:
+        types = [param.type_annotation for param in meaning.params]
+        operands = [te.placeholder(ty.shape, ty.dtype, f"p{n}") for n, ty in enumerate(types)]
+        func = te.create_prim_func([*operands, compute(*operands)])
+        func = func.with_attr("global_symbol", name).with_attr("tir.noalias", True)
+        rules = dlight.ApplyDefaultSchedule(BlockedConv2d(), Spatial())
+        with self.target:
+            (scheduled,) = rules(tvm.IRModule({name: func})).functions.values()
+        return scheduled.with_attr("target", self.target)
+
+
+def register_codegen() -> None:
+    """Let TVM compile the kernels; a second call does nothing."""
+    if tvm.get_global_func(CODEGEN, allow_missing=True) is None:
+        tvm.register_func(CODEGEN, _compile)
+
+
+def _compile(func: relay.Function) -> tvm.runtime.Module:
+    kernel = func.attrs[KERNEL]
+    mod = tvm.IRModule({kernel.attrs["global_symbol"]: kernel})
+    return tvm.build(mod, target=kernel.attrs["target"])

@@ -1,0 +1,149 @@
+"""A convolution with the pool and the elementwise ops that alone read it: one kernel's work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from tvm import relay
+
+from tvm_passes.blocked import Blocked
+from tvm_passes.decline import Decline
+from tvm_passes.relay.convolution import CONV2D, MAX_POOL2D, op_name, read_conv2d, shape_of
+from tvm_passes.relay.nodes import Nodes, key
+from tvm_passes.schedules.operators import Conv2d, MaxPool2d, read_max_pool2d
+
+BIAS_ADD, DIVIDE = "nn.bias_add", "divide"
+
+ELEMENTWISE = frozenset(
+    (
+        "abs", "add", "clip", "divide", "erf", "exp", "maximum", "minimum", "multiply", "negative",
+        "nn.bias_add", "nn.leaky_relu", "nn.relu", "sigmoid", "subtract", "tanh",
+    )
+)  # fmt: skip
+"""Elementwise ops that are finite where their operands are.
+
+Channels that fill the last block hold what zero weights give; later sums multiply them by zero.
+"""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one kernel computes.
+
+    Parameters
+    ----------
+    conv, call
+        The convolution.
+    pool, pool_call
+        The max-pool that alone reads it, if a kernel takes it along.
+    links
+        Elementwise ops, each of which alone reads the one before.
+    """
+
+    conv: Conv2d
+    call: relay.Call
+    pool: MaxPool2d | None
+    pool_call: relay.Call | None
+    links: tuple[relay.Call, ...]
+
+    @property
+    def output(self) -> relay.Call:
+        """The call whose value the kernel computes."""
+        return self.links[-1] if self.links else self.pool_call or self.call
+
+    def calls(self) -> tuple[relay.Call, ...]:
+        """All calls, in the order of computation."""
+        pool = () if self.pool_call is None else (self.pool_call,)
+        return (self.call, *pool, *self.links)
+
+    def result(self, value: relay.Expr) -> Blocked:
+        """The kernel's result."""
+        shape = shape_of(self.output) or ()
+        return Blocked(value, shape, self.conv.channels_last, self.conv.block)
+
+
+def layers_of(root: relay.Expr, nodes: Nodes, block: int) -> Mapping[int, Layer | Decline]:
+    """The layers below `root`, by the keys of their convolutions; no call is in two."""
+    readers = _only_readers(root, nodes)
+    found: dict[int, Layer | Decline] = {}
+    claimed: set[int] = set()
+    for expr, _ in nodes:
+        if op_name(expr) != CONV2D:
+            continue
+        conv = read_conv2d(expr, block)
+        if isinstance(conv, Decline):
+            found[key(expr)] = conv
+            continue
+        layer = _layer(conv, expr, readers, claimed)
+        claimed.update(key(call) for call in layer.calls())
+        found[key(expr)] = layer
+    return found
+
+
+def _only_readers(root: relay.Expr, nodes: Nodes) -> Mapping[int, relay.Expr | None]:
+    """The node that alone reads each node, and reads it once."""
+    readers: dict[int, relay.Expr | None] = {key(root): None}
+    for expr, read in nodes:
+        for child in read:
+            readers[key(child)] = None if key(child) in readers else expr
+    return readers
+
+
+def _layer(
+    conv: Conv2d,
+    call: relay.Call,
+    readers: Mapping[int, relay.Expr | None],
+    claimed: set[int],
+) -> Layer:
+    last, pool, pool_call = call, None, None
+    reader = readers.get(key(call))
+    if op_name(reader) == MAX_POOL2D:
+        pool = read_max_pool2d(reader.attrs, conv)
+    if pool is not None:
+        last = pool_call = reader
+    links: list[relay.Call] = []
+    like = Blocked(None, shape_of(last) or (), conv.channels_last, conv.block)
+    while True:
+        reader = readers.get(key(last))
+        if reader is None or key(reader) in claimed or not _appends(reader, last, like):
+            return Layer(conv, call, pool, pool_call, tuple(links))
+        links.append(reader)
+        last = reader
+
+
+def _appends(reader: relay.Expr, last: relay.Expr, like: Blocked) -> bool:
+    """Whether a kernel that computes `last` may go on to compute `reader`."""
+    if op_name(reader) not in ELEMENTWISE or shape_of(reader) != like.shape:
+        return False
+    others = [arg for arg in reader.args if key(arg) != key(last)]
+    return all(can_block(arg, reader, like) for arg in others)
+
+
+def can_block(arg: relay.Expr, call: relay.Call, like: Blocked) -> bool:
+    """Whether an operand of an elementwise op can be read in the blocks of `like`."""
+    constant = isinstance(arg, relay.Constant)
+    if op_name(call) == DIVIDE and key(arg) == key(call.args[1]) and not constant:
+        return False  # 0 / 0 in the channels that fill the last block
+    if shape_of(arg) == like.shape and not constant:
+        return op_name(call) != BIAS_ADD
+    return constant and blocked_constant(arg, call, like) is not None
+
+
+def blocked_constant(arg: relay.Constant, call: relay.Call, like: Blocked) -> np.ndarray | None:
+    """A constant in the blocks of `like`: a scalar or a value a channel; None if it is neither."""
+    array = arg.data.numpy()
+    rank = len(like.shape)
+    if op_name(call) == BIAS_ADD:
+        if int(call.attrs.axis) % rank != like.axis:
+            return None
+        array = array.reshape([-1 if at == like.axis else 1 for at in range(rank)])
+    if array.size == 1:
+        return array.reshape(())
+    aligned = (1,) * (rank - array.ndim) + array.shape
+    if len(aligned) != rank or not prod(aligned) == aligned[like.axis] == like.channels:
+        return None
+    filled = np.pad(array.reshape(-1), (0, -array.size % like.block), constant_values=1)
+    return filled.reshape(1, -1, 1, 1, like.block)

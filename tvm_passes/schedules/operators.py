@@ -1,0 +1,181 @@
+"""What a conv2d and a max_pool2d compute, read off a call of either dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tvm_passes.decline import Decline, KernelReason
+
+Pair = tuple[int, int]
+Sides = tuple[int, int, int, int]
+
+DTYPES = ("float32", "float16")
+LAYOUTS = ("NCHW", "NHWC")
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """What a convolution computes, whatever the layout of its data.
+
+    Parameters
+    ----------
+    channels, filters, groups
+        Channels of the data and of the result, and groups.
+    kernel, strides, dilation
+        Along rows and columns.
+    padding
+        Zeros on top, left, bottom, right.
+    channels_last
+        Whether the source layout is NHWC: then sums go over rows, columns, channels of the
+        kernel; else over channels, rows, columns.
+    block
+        Channels of a block of the result.
+    dtype
+        Element type of data, weights and result; sums are in float32 at least.
+    """
+
+    channels: int
+    filters: int
+    groups: int
+    kernel: Pair
+    strides: Pair
+    dilation: Pair
+    padding: Sides
+    channels_last: bool
+    block: int
+    dtype: str = "float32"
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each channel is convolved by itself."""
+        return self.groups == self.channels == self.filters and self.groups > 1
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether windows are single elements, all of them real."""
+        return self.kernel == (1, 1) and not any(self.padding)
+
+
+@dataclass(frozen=True)
+class MaxPool2d:
+    """A max-pool's window, step, spacing and padding (top, left, bottom, right)."""
+
+    kernel: Pair
+    strides: Pair
+    dilation: Pair
+    padding: Sides
+    ceil_mode: bool = False
+
+
+@dataclass(frozen=True)
+class ConvCall:
+    """A call of a dialect's conv2d.
+
+    Parameters
+    ----------
+    op
+        The op's name.
+    attrs
+        Its attributes: both dialects give them the same names.
+    data, weight, result
+        Extents of the tensors, None where one is not known.
+    dtypes
+        Their element types.
+    constant
+        Whether the weights are known at compile time.
+    """
+
+    op: str
+    attrs: Any
+    data: tuple[int, ...] | None
+    weight: tuple[int, ...] | None
+    result: tuple[int, ...] | None
+    dtypes: tuple[str, str, str]
+    constant: bool
+
+
+def read_conv2d(call: ConvCall, block: int) -> Conv2d | Decline:
+    """A convolution in blocks of `block` channels, or why there is no kernel for it."""
+    attrs = call.attrs
+    layout = str(attrs.data_layout)
+    decline = _layout_or_dtype(call, layout, str(attrs.out_layout) or layout)
+    if decline is not None:
+        return decline
+    if call.data is None or call.weight is None or call.result is None:
+        return Decline(
+            KernelReason.SHAPE,
+            f"{call.op} reads extents that are not known at compile time",
+            "compile for fixed shapes",
+        )
+    extents = dict(zip(str(attrs.kernel_layout), call.weight, strict=True))
+    conv = Conv2d(
+        channels=call.data[layout.index("C")],
+        filters=call.result[layout.index("C")],
+        groups=int(attrs.groups),
+        kernel=(extents["H"], extents["W"]),
+        strides=pair(attrs.strides),
+        dilation=pair(attrs.dilation),
+        padding=sides(attrs.padding),
+        channels_last=layout == "NHWC",
+        block=block,
+        dtype=call.dtypes[2],
+    )
+    if conv.groups > 1 and not conv.depthwise and conv.filters // conv.groups % block:
+        return Decline(
+            KernelReason.GROUPS,
+            f"{call.op} has {conv.groups} groups of {conv.filters // conv.groups} filters, "
+            f"no multiple of {block}",
+            "use groups of more filters",
+        )
+    return conv
+
+
+def _layout_or_dtype(call: ConvCall, layout: str, out_layout: str) -> Decline | None:
+    if layout not in LAYOUTS or out_layout != layout:
+        return Decline(
+            KernelReason.LAYOUT,
+            f"{call.op} reads {layout} and writes {out_layout}",
+            "use NCHW or NHWC for both",
+        )
+    if not call.constant:
+        return Decline(
+            KernelReason.NOT_CONSTANT,
+            f"the weights of {call.op} are not known at compile time",
+            "bind the parameters before the pass runs",
+        )
+    if call.dtypes[2] not in DTYPES or len({*call.dtypes}) > 1:
+        return Decline(
+            KernelReason.DTYPE,
+            f"{call.op} of {call.dtypes[0]} and {call.dtypes[1]} gives {call.dtypes[2]}",
+            "only float32 and float16, the same for all, have a blocked kernel",
+        )
+    return None
+
+
+def read_max_pool2d(attrs: Any, conv: Conv2d) -> MaxPool2d | None:
+    """A max-pool of a convolution's result, where both have one layout and windows leave no gap.
+
+    TVM's schedules refuse what reads only some rows of what they compute.
+    """
+    layout = "NHWC" if conv.channels_last else "NCHW"
+    if str(attrs.layout) != layout or str(attrs.out_layout) not in ("", layout):
+        return None
+    kernel, strides, dilation = map(pair, (attrs.pool_size, attrs.strides, attrs.dilation))
+    if any(step > extent for step, extent in zip(strides, kernel, strict=True)):
+        return None
+    return MaxPool2d(kernel, strides, dilation, sides(attrs.padding), bool(attrs.ceil_mode))
+
+
+def pair(values: Iterable[Any]) -> Pair:
+    """Values along rows and columns, from one or two."""
+    first, *rest = (int(value) for value in values)
+    return first, rest[0] if rest else first
+
+
+def sides(values: Iterable[Any]) -> Sides:
+    """Padding at top, left, bottom, right, from TVM's three ways of writing it."""
+    found = [int(value) for value in values]
+    top, left, bottom, right = (found * 4)[:4]
+    return top, left, bottom, right
