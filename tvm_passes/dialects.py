@@ -61,11 +61,14 @@ class Engine(Protocol):
         target: Mapping[str, Any],
         *,
         reorder: bool = True,
+        kernels: bool | None = None,
         on_remark: Callable[[Remark], object] | None = None,
         compile_kernels: Callable[[str], bytes] | None = None,
     ) -> Any:
         """Compile a module for a target's JSON configuration.
 
+        `reorder` runs `ReorderActivationAfterMaxPool`, and `kernels` `BlockConv2d`, by default
+        where the reorder runs; `on_remark` is called with each remark of both.
         `compile_kernels` turns CUDA C into what TVM's runtime loads.  None where the TVM at hand
         makes kernels for the target, but nothing that runs them.
         """

@@ -202,7 +202,9 @@ class _Bench:
         """Compile, link and load: what is compared is what ``tvm-reorder compile`` writes."""
         # In a folder of its own: a library that is loaded must not be written over.
         path = Path(tempfile.mkdtemp(dir=self.folder)) / LIBRARY
-        export(self.engine, self.engine.build(mod, self.config, reorder=reorder), path)
+        export(
+            self.engine, self.engine.build(mod, self.config, reorder=reorder, kernels=True), path
+        )
         return self.engine.load(path, [tensor["name"] for tensor in self._inputs(mod)])
 
     def _inputs(self, mod: Any) -> Signature:

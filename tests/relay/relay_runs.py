@@ -15,9 +15,9 @@ TARGETS = ["llvm", *(["llvm -mcpu=haswell"] if HAS_FMA else [])]
 """Without and with fused multiply-add, which LLVM forms where the target has it."""
 
 
-def outputs(mod, *inputs, target="llvm", build=relay.build, opt_level=3, **options):
+def outputs(mod, *inputs, target="llvm", build=relay.build, opt_level=3, disabled=(), **options):
     """The results of ``main``, a list of NumPy arrays."""
-    with tvm.transform.PassContext(opt_level=opt_level):
+    with tvm.transform.PassContext(opt_level=opt_level, disabled_pass=list(disabled)):
         lib = build(mod, target, **options)
     return run(lib, *inputs)
 

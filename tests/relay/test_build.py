@@ -11,6 +11,7 @@ from relay_runs import bits, hard_values, outputs, run
 from tvm import relay
 
 from tvm_passes.relay import build
+from tvm_passes.relay.blocked import PASS_NAME as BLOCK
 from tvm_passes.remarks import PASS_NAME
 
 SHAPE = (1, 8, 13, 11)
@@ -62,7 +63,8 @@ def test_the_outputs_are_relay_builds(opt_level):
     mod, weights = network()
     x = hard_values(SHAPE, "float32")
     a, b = (
-        outputs(mod, x, build=f, opt_level=opt_level, params=weights) for f in (relay.build, build)
+        outputs(mod, x, build=f, opt_level=opt_level, disabled=[BLOCK], params=weights)
+        for f in (relay.build, build)
     )
     assert np.array_equal(bits(a[0]), bits(b[0]))
 
@@ -71,7 +73,7 @@ def test_parameters_as_tvm_arrays_and_a_typed_module():
     mod, weights = network()
     arrays = {name: tvm.nd.array(value) for name, value in weights.items()}
     x = hard_values(SHAPE, "float32")
-    (a,) = outputs(typed(mod), x, build=build, params=arrays)
+    (a,) = outputs(typed(mod), x, build=build, disabled=[BLOCK], params=arrays)
     (b,) = outputs(mod, x, params=weights)
     assert np.array_equal(bits(a), bits(b))
 
@@ -111,8 +113,8 @@ def test_the_pass_runs_and_may_be_disabled():
         with tvm.transform.PassContext(opt_level=3, **context):
             return fused_with_pool(build(mod, "llvm", params=weights))
 
-    assert any("sigmoid" in name for name in kernels())
-    disabled = kernels(disabled_pass=[PASS_NAME])
+    assert any("sigmoid" in name for name in kernels(disabled_pass=[BLOCK]))
+    disabled = kernels(disabled_pass=[BLOCK, PASS_NAME])
     assert disabled
     assert not any("sigmoid" in name or "leaky" in name for name in disabled)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import tvm.support.cc
 from tvm import relax
 
 from tvm_passes.errors import ModelError
+from tvm_passes.relax.blocked import PASS_NAME as BLOCK
 from tvm_passes.relax.device_code import compiled_by, mark_compiled
 from tvm_passes.relax.extract import feeding_module, site_module
 from tvm_passes.relax.pipeline import stock_pipeline, tvm_reorder_pipeline
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool, decisions
+from tvm_passes.remarks import PASS_NAME as REORDER
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RELAX
 
@@ -70,17 +73,21 @@ def build(
     target: Mapping[str, Any],
     *,
     reorder: bool = True,
+    kernels: bool | None = None,
     on_remark: Callable[[Remark], object] | None = None,
     compile_kernels: Callable[[str], bytes] | None = None,
 ) -> Any:
-    """Compile for the target, through the pass or TVM's own pipeline alone."""
+    """Compile for the target, through the passes or TVM's own pipeline alone."""
     host = {} if compile_kernels is None else {"host": "llvm"}
     tvm_target = tvm.target.Target({**target, **host})
+    kernels = reorder if kernels is None else kernels
     with tvm_target:
-        pipeline = tvm_reorder_pipeline(on_remark=on_remark) if reorder else stock_pipeline()
-    if compile_kernels is None:
-        return tvm.compile(mod, tvm_target, relax_pipeline=pipeline)
-    with compiled_by(compile_kernels):
+        ours = reorder or kernels
+        pipeline = tvm_reorder_pipeline(on_remark=on_remark) if ours else stock_pipeline()
+    disabled = [name for name, runs in ((REORDER, reorder), (BLOCK, kernels)) if not runs]
+    context = tvm.transform.PassContext(disabled_pass=disabled)
+    compiler = nullcontext() if compile_kernels is None else compiled_by(compile_kernels)
+    with context, compiler:
         return tvm.compile(mod, tvm_target, relax_pipeline=pipeline)
 
 

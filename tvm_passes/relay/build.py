@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tvm
@@ -11,6 +12,7 @@ from tvm.relay.build_module import bind_params_by_name
 
 from tvm_passes.relay.blocked import BlockConv2d
 from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool
+from tvm_passes.remarks import Remark
 
 
 def build(
@@ -51,11 +53,18 @@ def build(
     )
 
 
-def passes(target: Any, params: dict[str, Any] | None = None) -> list[tvm.transform.Pass]:
+def passes(
+    target: Any,
+    params: dict[str, Any] | None = None,
+    on_remark: Callable[[Remark], object] | None = None,
+) -> list[tvm.transform.Pass]:
     """What `build` runs before ``relay.build``'s own passes."""
-    llvm = _only(target)
-    kernels = [] if llvm is None else [relay.transform.FoldConstant(), BlockConv2d(llvm)]
-    return [_bind(params), ReorderActivationAfterMaxPool(), *kernels]
+    only = _only(target)
+    reorder = ReorderActivationAfterMaxPool(on_remark=on_remark)
+    if only is None:
+        return [_bind(params), reorder]
+    fold = relay.transform.FoldConstant()
+    return [_bind(params), reorder, fold, BlockConv2d(only, on_remark)]
 
 
 def _only(target: Any) -> tvm.target.Target | None:

@@ -16,8 +16,11 @@ from tvm.contrib import cc
 from tvm.contrib.graph_executor import GraphModule
 
 from tvm_passes.errors import ModelError, TargetError
+from tvm_passes.relay.blocked import PASS_NAME as BLOCK
+from tvm_passes.relay.build import passes
 from tvm_passes.relay.extract import feeding_module, site_module
 from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool, decisions
+from tvm_passes.remarks import PASS_NAME as REORDER
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RELAY
 
@@ -74,20 +77,23 @@ def build(
     target: Mapping[str, Any],
     *,
     reorder: bool = True,
+    kernels: bool | None = None,
     on_remark: Callable[[Remark], object] | None = None,
     compile_kernels: Callable[[str], bytes] | None = None,
 ) -> Any:
-    """Compile for the target, with the pass in front of Relay's own or without it.
+    """Compile for the target, with the passes in front of Relay's own or without them.
 
     An empty tuning context keeps ``relay.build`` from trying to download TopHub's records.
     """
     if compile_kernels is not None:
         raise TargetError("this Relay has no CUDA: compile with the dialect relax")
-    passes = [ReorderActivationAfterMaxPool(on_remark=on_remark)] if reorder else []
-    context = tvm.transform.PassContext(opt_level=3)
+    kernels = reorder if kernels is None else kernels
+    disabled = [name for name, runs in ((REORDER, reorder), (BLOCK, kernels)) if not runs]
+    context = tvm.transform.PassContext(opt_level=3, disabled_pass=disabled)
+    tvm_target = tvm.target.Target(dict(target))
     with context, autotvm.apply_history_best([]), _without_advice():
-        mod = tvm.transform.Sequential(passes)(mod)
-        return relay.build(mod, tvm.target.Target(dict(target)))
+        mod = tvm.transform.Sequential(passes(tvm_target, on_remark=on_remark))(mod)
+        return relay.build(mod, tvm_target)
 
 
 @contextmanager

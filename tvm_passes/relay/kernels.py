@@ -40,6 +40,7 @@ class Kernels:
     target: tvm.target.Target
     taken: frozenset[str] = frozenset()
     functions: dict[tvm.ir.GlobalVar, relay.Function] = field(default_factory=dict)
+    _meanings: dict[tvm.ir.GlobalVar, relay.Function] = field(default_factory=dict)
     _by_hash: dict[int, list[tvm.ir.GlobalVar]] = field(default_factory=dict)
 
     def call(
@@ -66,16 +67,16 @@ class Kernels:
     ) -> tvm.ir.GlobalVar:
         alike = self._by_hash.setdefault(tvm.ir.structural_hash(meaning), [])
         for gvar in alike:
-            found = self.functions[gvar]
-            plain = relay.Function(found.params, found.body)
-            if tvm.ir.structural_equal(plain, meaning):
+            if tvm.ir.structural_equal(self._meanings[gvar], meaning):
                 return gvar
         name = self._name()
         func = meaning.with_attr("Primitive", tvm.tir.IntImm("int32", 1))
         func = func.with_attr("Inline", tvm.tir.IntImm("int32", 1))
         func = func.with_attr("Compiler", COMPILER).with_attr("global_symbol", name)
-        gvar = tvm.ir.GlobalVar(name)
-        self.functions[gvar] = func.with_attr(KERNEL, self._scheduled(meaning, compute, name))
+        func = func.with_attr(KERNEL, self._scheduled(meaning, compute, name))
+        ((gvar, typed),) = relay.transform.InferType()(tvm.IRModule({name: func})).functions.items()
+        self.functions[gvar] = typed
+        self._meanings[gvar] = meaning
         alike.append(gvar)
         return gvar
 

@@ -98,12 +98,12 @@ def _layer(
     readers: Mapping[int, relay.Expr | None],
     claimed: set[int],
 ) -> Layer:
-    last, pool, pool_call = call, None, None
     reader = readers.get(key(call))
-    if op_name(reader) == MAX_POOL2D:
+    pool = None
+    if isinstance(reader, relay.Call) and op_name(reader) == MAX_POOL2D:
         pool = read_max_pool2d(reader.attrs, conv)
-    if pool is not None:
-        last = pool_call = reader
+    pool_call = None if pool is None else reader
+    last = pool_call or call
     links: list[relay.Call] = []
     like = Blocked(None, shape_of(last) or (), conv.channels_last, conv.block)
     while True:

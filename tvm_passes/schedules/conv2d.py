@@ -58,8 +58,8 @@ def _with_rows_above(conv: Conv2d, above: int) -> Conv2d:
 
     Then no strip of rows has a lower bound, only an upper one.
     """
-    top, *others = conv.padding
-    return replace(conv, padding=(top + above * conv.strides[0], *others))
+    top, left, bottom, right = conv.padding
+    return replace(conv, padding=(top + above * conv.strides[0], left, bottom, right))
 
 
 def _masked(out: te.Tensor, pool: MaxPool2d) -> te.Tensor:

@@ -1,0 +1,221 @@
+"""Relay's convolutions as blocked kernels: TVM's own results, to the rounding of sums."""
+
+import numpy as np
+import pytest
+import tvm
+from relay_builders import const, data, typed
+from relay_runs import HAS_FMA, bits, hard_values, outputs, run
+from tvm import relay
+
+from tvm_passes.decline import KernelReason
+from tvm_passes.relay import build
+from tvm_passes.relay.blocked import PASS_NAME, BlockConv2d
+from tvm_passes.relay.kernels import KERNEL
+
+TARGET = tvm.target.Target("llvm -mcpu=haswell" if HAS_FMA else "llvm")
+NN = relay.nn
+
+
+def weights(*shape, dtype="float32"):
+    return const(np.random.default_rng(1).standard_normal(shape) * 0.2, dtype)
+
+
+def layer(x, shape, filters=8, kernel=(3, 3), *, pool=None, act=NN.relu, **attrs):
+    """conv2d, max_pool2d, bias and activation: a layer after the reorder."""
+    last = attrs.get("data_layout") == "NHWC"
+    per_group = shape[3 if last else 1] // attrs.get("groups", 1)
+    extents = (*kernel, per_group, filters) if last else (filters, per_group, *kernel)
+    layout = "HWIO" if last else "OIHW"
+    y = NN.conv2d(
+        x, weights(*extents), kernel_size=kernel, channels=filters, kernel_layout=layout, **attrs
+    )
+    if pool is not None:
+        y = NN.max_pool2d(y, layout="NHWC" if last else "NCHW", **pool)
+    return act(NN.bias_add(y, weights(filters), axis=3 if last else 1))
+
+
+HALVE = {"pool_size": (2, 2), "strides": (2, 2)}
+OVERLAP = {"pool_size": (3, 3), "strides": (2, 2), "padding": (1, 1)}
+CASES = {
+    "no pool": ((1, 3, 13, 17), {}),
+    "2x2": ((1, 16, 18, 14), {"filters": 32, "padding": (1, 1), "pool": HALVE}),
+    "3x3/2, padded": ((2, 3, 41, 39), {"filters": 33, "strides": (2, 2), "pool": OVERLAP}),
+    "ceil": ((1, 8, 18, 13), {"pool": OVERLAP | {"ceil_mode": True}}),
+    "asymmetric": ((1, 7, 12, 9), {"padding": (0, 1, 2, 0), "pool": OVERLAP}),
+    "dilated": ((1, 8, 16, 15), {"dilation": (2, 2), "padding": (2, 2), "pool": HALVE}),
+    "groups": ((1, 8, 12, 12), {"filters": 64, "groups": 2, "pool": HALVE}),
+    "sigmoid": ((1, 3, 12, 12), {"act": relay.sigmoid, "pool": HALVE}),
+    "leaky": ((1, 3, 12, 12), {"act": lambda x: NN.leaky_relu(x, 0.1), "pool": HALVE}),
+}
+
+
+def module(shape, body):
+    x = data(shape)
+    return typed(tvm.IRModule.from_expr(relay.Function([x], body(x, shape))))
+
+
+def assert_close(mod, x, bound):
+    """Equal but for the order of sums: `bound` is the number of terms times float32's epsilon."""
+    expected = outputs(mod, x, target=TARGET)
+    found = outputs(mod, x, target=TARGET, build=build)
+    for one, other in zip(found, expected, strict=True):
+        scale = max(1.0, float(np.abs(other).max()))
+        assert one.shape == other.shape
+        assert np.abs(one - other).max() <= bound * scale
+
+
+def values(shape):
+    return np.random.default_rng(0).standard_normal(shape).astype("float32")
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["NCHW", "NHWC"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_layer(case, last):
+    shape, attrs = CASES[case]
+    if last:
+        n, c, h, w = shape
+        shape, attrs = (n, h, w, c), attrs | {"data_layout": "NHWC"}
+    if last and attrs.get("groups", 1) > 1:
+        pytest.skip("TVM 0.19 has no grouped NHWC convolution to compare with")
+    mod = module(shape, lambda x, shape: layer(x, shape, **attrs))
+    assert_close(mod, values(shape), 16 * 9 * 1.2e-7)
+
+
+def test_depthwise():
+    def body(x, _):
+        y = NN.conv2d(x, weights(20, 1, 3, 3), kernel_size=(3, 3), channels=20, groups=20)
+        return NN.relu(NN.max_pool2d(y, **HALVE))
+
+    shape = (1, 20, 16, 16)
+    assert_close(module(shape, body), values(shape), 9 * 1.2e-7)
+
+
+def network(x, shape):
+    """A shortcut, a concatenation, pools between layers, and a head that needs plain values."""
+    a = layer(x, shape, 16, padding=(1, 1), pool=HALVE)
+    inner = (shape[0], 16, shape[2] // 2, shape[3] // 2)
+    b = NN.relu(relay.add(layer(a, inner, 16, padding=(1, 1), act=lambda y: y), a))
+    c = relay.concatenate([layer(b, inner, 32, (1, 1)), layer(b, inner, 20, padding=(1, 1))], 1)
+    c = relay.multiply(NN.max_pool2d(c, (3, 3), (2, 2), padding=(1, 1)), weights(52, 1, 1))
+    c = NN.avg_pool2d(c, (2, 2), (1, 1))
+    y = NN.batch_flatten(NN.global_avg_pool2d(layer(c, (0, 52), 24)))
+    return NN.softmax(NN.bias_add(NN.dense(y, weights(10, 24)), weights(10)))
+
+
+def test_a_network():
+    shape = (2, 3, 24, 28)
+    assert_close(module(shape, network), values(shape), 1e-5)
+
+
+def kernels(mod):
+    """The kernels' global variables."""
+    return {gvar for gvar, func in mod.functions.items() if func.attrs and KERNEL in func.attrs}
+
+
+def test_what_a_kernel_stands_for():
+    """The body of each kernel, run by Relay itself, is the network."""
+    shape = (2, 3, 24, 28)
+    mod = BlockConv2d(TARGET)(module(shape, network))
+    names = kernels(mod)
+    assert len(names) == 6
+    plain = tvm.IRModule(
+        {
+            gvar: relay.Function(func.params, func.body) if gvar in names else func
+            for gvar, func in mod.functions.items()
+        }
+    )
+    inlined = relay.transform.Inline()(
+        tvm.IRModule(
+            {
+                gvar: func.with_attr("Inline", tvm.tir.IntImm("int32", 1))
+                if gvar in names
+                else func
+                for gvar, func in plain.functions.items()
+            }
+        )
+    )
+    x = values(shape)
+    (found,) = outputs(inlined, x, target=TARGET)
+    (expected,) = outputs(module(shape, network), x, target=TARGET)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_alike_layers_share_a_kernel():
+    shape = (1, 16, 8, 8)
+
+    def body(x, shape):
+        for _ in range(3):
+            x = layer(x, shape, 16, padding=(1, 1))
+        return x
+
+    mod = BlockConv2d(TARGET)(module(shape, body))
+    assert len(kernels(mod)) == 3, "plain to blocked, blocked to blocked, and one that unpacks"
+
+
+def test_the_library_survives_export(tmp_path):
+    shape = (1, 3, 24, 28)
+    mod, x = module(shape, network), values(shape)
+    with tvm.transform.PassContext(opt_level=3):
+        lib = build(mod, TARGET)
+    lib.export_library(str(tmp_path / "lib.so"))
+    (found,) = run(tvm.runtime.load_module(str(tmp_path / "lib.so")), x)
+    assert np.array_equal(bits(found), bits(run(lib, x)[0]))
+
+
+def test_the_pass_may_be_disabled():
+    shape = (1, 3, 24, 28)
+    mod, x = module(shape, network), hard_values(shape, "float32")
+    with tvm.transform.PassContext(opt_level=3, disabled_pass=[PASS_NAME]):
+        (found,) = run(build(mod, TARGET), x)
+    (expected,) = outputs(mod, x, target=TARGET)
+    assert np.array_equal(bits(found), bits(expected))
+
+
+def plain_conv(x, w, **attrs):
+    return NN.conv2d(x, w, kernel_size=(3, 3), channels=8, **attrs)
+
+
+@pytest.mark.parametrize(
+    ("reason", "build_body"),
+    [
+        (KernelReason.NOT_CONSTANT, lambda x, _: plain_conv(x, relay.var("w", shape=(8, 3, 3, 3)))),
+        (
+            KernelReason.LAYOUT,
+            lambda x, _: plain_conv(x, weights(8, 3, 3, 3), out_layout="NHWC"),
+        ),
+        (
+            KernelReason.DTYPE,
+            lambda x, _: plain_conv(relay.cast(x, "float64"), weights(8, 3, 3, 3, dtype="float64")),
+        ),
+        (
+            KernelReason.GROUPS,
+            lambda x, _: NN.conv2d(
+                x, weights(6, 1, 3, 3), kernel_size=(3, 3), channels=6, groups=3
+            ),
+        ),
+    ],
+    ids=lambda value: getattr(value, "value", ""),
+)
+def test_what_stays_with_tvm(reason, build_body):
+    x = data((1, 3, 9, 9))
+    body = build_body(x, None)
+    mod = typed(tvm.IRModule.from_expr(relay.Function(relay.analysis.free_vars(body), body)))
+    remarks = []
+    after = BlockConv2d(TARGET, remarks.append)(mod)
+    assert tvm.ir.structural_equal(after, mod)
+    assert [(remark.reason, remark.site) for remark in remarks] == [
+        (reason.value, "main/nn.conv2d#0")
+    ]
+
+
+def test_a_dynamic_shape_stays_with_tvm():
+    x = relay.var("x", shape=(relay.Any(), 3, 9, 9))
+    mod = typed(tvm.IRModule.from_expr(relay.Function([x], plain_conv(x, weights(8, 3, 3, 3)))))
+    remarks = []
+    assert BlockConv2d(TARGET, remarks.append)(mod).same_as(mod)
+    assert [remark.reason for remark in remarks] == [KernelReason.SHAPE.value]
+
+
+def test_other_targets_are_left_alone():
+    mod = module((1, 3, 24, 28), network)
+    assert BlockConv2d(tvm.target.Target("opencl", host="llvm"))(mod).same_as(mod)
