@@ -186,9 +186,7 @@ def test_targets_executors_and_names_are_handed_on():
             lib_by_host = build(mod, "llvm", "llvm", params=weights)
     assert lib.libmod_name == "mine"
     x = hard_values(SHAPE, "float32")
-    assert np.array_equal(
-        run(lib_by_host, x)[0], outputs(mod, x, build=relay.build, params=weights)[0]
-    )
+    assert np.array_equal(run(lib_by_host, x)[0], outputs(mod, x, build=build, params=weights)[0])
 
 
 def test_every_argument_is_handed_on(monkeypatch):
