@@ -113,7 +113,7 @@ ABS = Rule(
 def wrong_rule(monkeypatch):
     """Make the command work with a table that takes |x| for a function that never falls."""
     tvm_engine = engine()
-    passes = {RELAX: "tvm_reorder_pipeline", RELAY: "ReorderActivationAfterMaxPool"}
+    passes = {RELAX: "tvm_reorder_pipeline", RELAY: "passes"}
     for name in ("decisions", "site_module", "feeding_module", passes[DIALECT]):
         wrong = partial(getattr(tvm_engine, name), rules=(*RULES, ABS))
         monkeypatch.setattr(tvm_engine, name, wrong)

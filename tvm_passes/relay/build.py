@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tvm
@@ -13,6 +13,7 @@ from tvm.relay.build_module import bind_params_by_name
 from tvm_passes.relay.blocked import BlockConv2d
 from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool
 from tvm_passes.remarks import Remark
+from tvm_passes.rules import RULES, Rule
 
 
 def build(
@@ -56,11 +57,12 @@ def build(
 def passes(
     target: Any,
     params: dict[str, Any] | None = None,
+    rules: Sequence[Rule] = RULES,
     on_remark: Callable[[Remark], object] | None = None,
 ) -> list[tvm.transform.Pass]:
     """What `build` runs before ``relay.build``'s own passes."""
     only = _only(target)
-    reorder = ReorderActivationAfterMaxPool(on_remark=on_remark)
+    reorder = ReorderActivationAfterMaxPool(rules, on_remark)
     if only is None:
         return [_bind(params), reorder]
     fold = relay.transform.FoldConstant()
