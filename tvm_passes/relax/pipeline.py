@@ -7,13 +7,18 @@ from collections.abc import Callable, Sequence
 import tvm
 from tvm import relax
 from tvm.relax.backend.cpu_generic import pipeline as cpu
+from tvm.relax.backend.cuda import pipeline as cuda
+from tvm.relax.backend.gpu_generic import pipeline as gpu
 
 from tvm_passes.namespaces import dlight
 from tvm_passes.relax.blocked import BlockConv2d
+from tvm_passes.relax.gpu_conv2d import TileConv2d
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RULES, Rule
 from tvm_passes.schedules.conv2d_rule import BlockedConv2d
+from tvm_passes.schedules.gpu_conv2d_rule import TiledConv2d
+from tvm_passes.schedules.gpu_pool import MaxPool
 from tvm_passes.schedules.spatial import Spatial
 
 PIPELINE_NAME = "tvm_reorder"
@@ -34,6 +39,15 @@ def tvm_reorder_pipeline(
     def pipeline(mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         reorder = ReorderActivationAfterMaxPool(rules, on_remark)
         target = tvm.target.Target.current(allow_none=True)
+        if target is not None and "gpu" in map(str, target.keys):
+            stock = cuda if str(target.kind.name) == "cuda" else gpu
+            passes = [
+                reorder,
+                *gpu_kernel_passes(target),
+                *stock.dataflow_lower_passes(target),
+                *stock.finalize_passes(target),
+            ]
+            return tvm.transform.Sequential(passes)(mod)
         if target is None or str(target.kind.name) != "llvm":
             return tvm.transform.Sequential([reorder, stock_pipeline()])(mod)
         passes = [
@@ -49,6 +63,26 @@ def tvm_reorder_pipeline(
         return tvm.transform.Sequential(passes)(mod)
 
     return pipeline
+
+
+def gpu_kernel_passes(target: tvm.target.Target) -> list[tvm.transform.Pass]:
+    """From ops to scheduled kernels for a GPU: our schedules, and TVM's own for what is left.
+
+    Parameters
+    ----------
+    target
+        Of a kind that has threads.
+    """
+    stock = cuda if str(target.kind.name) == "cuda" else gpu
+    *legalize, schedule = stock.legalize_passes(target)
+    return [
+        relax.transform.FoldConstant(),
+        TileConv2d(),
+        *stock.library_dispatch_passes(target),
+        *legalize,
+        dlight.ApplyDefaultSchedule(TiledConv2d(), MaxPool()),
+        schedule,
+    ]
 
 
 def stock_pipeline() -> tvm.transform.Pass:

@@ -1,0 +1,117 @@
+"""Whole networks through the pipeline: which kernels they become, and what those compute."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tvm
+from opencl_runs import TARGET, run_module
+from tvm import relax
+
+from tvm_passes.frontends import load_model
+from tvm_passes.relax.pipeline import gpu_kernel_passes
+from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
+
+MNIST = Path(__file__).parents[1] / "data" / "mnist.tflite"
+CUDA = tvm.target.Target({"kind": "cuda", "arch": "sm_80", "host": "llvm"})
+OPENCL = tvm.target.Target(TARGET)
+
+
+def kernels(mod, target=CUDA, *, reorder=True):
+    passes = [ReorderActivationAfterMaxPool()] if reorder else []
+    with target:
+        return tvm.transform.Sequential([*passes, *gpu_kernel_passes(target)])(mod)
+
+
+def functions(mod):
+    return {g.name_hint: f for g, f in mod.functions.items() if isinstance(f, tvm.tirx.PrimFunc)}
+
+
+def weights(rng, *shape):
+    return relax.const(rng.standard_normal(shape).astype(np.float32) / 4)
+
+
+def network(activation):
+    """Every kind of layer of the networks that the benchmarks name, once, at odd sizes."""
+    rng = np.random.default_rng(0)
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((1, 3, 35, 37), "float32"))
+    nn, op = relax.op.nn, relax.op
+
+    def conv(data, channels, filters, kernel, **attrs):
+        weight = weights(rng, filters, channels, kernel, kernel)
+        summed = builder.emit(nn.conv2d(data, weight, **attrs))
+        return builder.emit(op.add(summed, weights(rng, filters, 1, 1)))
+
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            stem = builder.emit(activation(conv(x, 3, 8, 7, strides=2, padding=3)))
+            stem = builder.emit(nn.max_pool2d(stem, (3, 3), (2, 2), (1, 1)))
+            squeezed = builder.emit(activation(conv(stem, 8, 4, 1)))
+            left = builder.emit(activation(conv(squeezed, 4, 8, 1)))
+            right = builder.emit(activation(conv(squeezed, 4, 8, 3, padding=1)))
+            fire = builder.emit(op.concat([left, right], 1))
+            pooled = builder.emit(nn.max_pool2d(fire, (3, 3), (2, 2)))
+            same = builder.emit(activation(conv(pooled, 16, 16, 3, padding=1)))
+            residual = builder.emit(activation(builder.emit(op.add(same, pooled))))
+            last = builder.emit(activation(conv(residual, 16, 8, 3, padding=1)))
+            last = builder.emit(nn.max_pool2d(last, (2, 2), (1, 1), (0, 0, 1, 1)))
+            mean = builder.emit(op.mean(last, [2, 3]))
+            dense = builder.emit(op.matmul(mean, weights(rng, 8, 10)))
+            out = builder.emit_output(builder.emit(nn.softmax(dense)))
+        builder.emit_func_output(out)
+    return builder.get()
+
+
+def relu(x):
+    return relax.op.nn.relu(x)
+
+
+def leaky(x):
+    return relax.op.nn.leakyrelu(x, 0.125)
+
+
+@pytest.mark.parametrize("target", [CUDA, OPENCL])
+def test_every_kernel_of_every_layer_has_threads(target):
+    mod = kernels(network(relu), target)
+    found = functions(mod)
+    assert found
+    for name, func in found.items():
+        assert func.attrs["tirx.is_scheduled"], name
+        text = func.script()
+        assert "blockIdx.x" in text or "launch_thread" in text, name
+
+
+def test_a_block_with_its_pool_bias_and_activation_is_one_kernel():
+    names = sorted(functions(kernels(load_model(MNIST, "relax"))))
+    assert sum("max_pool2d" in name for name in names) == 2
+    fused = [name for name in names if "max_pool2d" in name]
+    assert all("conv2d" in name and "relu" in name for name in fused)
+    plain = sorted(functions(kernels(load_model(MNIST, "relax"), reorder=False)))
+    assert sum("max_pool2d" in name and "conv2d" in name for name in plain) == 0
+
+
+def test_both_orders_give_the_same_bits():
+    """Sums are taken in one order by both, so that only the reordered ops could differ."""
+    data = np.random.default_rng(1).standard_normal((1, 3, 35, 37)).astype(np.float32)
+    mod = network(leaky)
+    original, reordered = (
+        run_module(kernels(mod, OPENCL, reorder=reorder), data) for reorder in (False, True)
+    )
+    np.testing.assert_array_equal(original.view(np.uint32), reordered.view(np.uint32))
+    machine = relax.VirtualMachine(tvm.compile(mod, "llvm"), tvm.cpu())
+    expected = machine["main"](tvm.runtime.tensor(data)).numpy()
+    # TVM's CPU build contracts no multiply-adds, and sums means and products in another order.
+    np.testing.assert_allclose(reordered, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_weights_that_are_no_constants_stay_with_tvm():
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((1, 3, 9, 9), "float32"))
+    w = relax.Var("w", relax.TensorType((4, 3, 3, 3), "float32"))
+    with builder.function("main", [x, w]):
+        with builder.dataflow():
+            out = builder.emit_output(builder.emit(relax.op.nn.conv2d(x, w)))
+        builder.emit_func_output(out)
+    (func,) = functions(kernels(builder.get())).values()
+    assert func.attrs["tirx.is_scheduled"]

@@ -1,0 +1,323 @@
+"""Which tile of a convolution, and of the max-pool behind it, a block of GPU threads computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from math import ceil, prod
+
+# NVIDIA A100 whitepaper, table 4; an H100 has 132 multiprocessors, alike in what is counted here.
+MULTIPROCESSORS = 108
+FMAS = 128
+"""float32 multiply-adds that a multiprocessor starts each cycle, sm_80's 64 aside."""
+WARP = 32
+SHARED = 48 << 10
+"""Bytes of shared memory that a block may have without asking for more."""
+ENOUGH_THREADS = 384
+"""Threads of a multiprocessor that hide the latency of multiply-adds and shared memory."""
+FLOAT = 4
+VECTOR = 4
+"""Elements of the widest load."""
+
+ACCUMULATORS = 72
+"""Registers of a thread for sums, which leaves room for operands and addresses below 168."""
+LEAST_THREADS, MOST_THREADS = 64, 384
+COLUMN_THREADS = (1, 2, 3, 4, 5, 6, 7, 8, 11, 13, 14, 16, 28, 32)
+STAGE = 72
+"""Terms of each sum between two barriers, at most, where one does not have to be more."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Rows or columns of a layer.
+
+    Parameters
+    ----------
+    out
+        Extent of the result.
+    kernel, stride, dilation
+        Of the convolution.
+    pool, pool_stride, pool_dilation
+        Of the max-pool, 1 where there is none.
+    """
+
+    out: int
+    kernel: int
+    stride: int
+    dilation: int
+    pool: int = 1
+    pool_stride: int = 1
+    pool_dilation: int = 1
+
+    @property
+    def reach(self) -> int:
+        """Un-pooled elements that a pooling window spans."""
+        return (self.pool - 1) * self.pool_dilation + 1
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether neighbouring windows share elements."""
+        return self.reach > self.pool_stride
+
+
+@dataclass(frozen=True)
+class Nest:
+    """A layer's loops.
+
+    Parameters
+    ----------
+    batch, filters, channels
+        Images, filters of a group, channels of a group.
+    groups
+        Groups.
+    rows, columns
+        The spatial axes.
+    channels_last
+        Whether channels are innermost in the sums and in memory.
+    """
+
+    batch: int
+    groups: int
+    filters: int
+    channels: int
+    rows: Axis
+    columns: Axis
+    channels_last: bool
+
+    @property
+    def pooled(self) -> bool:
+        """Whether there is a pool."""
+        return max(self.rows.pool, self.columns.pool) > 1
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether un-pooled elements belong to several windows, so that threads share them."""
+        return self.rows.overlaps or self.columns.overlaps
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a block of threads computes.
+
+    Parameters
+    ----------
+    filter_threads, row_threads, column_threads
+        Threads along filters, rows and columns.
+    filters
+        Consecutive filters of a thread.
+    rows
+        Groups of rows of a thread; 1 where threads share un-pooled elements.
+    group_rows, group_columns
+        Un-pooled elements that a thread sums side by side, for each of its groups.
+    out_rows, out_columns
+        Rows and columns of the result that the block computes.
+    stage
+        Terms of each sum between two barriers, as extents of the reduction axes.
+    """
+
+    filter_threads: int
+    row_threads: int
+    column_threads: int
+    filters: int
+    rows: int
+    group_rows: int
+    group_columns: int
+    out_rows: int
+    out_columns: int
+    stage: tuple[int, int, int]
+
+    @property
+    def threads(self) -> int:
+        """Threads of the block."""
+        return self.filter_threads * self.row_threads * self.column_threads
+
+    @property
+    def block_filters(self) -> int:
+        """Filters of the block."""
+        return self.filter_threads * self.filters
+
+    @property
+    def stores(self) -> tuple[int, int]:
+        """Filters and rows of the result that the block stores side by side, a thread each."""
+        filters = _divisor(self.block_filters, self.threads // self.out_columns)
+        return filters, _divisor(self.out_rows, self.threads // (self.out_columns * filters))
+
+    @property
+    def accumulators(self) -> int:
+        """Sums of a thread."""
+        return self.filters * self.rows * self.group_rows * self.group_columns
+
+
+def _divisor(of: int, most: int) -> int:
+    """The largest divisor of `of` that is at most `most`, and 1 at least."""
+    return max((d for d in range(1, of + 1) if of % d == 0 and d <= most), default=1)
+
+
+@lru_cache(maxsize=256)
+def best(nest: Nest) -> Tile:
+    """The tile that the model below expects to be fastest."""
+    return min(candidates(nest), key=lambda tile: (expected(nest, tile), tile.threads))
+
+
+def candidates(nest: Nest) -> Iterator[Tile]:
+    """Tiles that fit a multiprocessor, and into the layer; at least one.
+
+    TVM drops what a block would compute past the end of a layer that is smaller than it.
+    """
+    fitting = [tile for tile in _tiles(nest) if _fits(nest, tile)]
+    busy = [tile for tile in fitting if tile.threads >= LEAST_THREADS]
+    yield from busy or fitting or [_smallest(nest)]
+
+
+def _tiles(nest: Nest) -> Iterator[Tile]:
+    for filters, filter_threads in product((8, 4, 2, 1), (16, 8, 4, 2, 1)):
+        block = filters * filter_threads
+        if block <= nest.filters and (nest.groups == 1 or nest.filters % block == 0):
+            yield from _spatial(nest, filters, filter_threads)
+
+
+def _spatial(nest: Nest, filters: int, filter_threads: int) -> Iterator[Tile]:
+    if nest.overlaps:
+        yield from _shared(nest, filters, filter_threads)
+        return
+    window = nest.rows.pool * nest.columns.pool
+    groups = [(1, 1), (1, 2), (2, 2), (1, 4), (2, 4)] if window == 1 else [(0, 0)]
+    for (group_rows, group_columns), rows in product(groups, (1, 2, 4)):
+        height, width = group_rows or nest.rows.pool, group_columns or nest.columns.pool
+        for row_threads, column_threads in product((1, 2, 4, 8, 16), COLUMN_THREADS):
+            yield Tile(
+                filter_threads,
+                row_threads,
+                column_threads,
+                filters,
+                rows,
+                height,
+                width,
+                row_threads * rows * (group_rows or 1),
+                column_threads * (group_columns or 1),
+                stage_of(nest),
+            )
+
+
+def _shared(nest: Nest, filters: int, filter_threads: int) -> Iterator[Tile]:
+    """Tiles whose un-pooled elements are shared: groups may not straddle the tile's edge."""
+    for group_rows, group_columns in ((1, 1), (1, 2), (1, 4), (2, 2), (2, 4), (1, 8)):
+        for out_rows, out_columns in product((1, 2, 3, 4, 6, 8), (1, 2, 3, 4, 6, 8, 12, 14, 16)):
+            down, across = out_rows * nest.rows.pool_stride, out_columns * nest.columns.pool_stride
+            if down % group_rows or across % group_columns:
+                continue
+            height = (out_rows - 1) * nest.rows.pool_stride + nest.rows.reach
+            width = (out_columns - 1) * nest.columns.pool_stride + nest.columns.reach
+            yield Tile(
+                filter_threads,
+                ceil(height / group_rows),
+                ceil(width / group_columns),
+                filters,
+                1,
+                group_rows,
+                group_columns,
+                out_rows,
+                out_columns,
+                stage_of(nest),
+            )
+
+
+def _smallest(nest: Nest) -> Tile:
+    """One result a block, for windows too large for any other tile."""
+    rows, columns = nest.rows, nest.columns
+    if nest.overlaps:
+        return Tile(1, rows.reach, columns.reach, 1, 1, 1, 1, 1, 1, (1, 1, 1))
+    return Tile(1, 1, 1, 1, 1, rows.pool, columns.pool, 1, 1, (1, 1, 1))
+
+
+def stage_of(nest: Nest) -> tuple[int, int, int]:
+    """Extents of the innermost part of the sums, in the order in which they are taken."""
+    extents = (nest.channels, nest.rows.kernel, nest.columns.kernel)
+    order = (1, 2, 0) if nest.channels_last else (0, 1, 2)
+    left, stage = STAGE, [1, 1, 1]
+    for at in reversed(order):
+        stage[at] = _divisor(extents[at], left)
+        left //= stage[at]
+        if stage[at] < extents[at]:
+            break
+    return stage[0], stage[1], stage[2]
+
+
+def shared_bytes(nest: Nest, tile: Tile) -> int:
+    """Shared memory of a block: a stage of data and weights, and shared un-pooled elements."""
+    channels, kernel_rows, kernel_columns = tile.stage
+    height, width = _summed(nest, tile)
+    rows = (height - 1) * nest.rows.stride + (kernel_rows - 1) * nest.rows.dilation + 1
+    columns = (width - 1) * nest.columns.stride + (kernel_columns - 1) * nest.columns.dilation + 1
+    lanes = _lanes(nest, tile)
+    columns = lanes * (ceil(columns / lanes) + 1)
+    data = channels * (rows * columns + WARP)
+    weights = prod(tile.stage) * tile.block_filters
+    unpooled = _allocated(nest, tile, height) * width if nest.overlaps else 0
+    return FLOAT * (data + weights + unpooled)
+
+
+def _allocated(nest: Nest, tile: Tile, height: int) -> int:
+    """Rows times filters of shared un-pooled elements: TVM counts threads that store nothing, too.
+
+    They are taken for more rows, or, where a block stores one row at a time, for more filters.
+    """
+    filters, rows = tile.stores
+    if rows > 1:
+        idle = ceil(tile.threads / (filters * tile.out_columns)) - rows
+        return (height + idle * nest.rows.pool_stride) * tile.block_filters
+    last = tile.block_filters - filters + ceil(tile.threads / tile.out_columns)
+    return height * ceil(last / tile.block_filters) * tile.block_filters
+
+
+def expected(nest: Nest, tile: Tile) -> float:
+    """Cycles that a layer takes, as far as arithmetic and shared memory decide.
+
+    A load from shared memory takes the issue slots of four multiply-adds: 32 lanes a cycle and
+    multiprocessor against 128 (CUDA C++ Programming Guide, "Arithmetic Instructions").
+    """
+    blocks = (
+        nest.batch
+        * nest.groups
+        * ceil(nest.filters / tile.block_filters)
+        * ceil(nest.rows.out / tile.out_rows)
+        * ceil(nest.columns.out / tile.out_columns)
+    )
+    terms = nest.channels * nest.rows.kernel * nest.columns.kernel
+    pixels = tile.accumulators // tile.filters
+    fetched = shared_bytes(nest, tile) / FLOAT / tile.threads / prod(tile.stage)
+    loads = pixels + max(1, tile.filters // VECTOR)
+    slots = terms * (tile.accumulators + 4 * loads + 12 * fetched) + 40 * pixels
+    warps = ceil(tile.threads / WARP) * WARP
+    waves = ceil(blocks / MULTIPROCESSORS)
+    resident = min(waves, SHARED * 3 // shared_bytes(nest, tile)) * warps
+    hidden = min(1.0, resident / ENOUGH_THREADS)
+    return waves * slots * warps / FMAS / hidden
+
+
+def _lanes(nest: Nest, tile: Tile) -> int:
+    """Input columns from one thread's first to the next thread's."""
+    step = nest.columns.pool_stride if nest.pooled and not nest.overlaps else tile.group_columns
+    return step * nest.columns.stride
+
+
+def _summed(nest: Nest, tile: Tile) -> tuple[int, int]:
+    """Rows and columns of un-pooled elements of a block, those between windows included."""
+    if nest.overlaps:
+        return tile.row_threads * tile.group_rows, tile.column_threads * tile.group_columns
+    return (
+        (tile.out_rows - 1) * nest.rows.pool_stride + nest.rows.reach,
+        (tile.out_columns - 1) * nest.columns.pool_stride + nest.columns.reach,
+    )
+
+
+def _fits(nest: Nest, tile: Tile) -> bool:
+    return (
+        tile.accumulators <= ACCUMULATORS
+        and tile.threads <= MOST_THREADS
+        and tile.out_rows <= nest.rows.out
+        and tile.out_columns <= nest.columns.out
+        and shared_bytes(nest, tile) <= SHARED
+    )
