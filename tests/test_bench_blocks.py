@@ -143,9 +143,13 @@ def test_malformed_blocks(tmp_path, change, expected):
 
 
 def test_missing_blocks(tiny, tmp_path):
+    twins = tmp_path / "twins.json"
+    twins.write_text(json.dumps({"blocks": [TINY, TINY]}))
+    with pytest.raises(BlockError, match="same name"):
+        read_blocks(twins)
     with pytest.raises(BlockError, match="cannot read"):
         read_blocks(tmp_path / "none.json")
-    with pytest.raises(BlockError, match=r"tiny.*huge"):
+    with pytest.raises(BlockError, match="no block 'huge': expected of tiny"):
         read_blocks(tiny, ["huge"])
 
 

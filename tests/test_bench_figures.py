@@ -73,9 +73,11 @@ def test_selection_by_value_and_by_place():
     leaky = te.compute(
         (6,), lambda i: tir.Select(x[i] > zero, x[i], x[i] * te.const(0.1, "float32"))
     )
+    branching = te.compute((6,), lambda i: tir.if_then_else(x[i] > zero, x[i], zero))
     found = counted([x, leaky])
     assert found.evaluations == {"selection by value": 6}
     assert found.arithmetic == 6
+    assert counted([x, branching]).evaluations == {"selection by value": 6}
     inside = lambda i: tir.all(i >= 2, i < 8)  # noqa: E731
     padded = te.compute((10,), lambda i: tir.if_then_else(inside(i), tir.exp(x[i - 2]), zero))
     assert counted([x, padded]).evaluations == {"exp": 6}

@@ -59,6 +59,8 @@ class Request:
         As of `Settings`.
     figures
         Whether the kernels are looked at and timed one by one, too.
+    peaks
+        Whether the machine's peaks are measured, for a roofline.
     """
 
     sources: Sequence[str]
@@ -73,6 +75,7 @@ class Request:
     rounds: int = 31
     seconds: float = 0.02
     figures: bool = True
+    peaks: bool = True
 
 
 @dataclass
@@ -110,7 +113,7 @@ class Bench:
                     for source in sources:
                         with self.step(f"{name_of(source)}, {threads} threads"):
                             entry = self._entry(session, source, tvm_engine, Path(scratch))
-                        if request.figures and not limits:
+                        if request.figures and request.peaks and not limits:
                             with self.step("measuring this machine's peaks"):
                                 limits = _peaks(session, tvm_engine.DIALECT)
                             self.environment.setdefault("peaks", {})[str(threads)] = limits

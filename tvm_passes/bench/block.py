@@ -125,8 +125,10 @@ def read_blocks(path: Path, only: Sequence[str] = ()) -> tuple[Block, ...]:
         raise BlockError(f"{path} does not hold blocks: {err}") from err
     names = [block.name for block in blocks]
     unknown = [name for name in only if name not in names]
-    if unknown or len(set(names)) < len(names):
-        raise BlockError(f"{path} has the blocks {', '.join(names)}: no or two {unknown or names}")
+    if unknown:
+        raise BlockError(f"{path} has no block {unknown[0]!r}: expected of {', '.join(names)}")
+    if len(set(names)) < len(names):
+        raise BlockError(f"{path} gives two blocks the same name: {', '.join(sorted(names))}")
     return tuple(block for block in blocks if not only or block.name in only)
 
 

@@ -249,11 +249,15 @@ def _evaluation(node: Any, kind: str) -> str | None:
     """The kind of activation that a floating-point node evaluates, if any."""
     if kind in ("Max", "Min") and any(_is_constant(x) for x in _operands(node)):
         return "maximum with a constant" if kind == "Max" else "minimum with a constant"
-    if kind == "Select" and _has_load(node.condition):
+    if _selects(node, kind) and _has_load(_operands(node)[0]):
         return "selection by value"
     if kind == "Call" and _name(node) not in NO_EVALUATION:
         return _name(node)
     return None
+
+
+def _selects(node: Any, kind: str) -> bool:
+    return kind == "Select" or (kind == "Call" and _name(node) == "if_then_else")
 
 
 def _name(call: Any) -> str:

@@ -1,0 +1,134 @@
+"""Repeat the experiment of TensorFlow issue 3180: MNIST with relu before and behind its pools.
+
+The tutorial network in both orders, inference and a training step, in TensorFlow (eager, as a
+graph, with XLA) and through this package, rounds interleaved, with intervals and verdicts.
+
+Example: python scripts/mnist_orders.py --rounds 101 --output mnist.json --plot mnist.png
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from tvm_passes.bench.bench import Bench, Request
+from tvm_passes.bench.environment import environment
+from tvm_passes.bench.verdict import compare
+from tvm_passes.output import check_file, write_text
+
+ROOT = Path(__file__).parent.parent
+MODEL = ROOT / "tests" / "data" / "mnist.tflite"
+ENVIRONMENTS = click.Path(path_type=Path)
+
+
+@click.command(help=__doc__)
+@click.option("--rounds", type=click.IntRange(1), default=101, show_default=True)
+@click.option("--seconds", type=float, default=0.05, show_default=True, help="Of a sample.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--environments", type=ENVIRONMENTS, default=ROOT / ".venv")
+@click.option("--plot", type=click.Path(path_type=Path), help="Picture of the ratios.")
+@click.option("--output", required=True, type=click.Path(path_type=Path))
+def mnist_orders(**options: Any) -> None:
+    """Run."""
+    check_file(options["output"])
+    document: dict[str, Any] = {"environment": environment(), "results": []}
+    for entry in (*tensorflow(options), *ours(options)):
+        document["results"].append(entry)
+        write_text(options["output"], json.dumps(document, indent=1) + "\n")
+    Console().print(table(document["results"]))
+    if options["plot"] is not None:
+        draw(document["results"], options["plot"])
+
+
+def tensorflow(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Both orders in TensorFlow."""
+    python = options["environments"].absolute() / "peers" / "bin" / "python"
+    if not python.exists():
+        raise click.ClickException(f"no {python}: run make env-peers")
+    numbers = [str(options[name]) for name in ("threads", "rounds", "seconds", "seed")]
+    done = subprocess.run(  # noqa: S603 - our own program
+        [python, ROOT / "scripts" / "mnist_tensorflow.py", *numbers],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    for entry in found["results"]:
+        samples = entry["samples"]
+        ratio = compare(samples["original"], samples["swapped"]).as_dict()
+        what = f"TensorFlow, {entry['mode']}"
+        yield entry | {"what": what, "ratio": ratio, "version": found["tensorflow"]}
+
+
+def ours(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The trained network through TVM's own schedules and this package's, in both orders."""
+    request = Request(
+        sources=[str(MODEL)],
+        blocks=ROOT / "scripts" / "blocks.json",
+        python=Path(sys.executable),
+        peers_python=Path(sys.executable),
+        threads=[options["threads"]],
+        rounds=options["rounds"],
+        seconds=options["seconds"],
+        figures=False,
+    )
+    for entry in Bench(request).entries():
+        samples = entry["samples"][entry["dialect"]]
+        for base, other in (("original", "reordered"), ("scheduled", "fused")):
+            if base in samples and other in samples:
+                pair = {"original": samples[base]["samples"], "swapped": samples[other]["samples"]}
+                yield {
+                    "what": f"TVM {entry['dialect']}, {base} and {other}",
+                    "work": "inference",
+                    "batch": 1,
+                    "samples": pair,
+                    "ratio": compare(*pair.values()).as_dict(),
+                    "max_abs_difference": entry["max_abs_difference"][entry["dialect"]],
+                }
+
+
+def table(results: list[dict[str, Any]]) -> Table:
+    """A row a comparison."""
+    found = Table(title="time of relu → pool over time of pool → relu", title_justify="left")
+    for header in ("in", "work", "batch", "ratio", "95% interval", "verdict"):
+        found.add_column(header, justify="right" if header in ("batch", "ratio") else "left")
+    for entry in results:
+        ratio = entry["ratio"]
+        interval = f"{ratio['low']:.3f} to {ratio['high']:.3f}"
+        cells = (entry["what"], entry["work"], str(entry["batch"]), f"{ratio['ratio']:.3f}")
+        verdict = ratio["verdict"].replace("not significant", "n.s.")
+        found.add_row(*cells, interval, verdict)
+    return found
+
+
+def draw(results: list[dict[str, Any]], path: Path) -> None:
+    """Ratios with their intervals."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 1 + 0.35 * len(results)), layout="constrained")
+    axes = figure.add_subplot()
+    for y, entry in enumerate(results):
+        ratio = entry["ratio"]
+        axes.plot([ratio["low"], ratio["high"]], [y, y], color="tab:blue")
+        axes.plot(ratio["ratio"], y, "o", color="tab:blue")
+    labels = [f"{e['what']}, {e['work']}, batch {e['batch']}" for e in results]
+    axes.set_yticks(range(len(results)), labels)
+    axes.invert_yaxis()
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xlabel("time of relu → pool over time of pool → relu")
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    mnist_orders()

@@ -1,0 +1,49 @@
+"""A case as an ONNX model whose nodes are called conv, add, activation, pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+from cases import LEAKY_SLOPE, SHAPE, Case, arrays
+from onnx import TensorProto, helper, numpy_helper
+
+OPS = {"relu": "Relu", "leaky_relu": "LeakyRelu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
+
+
+def model(case: Case) -> onnx.ModelProto:
+    """The case, opset 17."""
+    constants = arrays(case)
+    nodes: list[Any] = []
+
+    def add(op: str, name: str, *inputs: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(op, inputs, [f"{name}_out"], name=name, **attributes))
+        return f"{name}_out"
+
+    value = "x"
+    if case.producer != "none":
+        bias = ("b",) if case.producer == "conv, bias" else ()
+        value = add("Conv", "conv", value, "w", *bias, kernel_shape=[3, 3], pads=[1] * 4)
+    if case.producer == "conv, add":
+        constants["b"] = constants["b"].reshape(1, -1, 1, 1)
+        value = add("Add", "add", value, "b")
+    if case.producer == "conv, batch norm":
+        names = ("scale", "b", "mean", "variance")
+        value = add("BatchNormalization", "norm", value, *names)
+    slope = {"alpha": LEAKY_SLOPE} if case.activation == "leaky_relu" else {}
+    value = activated = add(OPS[case.activation], "activation", value, **slope)
+    kernel, stride, pad = case.window
+    window = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4}
+    value = add("AveragePool" if case.averages else "MaxPool", "pool", value, **window)
+    outputs = [value, activated][: case.consumers]
+    used = {name for node in nodes for name in node.input}
+    graph = helper.make_graph(
+        nodes,
+        "case",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, SHAPE)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(a, name) for name, a in constants.items() if name in used - {"x"}],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    found = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    return onnx.shape_inference.infer_shapes(found, strict_mode=True)

@@ -1,0 +1,160 @@
+"""Find out which compilers reverse activation and pool already, from what they generate.
+
+Each compiler is given conv (with bias_add, a separate add, no bias, batch norm, or no conv at
+all), an activation and a pool; biases are not zero.  What it makes of them is dumped; edges of that
+graph, or counts in that code, say whether the activation runs before or after the pool.  No times.
+
+Example: python scripts/who_reorders.py --output who.json --evidence evidence --plot who.png
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parent.parent
+FOLDER = Path(__file__).parent / "reorders"
+sys.path.insert(0, str(FOLDER))
+
+from cases import AFTER, BEFORE, Case, cases, plain, read  # noqa: E402
+
+from tvm_passes.bench.environment import environment  # noqa: E402
+from tvm_passes.output import check_file, write_text  # noqa: E402
+
+COMPILERS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
+    "TensorFlow": ("peers", "tensorflow_graph", ()),
+    "XLA": ("peers", "xla_graph", ()),
+    "ONNX Runtime": ("peers", "onnxruntime_graph", ()),
+    "OpenVINO": ("peers", "openvino_graph", ()),
+    "Inductor": ("peers", "inductor_graph", ()),
+    "Inductor, frozen": ("peers", "inductor_graph", ("freezing",)),
+    "TVM Relax": ("relax", "tvm_graph", ()),
+    "TVM Relay": ("relay", "tvm_graph", ()),
+    "ours, Relax": ("relax", "tvm_graph", ("ours",)),
+    "ours, Relay": ("relay", "tvm_graph", ("ours",)),
+}
+"""Environment, program and its options."""
+
+MARKS = {BEFORE: "before", AFTER: "[green]AFTER", "failed": "[yellow]failed"}
+
+
+@click.command(help=__doc__)
+@click.option("--compilers", default=",".join(COMPILERS).replace(", ", "; "), show_default=False)
+@click.option("--all", "everything", is_flag=True, help="Every combination, not a selection.")
+@click.option("--limit", type=int, help="Only so many cases.")
+@click.option("--environments", type=click.Path(path_type=Path), default=ROOT / ".venv")
+@click.option("--evidence", type=click.Path(path_type=Path), help="Folder for graphs and code.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Picture of the table.")
+@click.option("--output", required=True, type=click.Path(path_type=Path))
+def who_reorders(
+    compilers: str,
+    everything: bool,
+    limit: int | None,
+    environments: Path,
+    evidence: Path | None,
+    plot: Path | None,
+    output: Path,
+) -> None:
+    """Run."""
+    check_file(output)
+    chosen = [name.strip().replace("; ", ", ") for name in compilers.split(",")]
+    asked = cases(everything=everything)[:limit]
+    found: dict[str, dict[str, str]] = {}
+    document: dict[str, Any] = {"environment": environment(), "found": found}
+    for name in chosen:
+        texts = inspect(name, asked, environments)
+        found[name] = {case: where for case, (where, _) in texts.items()}
+        document.setdefault("reasons", {})[name] = {
+            case: text for case, (where, text) in texts.items() if where == "failed"
+        }
+        if evidence is not None:
+            _save(evidence / name.replace(", ", "-").replace(" ", "-"), texts)
+        write_text(output, json.dumps(document, indent=1) + "\n")
+    Console().print(table(found, asked))
+    if plot is not None:
+        draw(found, [case.name for case in asked], plot)
+
+
+def inspect(compiler: str, asked: list[Case], environments: Path) -> dict[str, tuple[str, str]]:
+    """Where the activation is, and the evidence, by case."""
+    folder, program, options = COMPILERS[compiler]
+    python = environments.absolute() / folder / "bin" / "python"
+    if not python.exists():
+        return {case.name: ("failed", f"no {python}") for case in asked}
+    variables = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        "TOPHUB_LOCATION": "NONE",
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        results = Path(temporary) / "results"
+        done = subprocess.run(  # noqa: S603 - our own programs
+            [python, FOLDER / f"{program}.py", results, *options],
+            input=json.dumps(plain(asked)),
+            env=variables,
+            cwd=temporary,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        lines = read(results) if results.exists() else ()
+        found = {name: (where, text) for name, where, text in lines}
+    reason = f"exit code {done.returncode}: {done.stderr[-2000:]}"
+    return {case.name: found.get(case.name, ("failed", reason)) for case in asked}
+
+
+def _save(folder: Path, texts: Mapping[str, tuple[str, str]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for n, (case, (where, text)) in enumerate(texts.items()):
+        (folder / f"{n:03}.txt").write_text(f"{case}: {where}\n\n{text}\n")
+
+
+def table(found: Mapping[str, Mapping[str, str]], asked: list[Case]) -> Table:
+    """A row a compiler and producer: on how many of the cases the activation runs after."""
+    producers = list(dict.fromkeys(case.producer for case in asked))
+    result = Table(title="cases in which the activation runs after the pool", title_justify="left")
+    result.add_column("compiler")
+    for producer in producers:
+        result.add_column(producer, justify="right")
+    for name, places in found.items():
+        cells = []
+        for producer in producers:
+            mine = [places[case.name] for case in asked if case.producer == producer]
+            failed = mine.count("failed")
+            note = f", {failed} failed" if failed else ""
+            cells.append(f"{mine.count(AFTER)} of {len(mine) - failed}{note}")
+        result.add_row(name, *cells)
+    return result
+
+
+def draw(found: Mapping[str, Mapping[str, str]], names: list[str], path: Path) -> None:
+    """A picture of all cases: grey before, green after, white failed."""
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+
+    values = {"failed": 0, BEFORE: 1, AFTER: 2}
+    grid = [[values[places[name]] for places in found.values()] for name in names]
+    figure = Figure(figsize=(9, 1.5 + 0.2 * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    colours = ListedColormap(["white", "lightgrey", "tab:green"])
+    axes.imshow(grid, cmap=colours, vmin=0, vmax=2, aspect="auto")
+    axes.set_xticks(range(len(found)), list(found), rotation=30, ha="right")
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_title("activation: grey before the pool, green after it")
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    who_reorders()

@@ -1,0 +1,147 @@
+"""The experiments in scripts/, each on its smallest size."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tvm_passes import dialects
+from tvm_passes.rules import RELAX
+
+ROOT = Path(__file__).parent.parent
+DIALECT = dialects.installed()
+
+pytestmark = pytest.mark.skipif(DIALECT is None, reason="needs a TVM")
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where its dataclasses look up their annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def environments(tmp_path):
+    """A folder of environments that has this one under its dialect's name, and no peers."""
+    python = tmp_path / "environments" / DIALECT / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return tmp_path / "environments"
+
+
+def run(command, *arguments):
+    done = CliRunner().invoke(command, [*map(str, arguments)])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_who_reorders(environments, tmp_path):
+    output, plot = tmp_path / "who.json", tmp_path / "who.png"
+    name = DIALECT.capitalize()
+    compilers = f"TVM {name},ours; {name},XLA"
+    arguments = ["--compilers", compilers, "--limit", 2, "--environments", environments]
+    arguments += ["--evidence", tmp_path / "evidence", "--plot", plot, "--output", output]
+    printed = run(script("who_reorders").who_reorders, *arguments)
+    found = json.loads(output.read_text())
+    assert set(found["found"][f"TVM {name}"].values()) == {"before"}
+    assert set(found["found"][f"ours, {name}"].values()) == {"after"}
+    assert set(found["found"]["XLA"].values()) == {"failed"}
+    assert all(reason.startswith("no ") for reason in found["reasons"]["XLA"].values())
+    assert "2 of 2" in printed
+    evidence = (tmp_path / "evidence" / f"TVM-{name}" / "000.txt").read_text()
+    assert evidence.startswith("conv, bias | relu | 2x2/2: before")
+    assert plot.stat().st_size > 0
+
+
+@pytest.fixture
+def cases():
+    script("who_reorders")
+    return importlib.import_module("cases")
+
+
+def graph(cases, **nodes):
+    return {
+        name: cases.Node(frozenset(does.split()), list(reads))
+        for name, (does, reads) in nodes.items()
+    }
+
+
+def test_edges_decide_where_the_activation_is(cases):
+    before = graph(cases, conv=("", ()), f=("activation", ["conv"]), p=("pool", ["f"]))
+    assert cases.decide(before) == "before"
+    after = graph(cases, p=("pool", ["conv"]), f=("activation", ["p"]), conv=("", ()))
+    assert cases.decide(after) == "after"
+    fused = graph(cases, conv=("activation", ()), move=("", ["conv"]), p=("pool", ["move"]))
+    assert cases.decide(fused) == "before"
+    with pytest.raises(ValueError, match="no pool"):
+        cases.decide(graph(cases, f=("activation", ())))
+    with pytest.raises(ValueError, match="no activation"):
+        cases.decide(graph(cases, f=("activation", ()), p=("pool", ["x"])))
+
+
+def test_there_is_a_case_for_each_value_of_each_axis(cases):
+    everything, some = cases.cases(everything=True), cases.cases(everything=False)
+    assert len(everything) == 5 * 4 * 4 * 2
+    for axis in ("producer", "activation", "pool", "consumers"):
+        values = {getattr(case, axis) for case in everything}
+        assert {getattr(case, axis) for case in some} == values
+    assert len({case.name for case in everything}) == len(everything)
+
+
+def test_must_not(tmp_path):
+    output, plot = tmp_path / "out.json", tmp_path / "out.png"
+    run(script("must_not").must_not, "--output", output, "--plot", plot)
+    results = json.loads(output.read_text())["results"]
+    assert all(found["declined"] for found in results)
+    assert all(found["share_of_results_wrong"] > 0 for found in results)
+    reasons = {found["case"]: found["reasons"][0].partition(":")[0] for found in results}
+    assert reasons["average pooling"] == "not-a-max-pool"
+    assert reasons["U-Net: a skip reads the activation"] == "shared"
+    assert reasons["a window wholly in padding"] == "window-in-padding"
+
+
+def test_savings(tmp_path):
+    output, plot = tmp_path / "out.json", tmp_path / "out.png"
+    printed = run(
+        script("savings").savings, "--small", "--rounds", 2, "--output", output, "--plot", plot
+    )
+    document = json.loads(output.read_text())
+    relu, sigmoid = document["results"]
+    assert relu["predicted"] == pytest.approx(2 * 16 * 144 * 0.75 / (16 * 144 * 27 + 2 * 16 * 144))
+    assert sigmoid["evaluations"]["original"] == 4 * sigmoid["evaluations"]["reordered"]
+    assert "sigmoid" in document["fitted"]["schedules of TVM"]
+    assert "an evaluation saved is worth" in printed
+
+
+def test_the_fit_is_exact_on_exact_points():
+    entries = [
+        {
+            "activation": "tanh",
+            "ratios": {"our kernels": {}},
+            "evaluations": {"scheduled": 4 * n, "fused": n},
+            "samples": {"scheduled": [1e-6 + 6e-9 * n], "fused": [1e-6]},
+        }
+        for n in (100, 200)
+    ]
+    assert script("savings").fit(entries) == {"our kernels": {"tanh": pytest.approx(2.0)}}
+
+
+def test_mnist_orders_through_this_package(tmp_path):
+    options = {"threads": 1, "rounds": 2, "seconds": 0.001}
+    found = list(script("mnist_orders").ours(options))
+    assert len(found) == (2 if DIALECT == RELAX else 1)
+    assert all(len(entry["samples"]["swapped"]) == 2 for entry in found)
+    script("mnist_orders").draw(found, tmp_path / "plot.png")
+
+
+def test_mnist_orders_needs_the_peers(tmp_path):
+    arguments = ["--environments", str(tmp_path), "--output", str(tmp_path / "out.json")]
+    done = CliRunner().invoke(script("mnist_orders").mnist_orders, arguments)
+    assert done.exit_code == 1
+    assert "run make env-peers" in done.output
