@@ -6,9 +6,10 @@ from math import ceil
 import numpy as np
 from tvm import te
 
-from tvm_passes.schedules.conv2d import Conv2d, MaxPool2d, pack_weight
+from tvm_passes.schedules.conv2d import pack_weight
 from tvm_passes.schedules.gpu_conv2d import conv2d, nest_of
 from tvm_passes.schedules.gpu_tiles import candidates
+from tvm_passes.schedules.operators import Conv2d, MaxPool2d
 
 LOWEST = np.finfo(np.float32).min
 

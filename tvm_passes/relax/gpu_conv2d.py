@@ -16,17 +16,11 @@ from tvm import relax
 from tvm_passes.decline import Decline
 from tvm_passes.relax.blocked_values import OUT_ELEMENTWISE_FUSABLE
 from tvm_passes.relax.blocks import map_dataflow_blocks
-from tvm_passes.relax.convolution import (
-    CONV2D,
-    MAX_POOL2D,
-    op_name,
-    read_conv2d,
-    read_max_pool2d,
-    shape_of,
-)
-from tvm_passes.schedules.conv2d import Conv2d, MaxPool2d, pack_weight
+from tvm_passes.relax.convolution import CONV2D, MAX_POOL2D, op_name, read_conv2d, shape_of
+from tvm_passes.schedules.conv2d import pack_weight
 from tvm_passes.schedules.gpu_conv2d import conv2d, nest_of
 from tvm_passes.schedules.gpu_tiles import Tile, best
+from tvm_passes.schedules.operators import Conv2d, MaxPool2d, read_max_pool2d
 
 PASS_NAME = "TileConv2d"
 
@@ -113,7 +107,7 @@ def _pool(
     reader = bound.get(hash(readers[0])) if len(readers) == 1 else None
     if not isinstance(reader, relax.VarBinding) or op_name(reader.value) != MAX_POOL2D:
         return var, None
-    pool = read_max_pool2d(reader.value, conv)
+    pool = read_max_pool2d(reader.value.attrs, conv)
     return (var, None) if pool is None else (readers[0], pool)
 
 

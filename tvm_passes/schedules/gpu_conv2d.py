@@ -14,8 +14,8 @@ from typing import Any
 from tvm import te
 
 from tvm_passes.namespaces import tir
-from tvm_passes.schedules.conv2d import Conv2d, MaxPool2d
 from tvm_passes.schedules.gpu_tiles import Axis, Nest, Tile
+from tvm_passes.schedules.operators import Conv2d, MaxPool2d
 
 TILE = "tvm_passes.tile"
 """Annotation of the block that sums: the fields of `Tile`, in their order."""
