@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
@@ -11,7 +11,7 @@ import yaml
 
 from tvm_passes.cost import cost
 from tvm_passes.decision import Decision
-from tvm_passes.decline import Decline
+from tvm_passes.decline import Decline, Reason
 
 PASS_NAME = "ReorderActivationAfterMaxPool"
 PASS_FLAG = "reorder-activation-after-max-pool"
@@ -76,6 +76,28 @@ def remarks_of(decision: Decision) -> tuple[Remark, ...]:
     if decision.decline is None:
         return _passed(decision), _analysis(decision)
     return _passed(decision), _missed(decision), _analysis(decision)
+
+
+REVISITED = frozenset({Reason.SHARED, Reason.FOLDING})
+"""Reasons that what sinks elsewhere may remove: who reads a value changes with it."""
+
+
+def may_go_on(decisions: Sequence[Decision]) -> bool:
+    """Whether more may sink once `decisions` are carried out."""
+    stays = any(d.decline is not None and d.decline.reason in REVISITED for d in decisions)
+    return stays and any(decision.passed for decision in decisions)
+
+
+def remarks_of_round(decisions: Sequence[Decision], *, first: bool, last: bool) -> Iterator[Remark]:
+    """The remarks of one of several rounds of decisions on a function.
+
+    What is missed for a reason that another round may remove is said in the last.
+    """
+    for decision in decisions:
+        for remark in remarks_of(decision):
+            open_yet = remark.reason in {reason.value for reason in REVISITED}
+            if remark.kind is not Kind.MISSED or (last if open_yet else first):
+                yield remark
 
 
 def _remark(decision: Decision, kind: Kind, reason: str, message: str, **numbers: Any) -> Remark:

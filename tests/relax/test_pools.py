@@ -16,6 +16,7 @@ from relax_builders import (
     module,
     per_channel,
     pooled,
+    reasons,
     run_pass,
 )
 from relax_runs import TARGETS, bits, hard_values, outputs
@@ -193,6 +194,31 @@ def test_of_two_ops_one_sinks_below_both_pools():
     remarks = assert_becomes(before, after)
     missed = [remark.reason for remark in remarks if remark.kind.value == "Missed"]
     assert missed == [Reason.VARIES_IN_WINDOW.value] * 2
+
+
+def test_pools_that_share_once_other_ops_have_sunk():
+    # First the tanh sinks; then two pools are all that reads the relu.
+    def build(order):
+        def body(builder, x):
+            if order == "before":
+                shared = builder.emit(relu(x))
+                return [max_pool(shared), max_pool(tanh(shared))]
+            return [relu(max_pool(x)), tanh(relu(max_pool(x)))]
+
+        return built(body)
+
+    remarks = assert_becomes(*both(build))
+    assert [r.site[-2:] for r in remarks if r.reason == "sunk"] == ["#1", "#0", "#1"]
+    assert not [remark for remark in remarks if remark.reason == "shared"]
+
+
+def test_what_stays_shared_is_said_once():
+    def body(builder, x):
+        shared = builder.emit(relu(x))
+        return [max_pool(shared), max_pool(tanh(shared)), op.exp(shared)]
+
+    _, remarks = run_pass(built(body))
+    assert reasons(remarks) == ["sunk", "cost", "shared", "shared"]
 
 
 def test_bits_of_pools_that_share():

@@ -11,6 +11,7 @@ from relay_builders import (
     max_pool,
     module,
     per_channel,
+    reasons,
     run_pass,
 )
 from relay_runs import TARGETS, bits, hard_values, outputs
@@ -191,6 +192,23 @@ def test_an_activation_of_several_pools_sinks_below_each():
 def test_an_activation_of_several_readers_stays(pools, reasons):
     shared = relu(data())
     assert_untouched(module(relay.Tuple([pool(shared) for pool in pools])), *reasons)
+
+
+def test_pools_that_share_once_other_ops_have_sunk():
+    # First the tanh sinks; then two pools are all that reads the relu.
+    shared, x = relu(data()), data()
+    before = module(relay.Tuple([max_pool(shared), max_pool(tanh(shared))]))
+    after = module(relay.Tuple([relu(max_pool(x)), tanh(relu(max_pool(x)))]))
+    remarks = assert_becomes(before, after)
+    assert [r.site[-2:] for r in remarks if r.reason == "sunk"] == ["#1", "#0", "#1"]
+    assert not [remark for remark in remarks if remark.reason == "shared"]
+
+
+def test_what_stays_shared_is_said_once():
+    shared = relu(data())
+    outputs = [max_pool(shared), max_pool(tanh(shared)), relay.exp(shared)]
+    _, remarks = run_pass(module(relay.Tuple(outputs)))
+    assert reasons(remarks) == ["sunk", "cost", "shared", "shared"]
 
 
 def test_bits_of_pools_that_share():

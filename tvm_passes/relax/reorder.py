@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 import tvm
 from tvm import relax
@@ -14,7 +14,7 @@ from tvm_passes.plan import Plan, plan, sinks
 from tvm_passes.relax.blocks import dataflow_blocks, map_dataflow_blocks
 from tvm_passes.relax.graph import RelaxGraph, graph_of
 from tvm_passes.relax.rewrite import sink
-from tvm_passes.remarks import PASS_NAME, Remark, remarks_of
+from tvm_passes.remarks import PASS_NAME, Remark, may_go_on, remarks_of_round
 from tvm_passes.rules import RELAX, RULES, Rule
 
 
@@ -47,19 +47,29 @@ class ReorderActivationAfterMaxPool:
         self, func: relax.Function, mod: tvm.IRModule, _ctx: tvm.transform.PassContext
     ) -> relax.Function:
         """Rewrite one function; `func` itself is returned where nothing moves."""
-        plans = _plans(func, lambda: _name_in(mod, func), self.words)
-        if self.on_remark is not None:
-            for _, items in plans.values():
-                for item in items:
-                    for remark in remarks_of(item.decision):
-                        self.on_remark(remark)
+        name = lru_cache(lambda: _name_in(mod, func))
+        changed, first = func, True
+        while True:
+            plans = _plans(changed, name, self.words)
+            decided = [item.decision for _, items in plans.values() for item in items]
+            last = not may_go_on(decided)
+            if self.on_remark is not None:
+                for remark in remarks_of_round(decided, first=first, last=last):
+                    self.on_remark(remark)
+            if any(decision.passed for decision in decided):
+                changed = _rewritten(changed, plans, relax.BlockBuilder(mod))
+            if last:
+                return changed
+            first = False
 
-        def rewrite(block: relax.DataflowBlock) -> relax.DataflowBlock:
-            return sink(block, sinks(*plans[hash(block)]))
 
-        if not any(item.decision.passed for _, items in plans.values() for item in items):
-            return func
-        return map_dataflow_blocks(func, rewrite, relax.BlockBuilder(mod))
+def _rewritten(
+    func: relax.Function, plans: dict[int, Plans], builder: relax.BlockBuilder
+) -> relax.Function:
+    def rewrite(block: relax.DataflowBlock) -> relax.DataflowBlock:
+        return sink(block, sinks(*plans[hash(block)]))
+
+    return map_dataflow_blocks(func, rewrite, builder)
 
 
 def decisions(mod: tvm.IRModule, rules: Sequence[Rule] = RULES) -> tuple[Decision, ...]:

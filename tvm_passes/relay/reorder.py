@@ -14,7 +14,7 @@ from tvm_passes.plan import Plan, plan, sinks
 from tvm_passes.relay.graph import graph_of
 from tvm_passes.relay.nodes import is_opaque
 from tvm_passes.relay.rewrite import sink
-from tvm_passes.remarks import PASS_NAME, Remark, remarks_of
+from tvm_passes.remarks import PASS_NAME, Remark, may_go_on, remarks_of_round
 from tvm_passes.rules import RELAY, RULES, Rule
 
 
@@ -47,14 +47,20 @@ class ReorderActivationAfterMaxPool:
         """Rewrite one function; `func` itself is returned where nothing moves."""
         if is_opaque(func):
             return func
-        typed = _typed(func, mod)
-        graph = graph_of(typed, self.words)
-        plans = plan(graph, lambda: _name_in(mod, func), self.words)
-        if self.on_remark is not None:
-            for item in plans:
-                for remark in remarks_of(item.decision):
+        changed, first = func, True
+        while True:
+            typed = _typed(changed, mod) if first else _typed_again(func, changed, mod)
+            graph = graph_of(typed, self.words)
+            plans = plan(graph, lambda: _name_in(mod, func), self.words)
+            decided = [item.decision for item in plans]
+            last = not may_go_on(decided)
+            if self.on_remark is not None:
+                for remark in remarks_of_round(decided, first=first, last=last):
                     self.on_remark(remark)
-        return sink(typed, graph.nodes, sinks(graph, plans))
+            changed = sink(typed, graph.nodes, sinks(graph, plans))
+            if last:
+                return changed
+            first = False
 
 
 def decisions(mod: tvm.IRModule, rules: Sequence[Rule] = RULES) -> tuple[Decision, ...]:
@@ -88,3 +94,15 @@ def _typed(func: relay.Function, mod: tvm.IRModule) -> relay.Function:
     except ValueError:
         return relay.transform.InferType()(mod.clone())[_name_in(mod, func)]
     return func
+
+
+def _typed_again(
+    func: relay.Function, changed: relay.Function, mod: tvm.IRModule
+) -> relay.Function:
+    """What became of a function of the module, with types."""
+    clone = mod.clone()
+    for gvar, candidate in mod.functions.items():
+        if candidate.same_as(func):
+            clone.update_func(clone.get_global_var(gvar.name_hint), changed)
+            return relay.transform.InferType()(clone)[gvar.name_hint]
+    return relay.transform.InferType()(tvm.IRModule.from_expr(changed))["main"]

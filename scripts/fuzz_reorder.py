@@ -1,0 +1,166 @@
+"""Rewrite random graphs and compare every output with the unrewritten graph's, bit by bit.
+
+Hypothesis draws the graphs and shrinks one that differs.  Run it with the Python of either
+environment.
+
+Example: python scripts/fuzz_reorder.py --graphs 10000 --seed 1 --output relax.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+import tvm
+from graph_modules import Pass, decisions, module, run, sample
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from random_graphs import Graph, graphs
+
+from tvm_passes.compare import compare
+from tvm_passes.compile import TVM
+from tvm_passes.dialects import require
+from tvm_passes.target import parse_target
+
+BATCH = 250  # graphs from one seed, then what was found is written
+Target = dict[str, Any]
+
+
+@dataclass
+class Tally:
+    """What was met: graphs, decisions and values, and how long it took."""
+
+    seconds: int = 0
+    graphs: int = 0
+    rewritten: int = 0
+    values: int = 0
+    sites: Counter[str] = field(default_factory=Counter)
+    sunk: Counter[str] = field(default_factory=Counter)
+    stayed: Counter[str] = field(default_factory=Counter)
+    left_open: Counter[str] = field(default_factory=Counter)
+
+
+def check(graph: Graph, target: Target, tally: Tally) -> None:
+    """Compare a graph in both orders.
+
+    Raises
+    ------
+    AssertionError
+        If a value differs in more than the contract leaves open, or the pass is not done.
+    """
+    before = module(graph)
+    found = decisions(before)
+    tally.graphs += 1
+    for decision in found:
+        tally.sites["passed" if decision.passed else "missed"] += 1
+        tally.sunk.update(op.op for op in decision.sunk)
+        if decision.decline is not None:
+            tally.stayed[decision.decline.reason.value] += 1
+    if not any(decision.passed for decision in found):
+        return
+    after = Pass()(before)
+    tvm.ir.assert_structural_equal(Pass()(after), after)
+    tally.rewritten += 1
+    x = sample(graph)
+    for a, b in zip(run(before, target, x), run(after, target, x), strict=True):
+        tally.values += a.size
+        for finding in compare(a, b):
+            if not finding.kind.allowed:
+                raise AssertionError(f"{finding.first}\n{before}\n{after}")
+            tally.left_open[finding.kind.value] += finding.count
+
+
+def fuzz(
+    count: int, start: int, target: Target, tally: Tally, *, pools: int = 3, shrink: bool = True
+) -> None:
+    """Check that many graphs, each of at most so many pools.
+
+    Raises
+    ------
+    AssertionError
+        If one differs: the smallest that Hypothesis finds.
+    """
+
+    @seed(start)
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+    @given(graphs(pools))
+    def each(graph: Graph) -> None:
+        check(graph, target, tally)
+
+    each()
+
+
+def record(tally: Tally, dialect: str, target: Target) -> dict[str, Any]:
+    """What a run found, where and when, as JSON."""
+    counts = {
+        name: dict(value.most_common()) if isinstance(value, Counter) else value
+        for name, value in vars(tally).items()
+    }
+    packages = ("hypothesis", "numpy", TVM[dialect])
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "date": date.today().isoformat(),
+        "machine": f"{machine()}, {os.cpu_count()} cores",
+        "versions": {name: version(name) for name in packages},
+        "target": target,
+        "different": 0,
+        **counts,
+    }
+
+
+def machine() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def resumed(output: Path | None) -> Tally:
+    """The tally of an earlier run that was cut off, or an empty one."""
+    if output is None or not output.exists():
+        return Tally()
+    found = json.loads(output.read_text(encoding="utf-8"))
+    fields = {name: found[name] for name in vars(Tally())}
+    return Tally(**{k: Counter(v) if isinstance(v, dict) else v for k, v in fields.items()})
+
+
+@click.command()
+@click.option("--graphs", "count", default=200, show_default=True, help="How many to draw.")
+@click.option("--seed", "start", default=0, show_default=True, help="Other graphs.")
+@click.option("--dialect", type=click.Choice(["relax", "relay"]), help="Of this environment.")
+@click.option("--target", default='{"kind": "llvm"}', show_default=True)
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="What was found; a run cut off goes on."
+)
+def main(count: int, start: int, dialect: str | None, target: str, output: Path | None) -> None:
+    """Compare random graphs in both orders; exit code 1 and the graph if one differs."""
+    dialect = require(dialect)
+    config, tally = parse_target(target), resumed(output)
+    while tally.graphs < count:
+        began, wanted = time.perf_counter(), min(BATCH, count - tally.graphs)
+        fuzz(wanted, start * 1_000_000 + tally.graphs, config, tally)
+        tally.seconds += round(time.perf_counter() - began)
+        if output is not None:
+            output.write_text(json.dumps(record(tally, dialect, config), indent=1) + "\n")
+    click.echo(json.dumps(record(tally, dialect, config), indent=1))
+
+
+if __name__ == "__main__":
+    main()

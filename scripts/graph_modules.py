@@ -1,0 +1,225 @@
+"""Modules of random graphs in either dialect, their inputs, and how to run them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from random_graphs import Graph, Node, Value
+
+from tvm_passes.dialects import installed
+from tvm_passes.rules import RELAX
+
+Target = Mapping[str, Any]
+
+SAME_NAMES = (
+    "sigmoid",
+    "tanh",
+    "abs",
+    "negative",
+    "floor",
+    "erf",
+    "atan",
+    "exp",
+    "sqrt",
+    "log",
+)
+"""Ops that both dialects call by the name that they have here."""
+
+
+def constant(node: Node) -> np.ndarray:
+    """The constant of an op; factors are small, so that no chain of them overflows."""
+    rng = np.random.default_rng(node.attrs["seed"])
+    value = node.value
+    shape = node.attrs.get("shape", None)
+    if shape is None:
+        shape = (value.shape[node.attrs["axis"]],)
+    if not value.is_float:
+        low = -3 if value.dtype != "uint8" and node.attrs["negative"] else 0
+        return rng.integers(low, 4, shape).astype(value.dtype)
+    array = rng.uniform(-1.5 if node.attrs["negative"] else 0.1, 1.5, shape)
+    return np.asarray(array, value.dtype)
+
+
+def weight(node: Node) -> np.ndarray:
+    """A convolution's weight, in OIHW."""
+    attrs = node.attrs
+    shape = (attrs["channels"], attrs["in_channels"], attrs["size"], attrs["size"])
+    return np.random.default_rng(attrs["seed"]).uniform(-1, 1, shape).astype("float32")
+
+
+def sample(graph: Graph) -> np.ndarray:
+    """An input for a graph, the same one every time: ties, both zeros, saturation, denormals."""
+    value = graph.nodes[0].value
+    rng = np.random.default_rng(zlib.crc32(repr(graph).encode()))
+    if not value.is_float:
+        info = np.iinfo(value.dtype)
+        wide = rng.integers(info.min, info.max, value.shape, value.dtype, endpoint=True)
+        ends = rng.choice(np.array([info.min, info.max, 0, 1], value.dtype), value.shape)
+        return np.where(rng.random(value.shape) < 0.4, ends, wide)
+    x = 3 * rng.standard_normal(value.shape)
+    x = np.where(rng.random(value.shape) < 0.3, np.round(x), x)
+    tiny = float(np.finfo(value.dtype).tiny)
+    special = rng.choice([0.0, -0.0, 0.5, -0.5, 20.0, -20.0, tiny / 8, -tiny / 8], value.shape)
+    return np.where(rng.random(value.shape) < 0.3, special, x).astype(value.dtype)
+
+
+if installed() == RELAX:
+    import tvm
+    from tvm import relax
+    from tvm.relax import op
+
+    from tvm_passes.relax import ReorderActivationAfterMaxPool as Pass
+    from tvm_passes.relax import decisions
+
+    def module(graph: Graph) -> tvm.IRModule:
+        """A module whose ``main`` computes the graph in one dataflow block."""
+        builder = relax.BlockBuilder()
+        first = graph.nodes[0].value
+        x = relax.Var("x", relax.TensorType(first.shape, first.dtype))
+        with builder.function("main", [x]):
+            with builder.dataflow():
+                values: list[relax.Expr] = [x]
+                for index, node in enumerate(graph.nodes[1:], 1):
+                    emit = builder.emit_output if index in graph.outputs else builder.emit
+                    args = [values[n] for n in node.inputs]
+                    values.append(emit(_relax(builder, node, args)))
+                outputs = [values[n] for n in graph.outputs]
+            builder.emit_func_output(relax.Tuple(outputs) if len(outputs) > 1 else outputs[0])
+        return builder.finalize()
+
+    def _relax(builder: relax.BlockBuilder, node: Node, args: list[relax.Expr]) -> relax.Expr:
+        if node.op == "values":
+            indices = builder.emit(op.zeros_like(args[0], "int64"))
+            pair = builder.emit(relax.Tuple([args[0], indices]))
+            return relax.TupleGetItem(pair, 0)
+        return RELAX_OPS[node.op](node, *args)
+
+    def _same_name(node: Node, x: relax.Expr) -> relax.Expr:
+        return getattr(op, node.op)(x)
+
+    def _relax_binary(node: Node, x: relax.Expr) -> relax.Expr:
+        other = relax.const(constant(node))
+        f = getattr(op, node.op)
+        return f(other, x) if node.attrs["flip"] else f(x, other)
+
+    def _relax_bias(node: Node, x: relax.Expr) -> relax.Expr:
+        ones = [1] * (-1 - node.attrs["axis"] if node.attrs["axis"] < 0 else 3 - node.attrs["axis"])
+        return op.add(x, relax.const(constant(node).reshape(-1, *ones)))
+
+    def _relax_pool(node: Node, x: relax.Expr) -> relax.Expr:
+        a = node.attrs
+        f = op.nn.max_pool2d if node.op == "max_pool" else op.nn.avg_pool2d
+        shape = (a["kernel"], a["strides"], a["padding"], a["dilation"])
+        return f(x, *shape, ceil_mode=a["ceil_mode"], layout=a["layout"])
+
+    def _relax_conv(node: Node, x: relax.Expr) -> relax.Expr:
+        layout = node.attrs["layout"]
+        return op.nn.conv2d(x, relax.const(weight(node)), data_layout=layout, out_layout=layout)
+
+    RELAX_OPS: Mapping[str, Callable[..., relax.Expr]] = {
+        **dict.fromkeys(SAME_NAMES, _same_name),
+        **dict.fromkeys(("add", "subtract", "multiply", "maximum", "minimum"), _relax_binary),
+        "relu": lambda _, x: op.nn.relu(x),
+        "clip": lambda n, x: op.clip(x, n.attrs["low"], n.attrs["high"]),
+        "leaky_relu": lambda n, x: op.nn.leakyrelu(x, n.attrs["alpha"]),
+        "bias_add": _relax_bias,
+        "prelu": lambda n, x: op.nn.prelu(x, relax.const(constant(n)), n.attrs["axis"]),
+        "max_pool": _relax_pool,
+        "avg_pool": _relax_pool,
+        "max": lambda n, x: op.max(x, list(n.attrs["axes"]), n.attrs["keepdims"]),
+        "min": lambda n, x: op.min(x, list(n.attrs["axes"]), n.attrs["keepdims"]),
+        "pad": lambda n, x: op.nn.pad(
+            x, [w for pair in n.attrs["widths"] for w in pair], "constant", n.attrs["fill"]
+        ),
+        "transpose": lambda n, x: op.permute_dims(x, n.attrs["axes"]),
+        "reshape": lambda n, x: op.reshape(x, n.attrs["shape"]),
+        "conv": _relax_conv,
+        "residual": lambda _, x, y: op.add(x, y),
+    }
+
+    def run(mod: tvm.IRModule, target: Target, x: np.ndarray) -> list[np.ndarray]:
+        """The outputs of a module."""
+        executable = tvm.compile(mod, tvm.target.Target(dict(target)))
+        result = relax.VirtualMachine(executable, tvm.cpu())["main"](tvm.runtime.tensor(x))
+        return [result.numpy()] if hasattr(result, "numpy") else [item.numpy() for item in result]
+
+else:
+    import tvm
+    from tvm import relay
+    from tvm.contrib.graph_executor import GraphModule
+
+    from tvm_passes.relay import ReorderActivationAfterMaxPool as Pass
+    from tvm_passes.relay.engine import build
+    from tvm_passes.relay.reorder import decisions
+
+    def module(graph: Graph) -> tvm.IRModule:
+        """A typed module whose ``main`` computes the graph."""
+        first = graph.nodes[0].value
+        x = relay.var("x", shape=first.shape, dtype=first.dtype)
+        values: list[relay.Expr] = [x]
+        for node in graph.nodes[1:]:
+            values.append(RELAY_OPS[node.op](node, *(values[n] for n in node.inputs)))
+        outputs = [values[n] for n in graph.outputs]
+        body = relay.Tuple(outputs) if len(outputs) > 1 else outputs[0]
+        return relay.transform.InferType()(tvm.IRModule.from_expr(relay.Function([x], body)))
+
+    def _same_name(node: Node, x: relay.Expr) -> relay.Expr:
+        return getattr(relay, node.op)(x)
+
+    def _relay_binary(node: Node, x: relay.Expr) -> relay.Expr:
+        other = relay.const(constant(node))
+        f = getattr(relay, node.op)
+        return f(other, x) if node.attrs["flip"] else f(x, other)
+
+    def _relay_pool(node: Node, x: relay.Expr) -> relay.Expr:
+        a = node.attrs
+        f = relay.nn.max_pool2d if node.op == "max_pool" else relay.nn.avg_pool2d
+        shape = (a["kernel"], a["strides"], a["dilation"], a["padding"])
+        return f(x, *shape, ceil_mode=a["ceil_mode"], layout=a["layout"])
+
+    def _relay_conv(node: Node, x: relay.Expr) -> relay.Expr:
+        a = node.attrs
+        kernel = "OIHW" if a["layout"] == "NCHW" else "HWIO"
+        array = weight(node).transpose(["OIHW".index(letter) for letter in kernel])
+        return relay.nn.conv2d(
+            x,
+            relay.const(array),
+            channels=a["channels"],
+            kernel_size=(a["size"], a["size"]),
+            data_layout=a["layout"],
+            kernel_layout=kernel,
+        )
+
+    RELAY_OPS: Mapping[str, Callable[..., relay.Expr]] = {
+        **dict.fromkeys(SAME_NAMES, _same_name),
+        **dict.fromkeys(("add", "subtract", "multiply", "maximum", "minimum"), _relay_binary),
+        "relu": lambda _, x: relay.nn.relu(x),
+        "clip": lambda n, x: relay.clip(x, float(n.attrs["low"]), float(n.attrs["high"])),
+        "leaky_relu": lambda n, x: relay.nn.leaky_relu(x, n.attrs["alpha"]),
+        "bias_add": lambda n, x: relay.nn.bias_add(x, relay.const(constant(n)), n.attrs["axis"]),
+        "prelu": lambda n, x: relay.nn.prelu(x, relay.const(constant(n)), n.attrs["axis"] % 4),
+        "max_pool": _relay_pool,
+        "avg_pool": _relay_pool,
+        "max": lambda n, x: relay.max(x, n.attrs["axes"], n.attrs["keepdims"]),
+        "min": lambda n, x: relay.min(x, n.attrs["axes"], n.attrs["keepdims"]),
+        "pad": lambda n, x: relay.nn.pad(x, n.attrs["widths"], n.attrs["fill"]),
+        "transpose": lambda n, x: relay.transpose(x, n.attrs["axes"]),
+        "reshape": lambda n, x: relay.reshape(x, n.attrs["shape"]),
+        "conv": _relay_conv,
+        "residual": lambda _, x, y: relay.add(x, y),
+        "values": lambda _, x: relay.TupleGetItem(relay.Tuple([x, relay.zeros_like(x)]), 0),
+    }
+
+    def run(mod: tvm.IRModule, target: Target, x: np.ndarray) -> list[np.ndarray]:
+        """The outputs of a module."""
+        lib = build(mod, target, reorder=False)
+        executor = GraphModule(lib["default"](tvm.cpu()))
+        executor.set_input(0, x)
+        executor.run()
+        return [executor.get_output(n).numpy() for n in range(executor.get_num_outputs())]
+
+
+__all__ = ["Pass", "Value", "decisions", "module", "run", "sample"]

@@ -1,0 +1,271 @@
+"""Random graphs of pools and of what stands around them, as Hypothesis draws and shrinks them.
+
+A graph is a list of plain nodes, in no dialect; `graph_modules` makes modules of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tvm_passes.dialects import installed
+from tvm_passes.rules import RELAX
+
+Draw = Callable[[st.SearchStrategy], Any]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor: its extents, element type and, where it is an image, the layout of its axes."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    layout: str = ""
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it holds floating-point numbers."""
+        return self.dtype.startswith("float")
+
+    def extent(self, letter: str) -> int:
+        """The extent of an axis of the layout."""
+        return self.shape[self.layout.index(letter)]
+
+
+@dataclass(frozen=True)
+class Node:
+    """An op on earlier nodes, by index; constants are attributes."""
+
+    op: str
+    inputs: tuple[int, ...]
+    value: Value
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in the order in which they are computed, the input first, and those that leave."""
+
+    nodes: tuple[Node, ...]
+    outputs: tuple[int, ...]
+
+
+UNARY = ("relu", "relu", "relu", "sigmoid", "tanh", "abs", "negative", "floor", "erf", "atan")
+INTEGER_UNARY = ("relu", "relu", "relu", "abs", "negative")
+DTYPES = ("float32", "float32", "float32", "float16", "int8", "uint8", "int32")
+
+
+@st.composite
+def graphs(draw: Draw, pools: int) -> Graph:
+    """A graph of at most so many pools, with what may sink above each, and other things."""
+    layout = draw(st.sampled_from(("NCHW", "NHWC")))
+    sizes = {"N": draw(st.integers(1, 2)), "C": draw(st.integers(1, 4))}
+    sizes |= {"H": draw(st.integers(3, 8)), "W": draw(st.integers(3, 8))}
+    value = Value(tuple(sizes[letter] for letter in layout), draw(st.sampled_from(DTYPES)), layout)
+    nodes = [Node("input", (), value)]
+    for _ in range(draw(st.integers(1, pools))):
+        kinds = [
+            *([draw(st.sampled_from(PRODUCERS))] if draw(st.booleans()) else []),
+            *draw(st.lists(st.sampled_from(ACTIVATIONS), min_size=1, max_size=3)),
+            *([draw(st.sampled_from(MOVES))] if draw(st.integers(0, 3)) == 0 else []),
+            draw(st.sampled_from(POOLS)),
+        ]
+        for kind in kinds:
+            # Mostly on from the last node, so that chains form.
+            back = draw(st.sampled_from((*[1] * 14, 2, 3)))
+            nodes += kind(draw, max(len(nodes) - back, 0), nodes)
+    leaving = draw(st.sampled_from((0, 0, 0, 1, 2)))
+    earlier = [draw(st.integers(0, len(nodes) - 1)) for _ in range(leaving)]
+    outputs = {len(nodes) - 1, *(index for index in earlier if index)}
+    return Graph(tuple(nodes), tuple(sorted(outputs)))
+
+
+def _unary(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    value = nodes[at].value
+    if value.dtype == "uint8":
+        return [Node("relu", (at,), value)]
+    op = draw(st.sampled_from(UNARY if value.is_float else INTEGER_UNARY))
+    if op in ("erf", "atan") and value.dtype == "float16":
+        op = "tanh"  # TVM has no float16 of them
+    return [Node(op, (at,), value)]
+
+
+def _clip(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    value = nodes[at].value
+    low = 0 if value.dtype == "uint8" else -4
+    bounds = draw(st.lists(st.integers(low, 6), min_size=2, max_size=2))
+    inverted = draw(st.integers(0, 9)) == 0
+    first, second = bounds if inverted else sorted(bounds)
+    return [Node("clip", (at,), value, {"low": first, "high": second})]
+
+
+def _exp(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    """Of what is bounded, so that nothing overflows."""
+    value = nodes[at].value
+    if not value.is_float:
+        return []
+    op = draw(st.sampled_from(("exp", "sqrt", "log")))
+    low = -3 if op == "exp" else 1
+    clip = Node("clip", (at,), value, {"low": low, "high": 4})
+    return [clip, Node(op, (len(nodes),), value)]
+
+
+def _leaky(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    value = nodes[at].value
+    alpha = draw(st.sampled_from((0.0, 0.1, 0.3, 1.0, 2.5, -0.5)))
+    return [Node("leaky_relu", (at,), value, {"alpha": alpha})] if value.is_float else []
+
+
+def _arithmetic(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    """An op with a constant: of one element, along the channels, or along any axis."""
+    value = nodes[at].value
+    rank = len(value.shape)
+    op = draw(st.sampled_from(("add", "add", "subtract", "multiply", "maximum", "minimum")))
+    channel = value.layout.index("C") if value.layout else 0
+    axis = draw(st.sampled_from((None, channel, channel, channel, rank - 1, 0)))
+    shape = () if axis is None or not rank else (value.shape[axis], *[1] * (rank - 1 - axis))
+    attrs = {"shape": shape, "seed": draw(st.integers(0, 9)), "negative": draw(st.booleans())}
+    return [Node(op, (at,), value, attrs | {"flip": draw(st.booleans())})]
+
+
+def _bias_add(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    value = nodes[at].value
+    if not value.layout or not value.is_float:
+        return []
+    axis = value.layout.index("C")
+    attrs = {"axis": axis - draw(st.sampled_from((0, 4))), "seed": draw(st.integers(0, 9))}
+    op = draw(st.sampled_from(("bias_add", "bias_add", "prelu")))
+    return [Node(op, (at,), value, attrs | {"negative": draw(st.integers(0, 3)) == 0})]
+
+
+def _pool(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    value = nodes[at].value
+    if not value.layout:
+        return _reduce(draw, at, nodes)
+    pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
+    attrs = {
+        "kernel": draw(pair),
+        "strides": draw(st.sampled_from(((2, 2), (2, 2), (1, 1), (1, 2), (3, 3)))),
+        "dilation": draw(st.sampled_from(((1, 1), (1, 1), (1, 1), (2, 1), (2, 2)))),
+        "padding": draw(st.sampled_from(PADDINGS)),
+        "ceil_mode": draw(st.integers(0, 3)) == 0,
+        "layout": value.layout,
+    }
+    extents = [_windows(value.extent(letter), n, attrs) for n, letter in enumerate("HW")]
+    if min(extents) < 1:
+        return []
+    shape = [dict(zip("HW", extents, strict=True)).get(a, value.extent(a)) for a in value.layout]
+    op = "avg_pool" if draw(st.integers(0, 9)) == 0 and value.is_float else "max_pool"
+    pool = Node(op, (at,), replace(value, shape=tuple(shape)), attrs)
+    if draw(st.integers(0, 5)):
+        return [pool]
+    return [pool, Node("values", (len(nodes),), pool.value)]  # as PyTorch's importer writes it
+
+
+PADDINGS = (
+    *[(0, 0, 0, 0)] * 4,
+    *[(1, 1, 1, 1)] * 3,
+    (0, 1, 1, 0),
+    (1, 0, 0, 2),
+    (2, 2, 2, 2),
+    (0, 3, 0, 3),
+)
+
+
+def _windows(extent: int, n: int, attrs: Mapping[str, Any]) -> int:
+    """Number of windows along an axis; Relax drops one that rounding up put into the padding."""
+    stride, before = attrs["strides"][n], attrs["padding"][n]
+    reach = (attrs["kernel"][n] - 1) * attrs["dilation"][n]
+    free = extent + before + attrs["padding"][n + 2] - reach - 1
+    if free < 0:
+        return 0
+    if not attrs["ceil_mode"]:
+        return free // stride + 1
+    count = -(-free // stride) + 1
+    dropped = installed() == RELAX and (count - 1) * stride >= extent + before
+    return count - dropped
+
+
+def _reduce(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    value = nodes[at].value
+    rank = len(value.shape)
+    if not rank:
+        return []
+    axes = draw(st.sets(st.integers(0, rank - 1), min_size=1, max_size=rank))
+    if value.layout and draw(st.booleans()):
+        axes = {value.layout.index("H"), value.layout.index("W")}
+    keepdims = draw(st.booleans())
+    kept = [1 if n in axes else extent for n, extent in enumerate(value.shape)]
+    shape = kept if keepdims else [extent for n, extent in enumerate(kept) if n not in axes]
+    attrs = {"axes": tuple(sorted(axes)), "keepdims": keepdims}
+    layout = value.layout if keepdims else ""
+    op = draw(st.sampled_from(("max", "max", "min")))
+    return [Node(op, (at,), replace(value, shape=tuple(shape), layout=layout), attrs)]
+
+
+def _pad(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    value = nodes[at].value
+    if not value.layout:
+        return []
+    widths = [(0, 0)] * 4
+    for letter in "HW":
+        widths[value.layout.index(letter)] = draw(st.sampled_from(((1, 1), (0, 1), (2, 0), (0, 0))))
+    fill = draw(st.sampled_from((0, 0, 0, 1, 3) if value.dtype == "uint8" else (0, 0, 0, 1, -2)))
+    shape = tuple(sum(widths[n]) + extent for n, extent in enumerate(value.shape))
+    attrs = {"widths": tuple(widths), "fill": float(fill)}
+    return [Node("pad", (at,), replace(value, shape=shape), attrs)]
+
+
+def _transpose(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    value = nodes[at].value
+    rank = len(value.shape)
+    if value.layout and draw(st.integers(0, 3)):
+        layout = {"NCHW": "NHWC", "NHWC": "NCHW"}[value.layout]
+        axes = tuple(value.layout.index(letter) for letter in layout)
+    else:
+        axes, layout = tuple(draw(st.permutations(range(rank)))), ""
+    shape = tuple(value.shape[axis] for axis in axes)
+    return [Node("transpose", (at,), Value(shape, value.dtype, layout), {"axes": axes})]
+
+
+def _reshape(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    """Two neighbouring axes as one, or one more axis."""
+    value = nodes[at].value
+    shape = list(value.shape)
+    at_axis = draw(st.integers(0, max(len(shape) - 2, 0)))
+    if len(shape) > 1 and draw(st.booleans()):
+        shape[at_axis : at_axis + 2] = [shape[at_axis] * shape[at_axis + 1]]
+    else:
+        shape.insert(at_axis, 1)
+    return [Node("reshape", (at,), Value(tuple(shape), value.dtype), {"shape": tuple(shape)})]
+
+
+def _conv(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    value = nodes[at].value
+    if not value.layout or value.dtype != "float32" or min(map(value.extent, "HW")) < 2:
+        return []
+    channels, size = draw(st.integers(1, 4)), draw(st.integers(1, 2))
+    extents = {"N": value.extent("N"), "C": channels}
+    extents |= {letter: value.extent(letter) - size + 1 for letter in "HW"}
+    shape = tuple(extents[letter] for letter in value.layout)
+    attrs = {"channels": channels, "in_channels": value.extent("C"), "size": size}
+    attrs |= {"layout": value.layout, "seed": draw(st.integers(0, 9))}
+    return [Node("conv", (at,), replace(value, shape=shape), attrs)]
+
+
+def _residual(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    """The sum of two values of one shape."""
+    value = nodes[at].value
+    same = [n for n, node in enumerate(nodes) if node.value == value and n != at]
+    if not same or not value.is_float:
+        return []
+    return [Node("residual", (at, draw(st.sampled_from(same))), value)]
+
+
+PRODUCERS = (_conv, _conv, _conv, _arithmetic, _unary, _residual, _exp)
+ACTIVATIONS = (*[_unary] * 4, *[_arithmetic] * 2, *[_bias_add] * 2, *[_clip] * 2, _leaky, _exp)
+MOVES = (_pad, _pad, _transpose, _reshape)
+POOLS = (*[_pool] * 6, _reduce, _reduce, _residual)
