@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -45,7 +46,8 @@ COMPILERS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
 }
 """Environment, program and its options."""
 
-MARKS = {BEFORE: "before", AFTER: "[green]AFTER", "failed": "[yellow]failed"}
+PACKAGES = re.compile(r"/[^\s'\"]*/site-packages/")
+"""Where this machine keeps packages, which is no evidence."""
 
 
 @click.command(help=__doc__)
@@ -118,7 +120,7 @@ def inspect(compiler: str, asked: list[Case], environments: Path) -> dict[str, t
 def _save(folder: Path, texts: Mapping[str, tuple[str, str]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for n, (case, (where, text)) in enumerate(texts.items()):
-        (folder / f"{n:03}.txt").write_text(f"{case}: {where}\n\n{text}\n")
+        (folder / f"{n:03}.txt").write_text(f"{case}: {where}\n\n{PACKAGES.sub('', text)}\n")
 
 
 def table(found: Mapping[str, Mapping[str, str]], asked: list[Case]) -> Table:
