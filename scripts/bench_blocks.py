@@ -159,7 +159,8 @@ def wrong(entry: Mapping[str, Any], ours: Sequence[str]) -> bool:
 def report(document: Mapping[str, Any], out: Console) -> None:
     """Print a table, means, and what went wrong."""
     results = document["results"]
-    table = Table(title="median ms; ratio: best peer / tvm_passes", title_justify="left")
+    title = "median ms; ratio: best peer / tvm_passes"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("block", no_wrap=True)
     for header in ("thr", "ours", "± %", "untuned", "relay", "peer"):
         table.add_column(header, justify="right", no_wrap=True)
