@@ -19,8 +19,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from tvm_passes.compile import TVM
-from tvm_passes.dialects import installed
+from tvm_passes.dialects import TVM, installed
 from tvm_passes.output import write_text
 from tvm_passes.rules import RELAX
 

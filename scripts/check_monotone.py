@@ -34,8 +34,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tvm_passes.compile import TVM
-from tvm_passes.dialects import Runner, engine, require
+from tvm_passes.dialects import TVM, Runner, engine, require
 from tvm_passes.measure import set_threads
 from tvm_passes.monotone import FLOAT_BITS, Line, comparable, storage, sweep, windows
 from tvm_passes.output import check_file, write_text

@@ -176,7 +176,11 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("target", "expected"),
         [
-            ("nonsense", "no target 'nonsense': expected llvm, cuda, sm_90 or the like"),
+            (
+                '{"kind": "llvm", "mcpu": "haswell", "mattr": ["-avx9"]}',
+                "LLVM knows no feature 'avx9'",
+            ),
+            ("nonsense", "no target 'nonsense': expected llvm, cuda, host, sm_90 or the like"),
             ('{"kind": "opencl"}', "is of kind 'opencl': expected llvm or cuda"),
             ('{"kind": "cuda", "arch": "gfx90a"}', "the GPU architecture 'gfx90a': expected sm_90"),
             ("{bad", "is not JSON"),

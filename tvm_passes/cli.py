@@ -17,6 +17,7 @@ from rich.table import Table
 
 from tvm_passes.cli_bench import bench_command
 from tvm_passes.cli_options import DIALECT, JSON, MODEL, QUIET, TARGET, progress
+from tvm_passes.cli_tune import tune_command
 from tvm_passes.cli_verify import verify_command
 from tvm_passes.compile import compile_model, silent
 from tvm_passes.cost import cost
@@ -77,6 +78,11 @@ def cli() -> None:
 @DIALECT
 @click.option("--reorder/--no-reorder", default=True, help="Run the pass, or TVM's own alone.")
 @click.option(
+    "--tuned",
+    type=click.Path(path_type=Path),
+    help="Folder of records of `tune`; by default those that ship for the target's CPU.",
+)
+@click.option(
     "--fast-math", is_flag=True, help="Let a GPU's kernels approximate, which changes results."
 )
 @click.option(
@@ -100,6 +106,7 @@ def compile_command(
     target: str,
     dialect: str | None,
     reorder: bool,
+    tuned: Path | None,
     fast_math: bool,
     kinds: tuple[str, ...],
     remarks_output: Path | None,
@@ -122,6 +129,7 @@ def compile_command(
         target=target,
         dialect=dialect,
         reorder=reorder,
+        tuned=tuned,
         fast_math=fast_math,
         step=silent if quiet else progress,
     )
@@ -129,6 +137,8 @@ def compile_command(
         write_text(remarks_output, to_yaml(compiled.remarks))
     if quiet:
         return
+    if compiled.note:
+        click.echo(compiled.note)
     for remark in compiled.remarks:
         if "all" in kinds or remark.kind.value.lower() in kinds:
             click.echo(f"remark: {remark}")
@@ -216,6 +226,7 @@ def _explain(decisions: Sequence[Decision]) -> Iterator[str]:
 
 
 cli.add_command(bench_command)
+cli.add_command(tune_command)
 cli.add_command(verify_command)
 
 if __name__ == "__main__":

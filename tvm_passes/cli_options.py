@@ -18,7 +18,7 @@ TARGET = click.option(
     "--target",
     default="llvm",
     show_default=True,
-    help="llvm, cuda, sm_90 or the like, a name in targets/, a JSON object, or a file with one.",
+    help="llvm, host, cuda, sm_90 or the like, a name in targets/, or JSON, in a file or as it is.",
 )
 DIALECT = click.option(
     "--dialect",

@@ -12,16 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from tvm_passes.cuda.compiler import DeviceCode, KernelCompiler, kernel_compiler
-from tvm_passes.dialects import Engine, engine
+from tvm_passes.dialects import TVM, Engine, engine
 from tvm_passes.errors import OutputError, TargetError, last_line
 from tvm_passes.frontends import load_model
 from tvm_passes.output import CUBIN, LIBRARY, MANIFEST, PTX, SOURCE, new_folder
+from tvm_passes.records import Chosen, chosen, in_scope
 from tvm_passes.remarks import Remark
-from tvm_passes.rules import RELAX, RELAY
 from tvm_passes.target import CUDA, parse_target
-
-TVM = {RELAX: "apache-tvm", RELAY: "xtc-tvm-python-bindings"}
-"""The distribution that each dialect's TVM comes in."""
 
 Step = Callable[[str], AbstractContextManager[object]]
 """Announces a step that may take long; its context lasts as long as the step."""
@@ -42,6 +39,8 @@ class Compiled:
         Names of the files in the folder.
     device_code
         The kernels for a GPU, where the target is one.
+    note
+        Why tuned records were not applied, or an empty string.
     """
 
     folder: Path
@@ -49,6 +48,7 @@ class Compiled:
     manifest: dict[str, Any]
     remarks: tuple[Remark, ...]
     device_code: DeviceCode | None = None
+    note: str = ""
 
 
 def compile_model(  # noqa: PLR0913 - the options of the command
@@ -58,6 +58,7 @@ def compile_model(  # noqa: PLR0913 - the options of the command
     target: str = "llvm",
     dialect: str | None = None,
     reorder: bool = True,
+    tuned: Path | None = None,
     fast_math: bool = False,
     step: Step = silent,
 ) -> Compiled:
@@ -75,6 +76,9 @@ def compile_model(  # noqa: PLR0913 - the options of the command
         ``relax`` or ``relay``; by default that of the TVM installed.
     reorder
         Whether the pass runs.
+    tuned
+        A folder of records of `tvm_passes.tune.tune_model`; by default those that ship for the
+        target's CPU.  They apply where the reorder does.
     fast_math
         Whether kernels for a GPU may approximate, with which results change.
     step
@@ -89,12 +93,13 @@ def compile_model(  # noqa: PLR0913 - the options of the command
     config = parse_target(target)
     require_linker(tvm_engine)
     kernels = _kernels(config, fast_math=fast_math)
+    found = chosen(tuned, tvm_engine.DIALECT, config) if reorder else Chosen(None, "")
     remarks: list[Remark] = []
     with new_folder(folder) as staged:
         with step(f"reading {model.name}"):
             mod = load_model(model, tvm_engine.DIALECT)
             signature = tvm_engine.signature(mod)
-        with step(f"compiling for {target}"):
+        with step(f"compiling for {target}"), in_scope(found.records):
             built = tvm_engine.build(
                 mod, config, reorder=reorder, on_remark=remarks.append, compile_kernels=kernels
             )
@@ -108,13 +113,14 @@ def compile_model(  # noqa: PLR0913 - the options of the command
             "target": config,
             "versions": {name: version(name) for name in ("tvm-passes", TVM[tvm_engine.DIALECT])},
             "reordered": reorder,
+            "tuned": None if found.records is None else found.records.page,
             **signature,
             **({} if code is None else {"device": _write_device_code(code, staged)}),
             "remarks": [remark.as_dict() for remark in remarks],
         }
         (staged / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         files = tuple(sorted(path.name for path in staged.iterdir()))
-    return Compiled(folder, files, manifest, tuple(remarks), code)
+    return Compiled(folder, files, manifest, tuple(remarks), code, found.note)
 
 
 def _kernels(config: dict[str, Any], *, fast_math: bool) -> KernelCompiler | None:

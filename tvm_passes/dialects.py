@@ -15,6 +15,9 @@ from tvm_passes.errors import MissingExtraError
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RELAX, RELAY, Rule
 
+TVM = {RELAX: "apache-tvm", RELAY: "xtc-tvm-python-bindings"}
+"""The distribution that each dialect's TVM comes in."""
+
 DIALECTS = (RELAX, RELAY)
 
 Tensors = Sequence[np.ndarray]
@@ -72,6 +75,9 @@ class Engine(Protocol):
         `compile_kernels` turns CUDA C into what TVM's runtime loads.  None where the TVM at hand
         makes kernels for the target, but nothing that runs them.
         """
+
+    def unscheduled(self, mod: Any, target: Mapping[str, Any]) -> list[Any]:
+        """The PrimFuncs that `build` would schedule, as they are before that."""
 
     def linker(self) -> str | None:
         """The compiler that links shared libraries, or None where there is none."""

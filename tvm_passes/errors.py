@@ -54,6 +54,10 @@ class BlockError(TvmPassesError):
     """A file of benchmark blocks that is missing or malformed."""
 
 
+class RecordsError(TvmPassesError):
+    """Tuned records, or machines to measure on, that cannot be used."""
+
+
 class OutputError(TvmPassesError):
     """A result that cannot be written where it was asked for."""
 

@@ -15,10 +15,12 @@ from tvm_passes.rules import RELAX
 if installed() == RELAX:
     from tvm import tirx as tir
     from tvm.ir import TensorLoad as BufferLoad
-    from tvm.s_tir import Schedule, dlight
+    from tvm.s_tir import Schedule, dlight, meta_schedule
+    from tvm.support.tar import tar
     from tvm.sym import Analyzer, detect_linear_equation
 
     SCHEDULED = "tirx.is_scheduled"
+    # Whether ``decompose_reduction`` takes a block whose predicate is no mere upper bound.
     DECOMPOSES_LOWER_BOUNDS = True
 
     def block(sch: Schedule, name: str) -> Any:
@@ -37,11 +39,16 @@ if installed() == RELAX:
         """A PrimFunc as a function that takes tensors."""
         return tvm.compile(func, target)["main"]
 
+    def build_module(mod: tvm.IRModule, target: tvm.target.Target) -> Any:
+        """Compile a module of PrimFuncs."""
+        return tvm.compile(mod, target)
+
     tensor = tvm.runtime.tensor
 
 else:
-    from tvm import dlight, tir
+    from tvm import dlight, meta_schedule, tir
     from tvm.arith import Analyzer, detect_linear_equation
+    from tvm.contrib.tar import tar
     from tvm.tir import BufferLoad, Schedule
 
     SCHEDULED = "tir.is_scheduled"
@@ -63,12 +70,14 @@ else:
         """A PrimFunc as a function that takes tensors."""
         return tvm.build(func, target=target, name="main")["main"]
 
+    def build_module(mod: tvm.IRModule, target: tvm.target.Target) -> Any:
+        """Compile a module of PrimFuncs."""
+        return tvm.build(mod, target=target)
+
     tensor = tvm.nd.array
 
 
 ScheduleRule = dlight.ScheduleRule
-
-# Whether ``decompose_reduction`` takes a block whose predicate is not an upper bound alone.
 
 PARALLEL_DATA, REDUCTION = 0, 2
 """``IterVar.iter_type`` of a block's axes."""
@@ -97,11 +106,14 @@ __all__ = [
     "block",
     "buffer_of",
     "buffers",
+    "build_module",
     "built",
     "cpu_features",
     "detect_linear_equation",
     "dlight",
     "host_cpu",
+    "meta_schedule",
+    "tar",
     "tensor",
     "tir",
 ]

@@ -14,6 +14,7 @@ from tvm_passes.cuda.arch import DEFAULT_ARCH, is_arch
 from tvm_passes.errors import TargetError
 
 LLVM, CUDA = "llvm", "cuda"
+HOST = "host"
 KINDS = (LLVM, CUDA)
 
 
@@ -36,9 +37,9 @@ def parse_target(text: str) -> dict[str, Any]:
     Parameters
     ----------
     text
-        ``llvm`` or ``cuda``, an architecture of GPUs such as ``sm_90``, a name from
-        `shipped_targets`, a JSON object such as ``{"kind": "llvm", "mcpu": "haswell"}``, or the
-        path of a file that holds one.
+        ``llvm`` or ``cuda``, ``host`` for the CPU of this machine, an architecture of GPUs such as
+        ``sm_90``, a name from `shipped_targets`, a JSON object such as
+        ``{"kind": "llvm", "mcpu": "haswell"}``, or the path of a file that holds one.
 
     Raises
     ------
@@ -84,11 +85,7 @@ def require_host(config: Mapping[str, Any]) -> None:
 
     if config["kind"] != "llvm":
         raise TargetError(f"expected a target for this machine's CPU, found {config['kind']}")
-    here = tvm.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")()
-    lacks = {str(name) for name, has in here.items() if not has}
-    target = tvm.target.Target(dict(config))
-    wanted = {str(name) for name in tvm.get_global_func("target.llvm_get_cpu_features")(target)}
-    missing = sorted(name for name in wanted & lacks if name.startswith(CHOSEN_BY_LLVM))
+    missing = [name for name in _missing(tvm, config) if name.startswith(CHOSEN_BY_LLVM)]
     if missing:
         raise TargetError(
             f"expected a target that runs here: this machine lacks {', '.join(missing)}; "
@@ -109,10 +106,31 @@ def _config(text: str) -> dict[str, Any]:
         raise TargetError(f"cannot read the target {text[:80]!r}: {err.strerror}") from err
     if text in KINDS:
         return {"kind": text}
+    if text == HOST:
+        import tvm
+
+        return _host(tvm)
     if is_arch(text):
         return {"kind": CUDA, "arch": text}
-    names = ", ".join((*KINDS, "sm_90 or the like", *shipped_targets()))
+    names = ", ".join((*KINDS, HOST, "sm_90 or the like", *shipped_targets()))
     raise TargetError(f"no target {text!r}: expected {names}, a JSON object, or a file with one")
+
+
+def _host(tvm: Any) -> dict[str, Any]:
+    """The CPU of this machine, without what a hypervisor hides of it."""
+    mcpu = str(tvm.get_global_func("tvm.codegen.llvm.GetHostCPUName")())
+    config: dict[str, Any] = {"kind": LLVM, "mcpu": mcpu}
+    missing = [name for name in _missing(tvm, config) if name.startswith(CHOSEN_BY_LLVM)]
+    return {**config, "mattr": [f"-{name}" for name in missing]} if missing else config
+
+
+def _missing(tvm: Any, config: Mapping[str, Any]) -> list[str]:
+    """Features that a target has and this machine lacks."""
+    here = tvm.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")()
+    lacks = {str(name) for name, has in here.items() if not has}
+    target = tvm.target.Target(dict(config))
+    wanted = {str(name) for name in tvm.get_global_func("target.llvm_get_cpu_features")(target)}
+    return sorted(wanted & lacks)
 
 
 def _object(source: str, text: str) -> dict[str, Any]:
@@ -159,7 +177,9 @@ def _check_cpu(tvm: Any, target: Any, config: dict[str, Any]) -> None:
     if mcpu is not None:
         _check_known("CPU", mcpu, tvm.get_global_func("target.llvm_get_cpu_archlist")(target))
     if config.get("mattr"):
-        known = list(tvm.get_global_func("target.llvm_get_cpu_features")(target))
+        whole = {name: value for name, value in config.items() if name != "mattr"}
+        features = tvm.get_global_func("target.llvm_get_cpu_features")
+        known = [*features(target), *features(tvm.target.Target(whole))]
         for feature in config["mattr"]:
             if feature[:1] not in "+-" or feature[1:] not in known:
                 _check_known("feature", feature.lstrip("+-"), known)

@@ -16,7 +16,7 @@ from tvm_passes.errors import ModelError
 from tvm_passes.relax.blocked import PASS_NAME as BLOCK
 from tvm_passes.relax.device_code import compiled_by, mark_compiled
 from tvm_passes.relax.extract import feeding_module, site_module
-from tvm_passes.relax.pipeline import stock_pipeline, tvm_reorder_pipeline
+from tvm_passes.relax.pipeline import passes_before_schedules, stock_pipeline, tvm_reorder_pipeline
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool, decisions
 from tvm_passes.remarks import PASS_NAME as REORDER
 from tvm_passes.remarks import Remark
@@ -33,6 +33,7 @@ __all__ = [
     "signature",
     "site_module",
     "text",
+    "unscheduled",
 ]
 
 DIALECT = RELAX
@@ -89,6 +90,14 @@ def build(
     compiler = nullcontext() if compile_kernels is None else compiled_by(compile_kernels)
     with context, compiler:
         return tvm.compile(mod, tvm_target, relax_pipeline=pipeline)
+
+
+def unscheduled(mod: tvm.IRModule, target: Mapping[str, Any]) -> list[Any]:
+    """The PrimFuncs that `build` would schedule."""
+    tvm_target = tvm.target.Target(dict(target))
+    with tvm_target:
+        after = tvm.transform.Sequential(passes_before_schedules(tvm_target))(mod)
+    return [func for func in after.functions.values() if isinstance(func, tvm.tirx.PrimFunc)]
 
 
 def linker() -> str | None:

@@ -20,6 +20,7 @@ from tvm_passes.schedules.conv2d_rule import BlockedConv2d
 from tvm_passes.schedules.gpu_conv2d_rule import TiledConv2d
 from tvm_passes.schedules.gpu_pool import MaxPool
 from tvm_passes.schedules.spatial import Spatial
+from tvm_passes.schedules.tuned import Tuned
 
 PIPELINE_NAME = "tvm_reorder"
 
@@ -37,8 +38,8 @@ def tvm_reorder_pipeline(
 
     @tvm.transform.module_pass(opt_level=0, name=PIPELINE_NAME)
     def pipeline(mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
-        reorder = ReorderActivationAfterMaxPool(rules, on_remark)
         target = tvm.target.Target.current(allow_none=True)
+        reorder = ReorderActivationAfterMaxPool(rules, on_remark)
         if target is not None and "gpu" in map(str, target.keys):
             stock = cuda if str(target.kind.name) == "cuda" else gpu
             passes = [
@@ -51,12 +52,8 @@ def tvm_reorder_pipeline(
         if target is None or str(target.kind.name) != "llvm":
             return tvm.transform.Sequential([reorder, stock_pipeline()])(mod)
         passes = [
-            reorder,
-            relax.transform.FoldConstant(),
-            BlockConv2d(on_remark),
-            *cpu.library_dispatch_passes(target),
-            *cpu.legalize_passes(target),
-            dlight.ApplyDefaultSchedule(BlockedConv2d(), Spatial()),
+            *passes_before_schedules(target, rules, on_remark),
+            dlight.ApplyDefaultSchedule(Tuned(), BlockedConv2d(), Spatial()),
             *cpu.dataflow_lower_passes(target),
             *cpu.finalize_passes(target),
         ]
@@ -82,6 +79,21 @@ def gpu_kernel_passes(target: tvm.target.Target) -> list[tvm.transform.Pass]:
         *legalize,
         dlight.ApplyDefaultSchedule(TiledConv2d(), MaxPool()),
         schedule,
+    ]
+
+
+def passes_before_schedules(
+    target: tvm.target.Target,
+    rules: Sequence[Rule] = RULES,
+    on_remark: Callable[[Remark], object] | None = None,
+) -> list[tvm.transform.Pass]:
+    """What makes kernels of a module, for a target of kind llvm: their schedules come next."""
+    return [
+        ReorderActivationAfterMaxPool(rules, on_remark),
+        relax.transform.FoldConstant(),
+        BlockConv2d(on_remark),
+        *cpu.library_dispatch_passes(target),
+        *cpu.legalize_passes(target),
     ]
 
 

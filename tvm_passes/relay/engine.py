@@ -19,6 +19,7 @@ from tvm_passes.errors import ModelError, TargetError
 from tvm_passes.relay.blocked import PASS_NAME as BLOCK
 from tvm_passes.relay.build import passes
 from tvm_passes.relay.extract import feeding_module, site_module
+from tvm_passes.relay.kernels import kernels_of
 from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool, decisions
 from tvm_passes.remarks import PASS_NAME as REORDER
 from tvm_passes.remarks import Remark
@@ -35,6 +36,7 @@ __all__ = [
     "signature",
     "site_module",
     "text",
+    "unscheduled",
 ]
 
 DIALECT = RELAY
@@ -94,6 +96,13 @@ def build(
     with context, autotvm.apply_history_best([]), _without_advice():
         mod = tvm.transform.Sequential(passes(tvm_target, on_remark=on_remark))(mod)
         return relay.build(mod, tvm_target)
+
+
+def unscheduled(mod: tvm.IRModule, target: Mapping[str, Any]) -> list[Any]:
+    """The PrimFuncs that `build` would schedule."""
+    with tvm.transform.PassContext(opt_level=3):
+        after = tvm.transform.Sequential(passes(tvm.target.Target(dict(target))))(mod)
+    return kernels_of(after)
 
 
 @contextmanager

@@ -17,10 +17,11 @@ from tvm import relay, te
 from tvm_passes.namespaces import dlight
 from tvm_passes.schedules.conv2d_rule import BlockedConv2d
 from tvm_passes.schedules.spatial import Spatial
+from tvm_passes.schedules.tuned import Tuned
 
 COMPILER = "tvm_passes"
 KERNEL = "tvm_passes.kernel"
-"""The attribute that holds the PrimFunc."""
+"""The attribute that holds the PrimFunc, which is scheduled when it is compiled."""
 
 CODEGEN = f"relay.ext.{COMPILER}"
 
@@ -73,7 +74,7 @@ class Kernels:
         func = meaning.with_attr("Primitive", tvm.tir.IntImm("int32", 1))
         func = func.with_attr("Inline", tvm.tir.IntImm("int32", 1))
         func = func.with_attr("Compiler", COMPILER).with_attr("global_symbol", name)
-        func = func.with_attr(KERNEL, self._scheduled(meaning, compute, name))
+        func = func.with_attr(KERNEL, self._kernel_of(meaning, compute, name))
         ((gvar, typed),) = relay.transform.InferType()(tvm.IRModule({name: func})).functions.items()
         self.functions[gvar] = typed
         self._meanings[gvar] = meaning
@@ -86,17 +87,20 @@ class Kernels:
             count += 1
         return f"{COMPILER}_{count}"
 
-    def _scheduled(
+    def _kernel_of(
         self, meaning: relay.Function, compute: Callable[..., te.Tensor], name: str
     ) -> Any:
         types = [param.type_annotation for param in meaning.params]
         operands = [te.placeholder(ty.shape, ty.dtype, f"p{n}") for n, ty in enumerate(types)]
         func = te.create_prim_func([*operands, compute(*operands)])
         func = func.with_attr("global_symbol", name).with_attr("tir.noalias", True)
-        rules = dlight.ApplyDefaultSchedule(BlockedConv2d(), Spatial())
-        with self.target:
-            (scheduled,) = rules(tvm.IRModule({name: func})).functions.values()
-        return scheduled.with_attr("target", self.target)
+        return func.with_attr("target", self.target)
+
+
+def kernels_of(mod: tvm.IRModule) -> list[Any]:
+    """The PrimFuncs of a module's kernels, not scheduled yet."""
+    funcs = mod.functions.values()
+    return [func.attrs[KERNEL] for func in funcs if func.attrs and KERNEL in func.attrs]
 
 
 def register_codegen() -> None:
@@ -107,5 +111,8 @@ def register_codegen() -> None:
 
 def _compile(func: relay.Function) -> tvm.runtime.Module:
     kernel = func.attrs[KERNEL]
+    target = kernel.attrs["target"]
     mod = tvm.IRModule({kernel.attrs["global_symbol"]: kernel})
-    return tvm.build(mod, target=kernel.attrs["target"])
+    with target:
+        mod = dlight.ApplyDefaultSchedule(Tuned(), BlockedConv2d(), Spatial())(mod)
+    return tvm.build(mod, target=target)

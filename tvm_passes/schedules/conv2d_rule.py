@@ -12,7 +12,7 @@ from typing import Any
 from tvm_passes.namespaces import Schedule, ScheduleRule
 from tvm_passes.schedules.machine import machine_of
 from tvm_passes.schedules.structure import Layer, layer_of, split_axes
-from tvm_passes.schedules.tiles import Tiles, best, candidates
+from tvm_passes.schedules.tiles import Tiles, candidates
 
 SPACE = 64
 """Candidates that tuning may choose from."""
@@ -29,15 +29,16 @@ class BlockedConv2d(ScheduleRule):
         """Schedule `func` if it computes such a layer for a target of kind llvm."""
         if str(target.kind.name) != "llvm":
             return None
-        layer = layer_of(Schedule(func))
-        if layer is None:
+        ranked = ranked_tiles(func, target)
+        if not ranked:
             return None
-        machine = machine_of(target)
-        if tunable:
-            ranked = candidates(layer.nest, machine)[:SPACE]
-            return [schedule(func, tiles) for tiles in ranked] or None
-        tiles = best(layer.nest, machine)
-        return None if tiles is None else schedule(func, tiles)
+        return [schedule(func, tiles) for tiles in ranked] if tunable else schedule(func, ranked[0])
+
+
+def ranked_tiles(func: Any, target: Any) -> list[Tiles]:
+    """The most promising tilings of the layer that `func` computes; none if it is no such layer."""
+    layer = layer_of(Schedule(func))
+    return [] if layer is None else candidates(layer.nest, machine_of(target))[:SPACE]
 
 
 def schedule(func: Any, tiles: Tiles) -> Schedule:

@@ -90,12 +90,6 @@ PARALLEL_CYCLES = 40_000
 """Work below which waking TVM's threads costs more than it saves: about 10 microseconds."""
 
 
-def best(nest: Nest, machine: Machine) -> Tiles | None:
-    """The candidate that should take the fewest cycles; None if there is none."""
-    ranked = candidates(nest, machine)
-    return ranked[0] if ranked else None
-
-
 def candidates(nest: Nest, machine: Machine) -> list[Tiles]:
     """Every tiling worth a try, the most promising first."""
     found = [

@@ -1,0 +1,257 @@
+"""Tuning measures schedules once, loses none, and its records are applied where they belong."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tvm
+
+from tvm_passes.cli import main
+from tvm_passes.dialects import engine, installed
+from tvm_passes.errors import RecordsError
+from tvm_passes.frontends import load_model
+from tvm_passes.measure_trials import Tracker, Trial
+from tvm_passes.namespaces import Schedule, host_cpu
+from tvm_passes.records import PAGE, chosen, in_scope, new_records
+from tvm_passes.schedules.conv2d_rule import BlockedConv2d
+from tvm_passes.schedules.tuned import NAME, Tuned
+from tvm_passes.tune import Order, tasks_of, tune_model
+
+MNIST = Path(__file__).parent / "data" / "mnist.tflite"
+HOST = {"kind": "llvm", "mcpu": host_cpu()}
+TARGET = json.dumps(HOST)
+DIALECT = installed()
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    mod = load_model(MNIST, DIALECT)
+    return tasks_of(engine().unscheduled(mod, HOST), tvm.target.Target(HOST))
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """Records of four trials, and what was said of each."""
+    folder, said = tmp_path_factory.mktemp("tuned") / "records", []
+    tune_model(MNIST, folder, Order(TARGET, 4), lambda *what: said.append(what))
+    return folder, said
+
+
+def made(tasks, folder, seconds):
+    """Records that give the n-th candidate of the first task `seconds[n]`, none of it measured."""
+    records = new_records(folder, DIALECT, HOST, "made up")
+    target = tvm.target.Target(HOST)
+    for make, time in zip(tasks[0].schedules, seconds, strict=False):
+        records.add(Trial("", tasks[0].workload, make(), target), time)
+    return records
+
+
+def test_every_convolution_is_a_task(tasks):
+    assert len(tasks) >= 2
+    assert len(tasks[0].schedules) > 4
+    assert all(re.fullmatch(r"[0-9x, ]+", task.name) for task in tasks)
+
+
+def test_trials_are_counted_and_recorded(tuned):
+    folder, said = tuned
+    assert [(done, total) for done, total, _ in said] == [(n, 4) for n in range(1, 5)]
+    assert all(what.endswith(" ms") for _, _, what in said)
+    page = json.loads((folder / PAGE).read_text())
+    assert page["trials"] == 4
+    assert page["target"] == HOST
+    assert page["dialect"] == DIALECT
+    assert all(row["tuned_s"] <= row["untuned_s"] < 1 for row in page["kernels"])
+
+
+def test_nothing_is_measured_twice(tuned):
+    folder, _ = tuned
+    said = []
+    tune_model(MNIST, folder, Order(TARGET, 6), lambda *what: said.append(what[2]))
+    assert [what.endswith("measured before") for what in said] == [True] * 4 + [False] * 2
+    assert json.loads((folder / PAGE).read_text())["trials"] == 6
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tvm_passes.tune import Order, tune_model
+model, folder, target = sys.argv[1:]
+def on_trial(done, total, what):
+    if done == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+tune_model(Path(model), Path(folder), Order(target, 4), on_trial)
+"""
+
+
+def test_a_kill_loses_no_measured_trial(tmp_path):
+    folder = tmp_path / "records"
+    command = [sys.executable, "-c", KILLED, str(MNIST), str(folder), TARGET]
+    done = subprocess.run(command, check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    records = chosen(folder, DIALECT, HOST).records
+    assert len(records.database) == 2
+
+
+@pytest.mark.parametrize("best", [0, 2, 3])
+def test_the_best_record_is_the_schedule(tasks, tmp_path, best):
+    seconds = [1.0] * 4
+    seconds[best] = 0.5
+    records = made(tasks, tmp_path / "records", seconds)
+    func = tasks[0].workload[NAME]
+    with in_scope(records):
+        found = Tuned().apply(func, tvm.target.Target(HOST), False)
+    expected = tasks[0].schedules[best]().mod[NAME]
+    tvm.ir.assert_structural_equal(found.mod[NAME], expected)
+
+
+def test_attributes_of_the_kernel_are_kept(tasks, tmp_path):
+    records = made(tasks, tmp_path / "records", [1.0])
+    func = tasks[0].workload[NAME].with_attr("global_symbol", "fused_conv2d_3")
+    with in_scope(records):
+        found = Tuned().apply(func, tvm.target.Target(HOST), False)
+    assert found.mod[NAME].attrs["global_symbol"] == "fused_conv2d_3"
+
+
+def test_without_records_the_rule_declines(tasks, tmp_path):
+    func, target = tasks[0].workload[NAME], tvm.target.Target(HOST)
+    assert Tuned().apply(func, target, False) is None
+    with in_scope(made(tasks, tmp_path / "records", [])):
+        assert Tuned().apply(func, target, False) is None
+
+
+def test_the_search_space_is_a_list_of_schedules(tasks):
+    space = BlockedConv2d().apply(tasks[0].workload[NAME], tvm.target.Target(HOST), True)
+    assert len(space) == len(tasks[0].schedules)
+    assert all(isinstance(candidate, Schedule) for candidate in space)
+
+
+def test_compile_applies_records_and_results_are_the_same(tasks, tmp_path):
+    folder = tmp_path / "records"
+    made(tasks, folder, [1.0, 1.0, 1.0, 0.5])
+    options = ["compile", str(MNIST), "--target", TARGET, "--quiet"]
+    assert main([*options, "--tuned", str(folder), "-o", str(tmp_path / "tuned")]) == 0
+    assert main([*options, "-o", str(tmp_path / "plain")]) == 0
+    manifest = json.loads((tmp_path / "tuned" / "manifest.json").read_text())
+    assert manifest["tuned"]["command"] == "made up"
+    x = np.random.default_rng(0).random(manifest["inputs"][0]["shape"], "float32")
+    names = [manifest["inputs"][0]["name"]]
+    one, other = (
+        engine().load(tmp_path / name / "lib.so", names)(x)[0] for name in ("tuned", "plain")
+    )
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"target": {"kind": "llvm", "mcpu": "core2"}}, f"for the CPU core2, not {host_cpu()}"),
+        ({"tvm": "0.1"}, "for the TVM 0.1, not "),
+        ({"dialect": "other"}, "for the dialect other, not "),
+    ],
+    ids=["cpu", "tvm", "dialect"],
+)
+def test_records_for_something_else_are_not_applied(tasks, tmp_path, capsys, change, says):
+    folder = tmp_path / "records"
+    made(tasks, folder, [1.0])
+    page = json.loads((folder / PAGE).read_text())
+    (folder / PAGE).write_text(json.dumps(page | change))
+    options = ["--target", TARGET, "--tuned", str(folder), "-o", str(tmp_path / "out")]
+    assert main(["compile", str(MNIST), "--remarks", "none", *options]) == 0
+    assert f"tuned records not applied: {folder} holds those {says}" in capsys.readouterr().out
+    assert main(["tune", str(MNIST), "--target", TARGET, "-o", str(folder)]) == 1
+    assert f"{folder} holds records {says}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("page", "says"),
+    [
+        (None, f"{PAGE}: No such file or directory"),
+        ("{", "is not a page that tune has written"),
+        ("[]", "is not a page that tune has written"),
+        ('{"dialect": "relax", "tvm": "1", "target": 3}', "expected a target's JSON object"),
+    ],
+)
+def test_a_folder_without_records(tmp_path, page, says):
+    if page is not None:
+        (tmp_path / PAGE).write_text(page)
+    with pytest.raises(RecordsError, match=re.escape(says)):
+        chosen(tmp_path, DIALECT, HOST)
+
+
+def test_a_corrupt_database(tasks, tmp_path):
+    made(tasks, tmp_path / "records", [1.0])
+    (tmp_path / "records" / "database_workload.json").write_text("nonsense\n")
+    with pytest.raises(RecordsError, match="no MetaSchedule database"):
+        chosen(tmp_path / "records", DIALECT, HOST)
+
+
+def test_other_files_are_not_written_over(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(RecordsError, match="holds other files"):
+        new_records(tmp_path, DIALECT, HOST, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (["--rpc-tracker", "localhost:1"], 2, "--rpc-tracker and --rpc-key go together"),
+        (["--rpc-tracker", "nowhere", "--rpc-key", "k"], 2, "expected HOST:PORT"),
+        (["--rpc-tracker", "localhost:1", "--rpc-key", "k"], 1, "no RPC tracker answers"),
+        (["--trials", "0"], 2, "--trials"),
+    ],
+)
+def test_wrong_usage(tmp_path, capsys, options, code, says):
+    folder = tmp_path / "records"
+    assert main(["tune", str(MNIST), "--target", TARGET, "-o", str(folder), *options]) == code
+    assert says in capsys.readouterr().err
+    assert not folder.exists()
+
+
+@pytest.fixture
+def fleet():
+    """A tracker and two servers on loopback: the address, the key and the servers."""
+    processes = []
+
+    def start(module, *args, until):
+        command = [sys.executable, "-u", "-m", f"tvm.exec.{module}", *args]
+        process = subprocess.Popen(
+            command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True, process_group=0
+        )
+        processes.append(process)
+        for line in process.stdout:
+            if found := re.search(until, line):
+                return process, found
+        raise AssertionError(f"{module} has ended")
+
+    port = ["--port", "9190", "--port-end", "9999"]
+    _, found = start("rpc_tracker", "--host", "127.0.0.1", *port, until=r"bind to .*?:(\d+)")
+    address = f"127.0.0.1:{found[1]}"
+    where = ["--host", "127.0.0.1", "--tracker", address, "--key", "test"]
+    servers = [start("rpc_server", *where, until=r"bind to")[0] for _ in range(2)]
+    yield Tracker("127.0.0.1", int(found[1]), "test"), servers
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_fleet_that_loses_a_server_loses_no_trial(fleet, tmp_path):
+    tracker, servers = fleet
+    said = []
+
+    def on_trial(done, _total, what):
+        said.append(what)
+        if done == 1:
+            os.killpg(servers[0].pid, signal.SIGKILL)
+
+    folder = tmp_path / "records"
+    records = tune_model(MNIST, folder, Order(TARGET, 12, tracker=tracker), on_trial)
+    assert all(what.endswith(" ms") for what in said), said
+    assert len(said) == len(records.database) == 12

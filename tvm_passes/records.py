@@ -1,0 +1,221 @@
+"""Tuned schedules on disk: MetaSchedule's JSON database, and a page of how it was made."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tvm_passes.bench.environment import environment
+from tvm_passes.dialects import TVM
+from tvm_passes.errors import RecordsError
+from tvm_passes.measure_trials import Trial
+from tvm_passes.output import write_text
+from tvm_passes.target import targets_folder
+
+PAGE = "tuned.json"
+FILES = ("database_workload.json", "database_tuning_record.json")
+"""MetaSchedule's own names."""
+
+
+@dataclass(frozen=True)
+class TaskGain:
+    """What tuning a kernel gained: median seconds of the first guess and of the best record."""
+
+    name: str
+    trials: int
+    untuned_s: float
+    tuned_s: float
+
+    @property
+    def gain(self) -> float:
+        """How many times as fast."""
+        return self.untuned_s / self.tuned_s
+
+
+class Records:
+    """A database that is open, and its page.
+
+    Parameters
+    ----------
+    folder
+        Where both are.
+    page
+        The machine, target, TVM, date and command.
+    """
+
+    def __init__(self, folder: Path, page: dict[str, Any]) -> None:
+        from tvm_passes.namespaces import meta_schedule
+
+        self.folder, self.page = folder, page
+        self.database = _opened(meta_schedule.database.JSONDatabase, folder)
+        self._known = {
+            (record.workload.mod.script(), str(record.trace))
+            for record in self.database.get_all_tuning_records()
+        }
+
+    def has(self, workload: Any, candidate: Any) -> bool:
+        """Whether a candidate was measured before."""
+        return (workload.script(), str(candidate.trace)) in self._known
+
+    def add(self, trial: Trial, seconds: float) -> None:
+        """Append a trial that has run."""
+        from tvm_passes.namespaces import meta_schedule
+
+        (func,) = trial.workload.functions.values()
+        self.database.commit_tuning_record(
+            meta_schedule.database.TuningRecord(
+                trial.schedule.trace,
+                self.database.commit_workload(trial.workload),
+                [seconds],
+                trial.target,
+                meta_schedule.arg_info.ArgInfo.from_prim_func(func),
+            )
+        )
+        self._known.add((trial.workload.script(), str(trial.schedule.trace)))
+
+    def gain(self, name: str, workload: Any, first: Any) -> TaskGain | None:
+        """What was gained over the candidate `first`; None before both have run."""
+        if not self.database.has_workload(workload):
+            return None
+        entry = self.database.commit_workload(workload)
+        times = {
+            str(record.trace): float(record.run_secs[0])
+            for record in self.database.get_top_k(entry, 1 << 20)
+        }
+        untuned = times.get(str(first.trace))
+        if untuned is None:
+            return None
+        return TaskGain(name, len(times), untuned, min(times.values()))
+
+    def summarise(self, gains: Sequence[TaskGain]) -> None:
+        """Write on the page what was gained."""
+        self.page["trials"] = len(self.database)
+        self.page["kernels"] = [{**asdict(gain), "gain": round(gain.gain, 3)} for gain in gains]
+        if gains:
+            mean = statistics.geometric_mean(gain.gain for gain in gains)
+            self.page["gain"] = round(mean, 3)
+        self.write_page()
+
+    def write_page(self) -> None:
+        """Write the page whole."""
+        write_text(self.folder / PAGE, json.dumps(self.page, indent=2) + "\n")
+
+
+def new_records(folder: Path, dialect: str, config: Mapping[str, Any], command: str) -> Records:
+    """Open records to add to, or begin them.
+
+    Raises
+    ------
+    RecordsError
+        If what is there was made for something else, or is no database.
+    """
+    page = _page(folder) if (folder / PAGE).exists() else None
+    if page is not None:
+        mismatch = _mismatch(page, dialect, config)
+        if mismatch:
+            raise RecordsError(f"{folder} holds records {mismatch}: give another folder")
+    elif folder.exists() and any(folder.iterdir()):
+        raise RecordsError(f"{folder} holds other files, and no {PAGE}: give another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    found = environment()
+    machine = {name: found[name] for name in ("cpu", "cores", "caches")}
+    records = Records(
+        folder,
+        {
+            "dialect": dialect,
+            "tvm": version(TVM[dialect]),
+            "tvm-passes": version("tvm-passes"),
+            "target": dict(config),
+            "machine": machine,
+            "date": time.strftime("%Y-%m-%d"),
+            "command": command,
+        },
+    )
+    records.write_page()
+    return records
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Records to apply, or none, and why not."""
+
+    records: Records | None
+    note: str
+
+
+def chosen(folder: Path | None, dialect: str, config: Mapping[str, Any]) -> Chosen:
+    """Find the records to compile with.
+
+    Parameters
+    ----------
+    folder
+        A folder of them; by default that which ships for the target's CPU, if one does.
+    dialect, config
+        What is compiled: records for another CPU, dialect or TVM do not apply.
+
+    Raises
+    ------
+    RecordsError
+        If `folder` holds none, or they are unreadable.
+    """
+    folder = shipped_folder(dialect, config) if folder is None else folder
+    if folder is None:
+        return Chosen(None, "")
+    page = _page(folder)
+    mismatch = _mismatch(page, dialect, config)
+    if mismatch:
+        return Chosen(None, f"tuned records not applied: {folder} holds those {mismatch}")
+    return Chosen(Records(folder, page), "")
+
+
+def shipped_folder(dialect: str, config: Mapping[str, Any]) -> Path | None:
+    """The folder of records that ship for a target's CPU."""
+    for path in sorted(targets_folder().glob(f"*/{dialect}/{PAGE}")):
+        if _page(path.parent)["target"].get("mcpu") == config.get("mcpu"):
+            return path.parent
+    return None
+
+
+def in_scope(records: Records | None) -> AbstractContextManager[Any]:
+    """The context in which schedules come from `records`."""
+    return nullcontext() if records is None else records.database
+
+
+def _page(folder: Path) -> dict[str, Any]:
+    try:
+        page = json.loads((folder / PAGE).read_text())
+        known = {name: page[name] for name in ("dialect", "tvm", "target")}
+    except OSError as err:
+        raise RecordsError(f"no tuned records in {folder}: {PAGE}: {err.strerror}") from err
+    except (ValueError, TypeError, KeyError) as err:
+        raise RecordsError(f"{folder / PAGE} is not a page that tune has written") from err
+    if not isinstance(known["target"], dict):
+        raise RecordsError(f"{folder / PAGE}: expected a target's JSON object")
+    return dict(page)
+
+
+def _mismatch(page: Mapping[str, Any], dialect: str, config: Mapping[str, Any]) -> str:
+    """How records differ from what is wanted, or an empty string."""
+    wanted = {
+        "CPU": (page["target"].get("mcpu", "generic"), config.get("mcpu", "generic")),
+        "dialect": (page["dialect"], dialect),
+        "TVM": (page["tvm"], version(TVM[dialect])),
+    }
+    for what, (has, needs) in wanted.items():
+        if has != needs:
+            return f"for the {what} {has}, not {needs}"
+    return ""
+
+
+def _opened(database: Any, folder: Path) -> Any:
+    try:
+        return database(*(str(folder / name) for name in FILES))
+    except (RuntimeError, ValueError, TypeError, IndexError) as err:
+        raise RecordsError(f"{folder} holds no MetaSchedule database that TVM can read") from err

@@ -1,0 +1,193 @@
+"""``tvm-reorder tune``: measure schedules of a model's kernels, and keep the records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+from tvm_passes.dialects import engine
+from tvm_passes.errors import RecordsError
+from tvm_passes.frontends import load_model
+from tvm_passes.measure_trials import Fleet, Tracker, Trial, local_fleet, measure, remote_fleet
+from tvm_passes.records import Records, new_records
+from tvm_passes.target import parse_target, require_host
+
+BATCH = 8
+"""Trials that are built together; each is recorded as soon as it has run."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kernel to tune.
+
+    Parameters
+    ----------
+    name
+        Its operands' shapes.
+    workload
+        The kernel as records name it.
+    schedules
+        Each makes a candidate, the most promising first.
+    """
+
+    name: str
+    workload: Any
+    schedules: Sequence[Callable[[], Any]]
+
+
+OnTrial = Callable[[int, int, str], object]
+"""Called with trials done, trials in all, and what was measured."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to tune for, and how long.
+
+    Parameters
+    ----------
+    target, dialect
+        As for `tvm_passes.compile.compile_model`.
+    trials
+        Schedules to measure, all kernels together.
+    tracker
+        Where to measure; on this machine without one.
+    command
+        What the user called, for the records.
+    """
+
+    target: str
+    trials: int
+    dialect: str | None = None
+    tracker: Tracker | None = None
+    command: str = ""
+
+
+def tune_model(
+    model: Path, folder: Path, order: Order, on_trial: OnTrial = lambda *_: None
+) -> Records:
+    """Measure schedules of a model's kernels.
+
+    Trials that `folder` holds already count, and are not measured again.
+
+    Parameters
+    ----------
+    model
+        A file or folder that `tvm_passes.frontends.load_model` reads.
+    folder
+        Where the records are, or will be.
+    order
+        What for, and how long.
+    on_trial
+        Called after each trial.
+
+    Raises
+    ------
+    TvmPassesError
+        If the model, the target, the folder or the tracker is not as expected.
+    """
+    import tvm
+
+    tvm_engine = engine(order.dialect)
+    config = parse_target(order.target)
+    if order.tracker is None:
+        require_host(config)
+    mod = load_model(model, tvm_engine.DIALECT)
+    target = tvm.target.Target(config)
+    fleet = local_fleet() if order.tracker is None else remote_fleet(order.tracker)
+    records = new_records(folder, tvm_engine.DIALECT, config, order.command)
+    tasks = tasks_of(tvm_engine.unscheduled(mod, config), target)
+    run(tasks, target, records, fleet, order.trials, on_trial)
+    gains = (records.gain(task.name, task.workload, task.schedules[0]()) for task in tasks)
+    records.summarise([gain for gain in gains if gain is not None])
+    return records
+
+
+def tasks_of(kernels: Sequence[Any], target: Any) -> list[Task]:
+    """The kernels that have schedules to choose from, each once."""
+    from tvm_passes.namespaces import buffers
+    from tvm_passes.schedules.conv2d_rule import ranked_tiles, schedule
+    from tvm_passes.schedules.tuned import NAME, workload_of
+
+    tasks: dict[str, Task] = {}
+    for func in kernels:
+        workload = workload_of(func)
+        kernel = workload[NAME]
+        shapes = ("x".join(str(int(extent)) for extent in item.shape) for item in buffers(kernel))
+        ways = [_way(schedule, kernel, tiles) for tiles in ranked_tiles(kernel, target)]
+        if ways:
+            tasks.setdefault(workload.script(), Task(", ".join(shapes), workload, ways))
+    return list(tasks.values())
+
+
+def _way(schedule: Callable[[Any, Any], Any], func: Any, tiles: Any) -> Callable[[], Any]:
+    return lambda: schedule(func, tiles)
+
+
+@dataclass
+class _Run:
+    """The trials of one call, done and in all."""
+
+    records: Records
+    fleet: Fleet
+    total: int
+    on_trial: OnTrial
+    done: int = 0
+    failed: int = 0
+    error: str = ""
+
+    def measure(self, batch: Sequence[Trial]) -> None:
+        """Measure trials, and record each as soon as it has run."""
+        for trial, seconds, error in measure(batch, self.fleet):
+            if seconds is None:
+                self.failed, self.error = self.failed + 1, error
+                self.count(f"{trial.name}: {error}")
+            else:
+                self.records.add(trial, seconds)
+                self.count(f"{trial.name}: {seconds * 1e3:.3f} ms")
+
+    def count(self, what: str) -> None:
+        """Note that one more is done."""
+        self.done += 1
+        self.on_trial(self.done, self.total, what)
+
+
+def run(
+    tasks: Sequence[Task],
+    target: Any,
+    records: Records,
+    fleet: Fleet,
+    trials: int,
+    on_trial: OnTrial,
+) -> None:
+    """Measure the first `trials` schedules: the best guess for each kernel, then the second, ...
+
+    Raises
+    ------
+    RecordsError
+        If none of those to measure has run.
+    """
+    total = min(trials, sum(len(task.schedules) for task in tasks))
+    this = _Run(records, fleet, total, on_trial)
+    batch: list[Trial] = []
+    measured = 0
+    for task, make in islice(_in_turn(tasks), total):
+        candidate = make()
+        if records.has(task.workload, candidate):
+            this.count(f"{task.name}: measured before")
+            continue
+        batch.append(Trial(task.name, task.workload, candidate, target))
+        measured += 1
+        if len(batch) == BATCH:
+            this.measure(batch)
+            batch = []
+    this.measure(batch)
+    if measured and this.failed == measured:
+        raise RecordsError(f"none of {measured} trials has run; the last error: {this.error}")
+
+
+def _in_turn(tasks: Sequence[Task]) -> Iterator[tuple[Task, Callable[[], Any]]]:
+    for turn in zip_longest(*(task.schedules for task in tasks)):
+        yield from ((task, make) for task, make in zip(tasks, turn, strict=True) if make)
