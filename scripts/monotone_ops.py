@@ -251,7 +251,12 @@ CANDIDATES: tuple[Candidate, ...] = (
 
 
 def row_candidates(rule: Rule, dialect: str) -> list[Candidate]:
-    """Every spelling of a row with every sample of its parameters."""
+    """Every spelling of a row with every sample of its parameters.
+
+    None of the rows that quantize: they change the element type.
+    """
+    if rule.results:
+        return []
     return [
         Candidate(
             _call(form.op, params),

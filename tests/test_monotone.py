@@ -50,7 +50,9 @@ def found(script):
 
 
 @needs_tvm
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+@pytest.mark.parametrize(
+    "rule", [rule for rule in RULES if not rule.results], ids=lambda rule: rule.name
+)
 def test_every_parameter_of_a_row_has_samples(rule, ops):
     named = {name for form in rule.forms.values() for f in form for name in (*f.attrs, *f.args)}
     samples = ops.SAMPLES.get(rule.name, ({},))

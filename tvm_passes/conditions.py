@@ -114,6 +114,30 @@ def constant_in_window(param: str, *, contracts: bool = True) -> Condition:
     return check
 
 
+def no_overflow(in_scale: str, in_zero_point: str, scale: str) -> Condition:
+    """Condition: a requantization of 32-bit integers stays within 32 bits until it saturates.
+
+    TVM subtracts the zero point and rounds the product to 32 bits, and would wrap around: a zero
+    point of 0 and a scale of at most a half leave room for the other zero point.
+    """
+
+    def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+        found = [_finite(op, param) for param in (in_scale, in_zero_point, scale)]
+        for values in found:
+            if isinstance(values, Decline):
+                return values
+        before, zero_point, after = found
+        if op.reads != "int32" or (np.all(zero_point == 0) and np.max(before / after) <= 0.5):  # type: ignore[operator]
+            return None
+        return Decline(
+            Reason.DTYPE,
+            f"{op.op} of int32 may wrap around before it saturates",
+            f"only {in_zero_point}=0 and scales that shrink by a half are known not to",
+        )
+
+    return check
+
+
 def data_within(low: float, high: float, *, above: bool = False, below: bool = False) -> Condition:
     """Condition: the data are proved to lie in the function's domain.
 

@@ -44,13 +44,15 @@ def cost(decision: Decision) -> Cost:
     before, after = elements(pool.in_shape), elements(pool.out_shape)
     evaluations = sum(op.evaluations for op in decision.sunk)
     width = BYTES.get(pool.dtype, 0)
+    written = [(op.evaluations, BYTES.get(op.dtype, 0)) for op in decision.sunk]
+    pooled = BYTES.get(decision.sunk[-1].reads, 0) if ops else width
     macs = decision.site.producer.macs_per_output
     share = arithmetic_saved(after / before, macs) if ops and macs and before else None
     return Cost(
         evaluations_before=evaluations,
         evaluations_after=ops * after,
-        bytes_before=width * (evaluations + after),
-        bytes_after=width * (ops * after + after),
+        bytes_before=sum(count * each for count, each in written) + width * after,
+        bytes_after=sum(each for _, each in written) * after + pooled * after,
         arithmetic_saved=share,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm_passes.decline import Decline
 from tvm_passes.legality import (
@@ -79,14 +79,16 @@ def decide_together(sites: Sequence[Site]) -> tuple[Decision, ...]:
 
 
 def _legal_prefix(site: Site) -> tuple[int, Decline | None]:
+    pool = site.pool
     for count, op in enumerate(site.chain):
         for precondition in OP_PRECONDITIONS:
-            decline = precondition(op, site.pool)
+            decline = precondition(op, pool)
             if decline is not None:
                 return count, decline
         decline = not_absorbed(op, site)
         if decline is not None:
             return count, decline
+        pool = replace(pool, dtype=op.reads)  # below the op, the pool reads what the op reads
     return len(site.chain), None
 
 

@@ -199,7 +199,10 @@ def describe_op(
     for name, index in form.args.items():
         argument = call.args[1 - data if form.commutes else index]
         params[name] = _aligned(argument, len(shape), axis)
-    return ElementwiseOp(call.op, rule, shape, call.dtype, params, consumers, is_output)
+    op = ElementwiseOp(call.op, rule, shape, call.dtype, params, consumers, is_output)
+    read = call.args[data]
+    changes = isinstance(read, Operand) and read.dtype != call.dtype
+    return replace(op, data_dtype=read.dtype) if changes else op  # type: ignore[union-attr]
 
 
 def operand_shapes(call: CallView, form: Form, data: int) -> Shapes:

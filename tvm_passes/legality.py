@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from tvm_passes.decline import Condition, Decline, Direction, Reason
+from tvm_passes.rule import INTEGERS
 from tvm_passes.site import ElementwiseOp, Operand, Pool, Producer, Site, elements, extents
 
 # Preconditions of every op of a chain.
@@ -86,11 +87,12 @@ def keeps_shape(op: ElementwiseOp, pool: Pool) -> Decline | None:
 
 
 def dtype_covered(op: ElementwiseOp, pool: Pool) -> Decline | None:
-    """The rule holds for the element type."""
-    if op.dtype not in op.rule.dtypes or op.dtype != pool.dtype:
+    """The rule holds for the element types of the data and of the result."""
+    results = op.rule.results or {op.reads}
+    if op.reads not in op.rule.dtypes or op.dtype not in results or op.dtype != pool.dtype:
         return Decline(
             Reason.DTYPE,
-            f"the rule {op.rule.name} does not hold for {op.dtype}",
+            f"the rule {op.rule.name} does not hold for {op.reads}",
             "the rule table lists the element types of each row",
         )
     return None
@@ -264,7 +266,7 @@ def keeps_rounding(op: ElementwiseOp, above: ElementwiseOp | Producer) -> Declin
     (x + a) + b into x + (a + b).  An addition that sinks away from arithmetic which stays would
     round twice where it rounded once.
     """
-    if not op.rule.is_arithmetic or _is_rounded(above):
+    if not op.rule.is_arithmetic or op.reads in INTEGERS or _is_rounded(above):
         return None
     return Decline(
         Reason.ROUNDING,

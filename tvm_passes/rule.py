@@ -62,6 +62,8 @@ class Rule:
         Spellings, by dialect name.
     dtypes
         Element types for which the rule holds as TVM computes it.
+    results
+        Element types of its results, where they are not those of its data.
     conditions
         Predicates on the parameters; see `tvm_passes.conditions`.
     image
@@ -86,6 +88,7 @@ class Rule:
     direction: Direction
     forms: Mapping[str, tuple[Form, ...]]
     dtypes: frozenset[str] = FLOATS
+    results: frozenset[str] = frozenset()
     conditions: tuple[Condition, ...] = ()
     image: Image = anything
     is_arithmetic: bool = False

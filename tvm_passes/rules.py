@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from tvm_passes.quantized import QUANTIZED
 from tvm_passes.rising import RISING
 from tvm_passes.rule import FLOATS, INTEGERS, RELAX, RELAY, SELECTED, Form, Rule, forms
 
@@ -35,7 +36,7 @@ __all__ = [
     "forms",
 ]
 
-RULES: tuple[Rule, ...] = RISING
+RULES: tuple[Rule, ...] = (*RISING, *QUANTIZED)
 """Every row; where rows name the same op, the last whose conditions hold is taken."""
 
 

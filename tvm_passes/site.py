@@ -42,11 +42,14 @@ class Operand:
     stored
         Whether it is a constant or an argument of the function, perhaps reshaped, and so nothing
         that is computed where it is used.
+    dtype
+        Its element type, where that is known.
     """
 
     shape: Shape
     value: np.ndarray | None = None
     stored: bool = True
+    dtype: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class ElementwiseOp:
     shape
         Extents of the data that flows down the chain into this op.
     dtype
-        Element type of that data.
+        Element type of the result.
     params
         The rule's named parameters: numbers, or `Operand` for tensors.  One that is not known at
         compile time is absent.
@@ -107,6 +110,8 @@ class ElementwiseOp:
         The tensor parameter that cannot be written on the axes that the pool reads, or nothing.
     computed
         Extents of the data where the op stands, if they are not `shape`.
+    data_dtype
+        Element type of the data, if it is not that of the result.
     """
 
     op: str
@@ -120,6 +125,12 @@ class ElementwiseOp:
     crosses: tuple[Move, ...] = ()
     stuck: str = ""
     computed: Shape | None = None
+    data_dtype: str = ""
+
+    @property
+    def reads(self) -> str:
+        """Element type of the data that flows down the chain into it."""
+        return self.data_dtype or self.dtype
 
     @property
     def evaluations(self) -> int:

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from site_builders import assert_declined, bias, op, pool
 
-from tvm_passes.conditions import constant_in_window, finite_slope_not_negative, ordered_bounds
+from tvm_passes.conditions import (
+    constant_in_window,
+    finite_slope_not_negative,
+    no_overflow,
+    ordered_bounds,
+)
 from tvm_passes.decline import Reason
 from tvm_passes.site import Operand
 
@@ -116,3 +121,28 @@ def test_an_operand_that_is_computed_is_declined():
     computed = op("bias_add", params={"bias": Operand((1, 8, 1, 1), None, stored=False)})
     decline = constant_in_window("bias")(computed, pool())
     assert_declined(decline, Reason.ROUNDING, "bias of the.bias_add", "fold constants")
+
+
+@pytest.mark.parametrize(
+    ("reads", "scale", "zero_point", "accepted"),
+    [
+        ("int32", 0.5, 0, True),
+        ("int32", 0.51, 0, False),
+        ("int32", 0.5, 1, False),
+        ("int8", 40.0, 7, True),
+    ],
+)
+def test_a_requantization_that_may_wrap_around_is_declined(reads, scale, zero_point, accepted):
+    numbers = {"in_scale": scale, "in_zero_point": zero_point, "scale": 1.0}
+    params = {name: Operand((1, 1), np.array([[value]])) for name, value in numbers.items()}
+    one = op("requantize", params=params, data_dtype=reads, dtype="int8")
+    decline = no_overflow(*numbers)(one, pool())
+    assert (decline is None) is accepted
+    if not accepted:
+        assert_declined(decline, Reason.DTYPE, "the.requantize", "wrap around")
+
+
+def test_a_requantization_of_unknown_scale_is_declined():
+    one = op("requantize", params={"in_scale": Operand((1, 1))}, data_dtype="int32")
+    decline = no_overflow("in_scale", "in_zero_point", "scale")(one, pool())
+    assert_declined(decline, Reason.NOT_CONSTANT, "in_scale of the.requantize")

@@ -103,6 +103,9 @@ FUNCTIONS = {
 }
 """Each row's function on float32 arrays, its parameters by their names in the row."""
 
+FLOATING = [rule for rule in RULES if not rule.results]
+"""Those that quantize have tests of their own, in TVM."""
+
 any_float = st.floats(width=32)
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 a_number = any_float.map(lambda b: Operand((1, 1, 1, 1), np.full((1, 1, 1, 1), b, F32)))
@@ -154,7 +157,7 @@ def gelu(x):
 
 
 def test_every_row_has_a_function_here():
-    assert {rule.name for rule in RULES} == set(FUNCTIONS)
+    assert {rule.name for rule in RULES if not rule.results} == set(FUNCTIONS)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -179,7 +182,7 @@ def test_that_check_finds_functions_that_fall(f):
     assert falls(f).size > 0
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", FLOATING, ids=lambda rule: rule.name)
 @settings(max_examples=60)
 @given(data=st.data(), window=hnp.arrays(F32, st.integers(1, 9), elements=finite))
 def test_the_maximum_of_f_is_f_of_the_maximum_where_the_row_accepts(rule, data, window):

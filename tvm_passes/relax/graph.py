@@ -120,7 +120,7 @@ class RelaxGraph:
         if not isinstance(ty, relax.TensorType):
             return None
         value = expr.value.numpy() if isinstance(expr, tvm.ir.GenericConst) else None
-        return Operand(self._shape(ty), value, self._is_stored(expr))
+        return Operand(self._shape(ty), value, self._is_stored(expr), str(ty.dtype))
 
     def _is_stored(self, expr: relax.Expr) -> bool:
         """Whether the value is a constant or an argument, perhaps moved about."""

@@ -107,7 +107,8 @@ class RelayGraph:
         if not isinstance(ty, relay.TensorType):
             return None
         value = expr.data.numpy() if isinstance(expr, relay.Constant) else None
-        return Operand(self._tensor(ty)[0], value, self._is_stored(expr))
+        shape, dtype = self._tensor(ty)
+        return Operand(shape, value, self._is_stored(expr), dtype)
 
     def _is_stored(self, expr: relay.Expr) -> bool:
         """Whether the value is a constant or an argument, perhaps moved about."""
