@@ -23,21 +23,25 @@ def _forms(op: str) -> dict[str, tuple[Form, ...]]:
 
 
 QUANTIZED: tuple[Rule, ...] = (
-    # clip(round(x / s) + z), s > 0: each step is monotone, and so is the saturation.
-    Rule(
-        name="quantize",
-        direction=Direction.NON_DECREASING,
-        forms=_forms("quantize"),
-        dtypes=frozenset({"float32"}),
-        results=BYTES,
-        conditions=(*_constant("scale", "zero_point"), divisor_positive("scale")),
-        is_arithmetic=True,
-        is_scale=True,
-        rounds_result=True,
-        nan="any number",
-        negative_zero="the zero point",
-        infinity="the least and the greatest number",
-        source="clip(round(x / s) + z), s > 0",
+    # clip(round(x / s) + z), s > 0: each step is monotone, and so is the saturation.  Relay makes
+    # a division of it before it simplifies; in Relax no compiler folds or contracts it.
+    *(
+        Rule(
+            name=f"quantize ({dialect})",
+            direction=Direction.NON_DECREASING,
+            forms={dialect: _forms("quantize")[dialect]},
+            dtypes=frozenset({"float32"}),
+            results=BYTES,
+            conditions=(*_constant("scale", "zero_point"), divisor_positive("scale")),
+            is_arithmetic=dialect == RELAY,
+            is_scale=dialect == RELAY,
+            rounds_result=True,
+            nan="any number",
+            negative_zero="the zero point",
+            infinity="the least and the greatest number",
+            source="clip(round(x / s) + z), s > 0",
+        )
+        for dialect in (RELAY, RELAX)
     ),
     # (q - z) * s, s > 0: q - z is exact in int32.
     Rule(

@@ -42,7 +42,8 @@ PARAMS = {
     "minimum": {"bound": ONES},
     "prelu": {"alpha": ONES},
     "softplus": {"beta": 1.0, "threshold": 20.0},
-    "quantize": {"scale": ONES, "zero_point": ONES},
+    "quantize (relay)": {"scale": ONES, "zero_point": ONES},
+    "quantize (relax)": {"scale": ONES, "zero_point": ONES},
     "dequantize": {"scale": ONES, "zero_point": ONES},
     "requantize": dict.fromkeys(("in_scale", "in_zero_point", "scale", "zero_point"), ONES),
 }

@@ -221,7 +221,7 @@ def test_symbolic_extents_are_shared_by_strides():
 def test_a_chain_that_changes_its_element_type_sinks_whole():
     chain = (
         op(dtype="int8"),
-        op("quantize", dtype="int8", data_dtype="float32"),
+        op("quantize (relax)", dtype="int8", data_dtype="float32"),
         op("tanh"),
         op("dequantize", dtype="float32", data_dtype="uint8"),
     )
@@ -231,8 +231,8 @@ def test_a_chain_that_changes_its_element_type_sinks_whole():
 @pytest.mark.parametrize(
     "wrong",
     [
-        op("quantize", dtype="int8", data_dtype="int32"),
-        op("quantize", dtype="int32", data_dtype="float32"),
+        op("quantize (relax)", dtype="int8", data_dtype="int32"),
+        op("quantize (relax)", dtype="int32", data_dtype="float32"),
         op("dequantize", dtype="int8", data_dtype="uint8"),
     ],
 )

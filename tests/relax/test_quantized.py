@@ -90,6 +90,18 @@ def test_dequantize_does_not_meet_an_addition_below_the_pool():
     assert_untouched(mod, Reason.FOLDING)
 
 
+def test_quantize_sinks_below_an_addition_that_stays():
+    # As TFLite's importer writes it: the bias is computed, and stays.
+    bias = dequantize(const(np.arange(8), "int8"), axis=0)
+
+    def biased(x):
+        return op.add(x, op.reshape(bias, (8, 1, 1)))
+
+    before = module(lambda x: max_pool(quantize(biased(x))))
+    after = module(lambda x: quantize(max_pool(biased(x))))
+    assert_sinks(before, after, Reason.ROUNDING)
+
+
 def test_padding_is_of_the_element_type_above_quantize():
     edges = (0, 0, 0, 0, 1, 1, 1, 1)
     mod = module(lambda x: max_pool(op.nn.pad(quantize(x), edges, "constant", 3.0)))
