@@ -21,6 +21,7 @@ from tvm_passes.bench.sites import site_times
 from tvm_passes.bench.verdict import FASTER, SLOWER, compare
 from tvm_passes.bench.versions import VERSIONS
 from tvm_passes.cli_options import DIALECT, QUIET, progress
+from tvm_passes.cli_static import FLAG, static_command
 from tvm_passes.compile import silent
 from tvm_passes.errors import InputError
 from tvm_passes.output import check_file, write_text
@@ -34,6 +35,8 @@ class BenchGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``run`` in front of what is no command of the group."""
+        if FLAG in args and args[0] not in self.commands:
+            args = ["static", *(arg for arg in args if arg != FLAG)]
         if args and args[0] not in (*self.commands, *ctx.help_option_names):
             args = ["run", *args]
         return super().parse_args(ctx, args)
@@ -47,7 +50,11 @@ def bench_command() -> None:
     Example:
       tvm-reorder bench model.onnx --output model.json
       tvm-reorder bench compare before.json after.json
+      tvm-reorder bench --static model.onnx --gpu h100
     """
+
+
+bench_command.add_command(static_command)
 
 
 def shipped_blocks() -> Path:

@@ -1,13 +1,13 @@
 """Run scheduled GPU functions on the CPU: TVM's OpenCL code generator, and PoCL."""
 
-import re
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import tvm
-import tvm_ffi
-from tvm.tirx.build import split_host_device_mods
+
+from tvm_passes.relax import launches
+from tvm_passes.relax.launches import Launch
 
 TARGET = {
     "kind": "opencl",
@@ -16,16 +16,6 @@ TARGET = {
     "max_threads_per_block": 1024,
     "max_shared_memory_per_block": 49152,
 }
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One kernel: its name, the buffers it gets, and how many blocks of how many threads."""
-
-    name: str
-    buffers: tuple[str, ...]
-    grid: tuple[int, int, int]
-    block: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -40,32 +30,13 @@ class Program:
 
 def lower(func):
     """Lower a scheduled PrimFunc for OpenCL."""
-    target = tvm.target.Target(TARGET)
-    func = func.with_attr("global_symbol", "main")
-    if "tirx.noalias" not in func.attrs:
-        func = func.with_attr("tirx.noalias", True)
-    mod = tvm.tirx.transform.BindTarget(target)(tvm.IRModule({"main": func}))
-    pipeline, _, finalize_device = tvm.tirx.get_default_tir_pipeline(target)
-    host, device = split_host_device_mods(pipeline(mod))
-    ((device_target, kernels),) = device.items()
-    built = tvm.get_global_func("target.build.opencl")(finalize_device()(kernels), device_target)
+    found = launches.lower({"main": func}, tvm.target.Target(TARGET))
+    built = tvm.get_global_func("target.build.opencl")(found.kernels, found.target)
     params = tuple(
         (str(buffer.name), tuple(map(int, buffer.ty.shape)), str(buffer.ty.dtype))
         for buffer in func.params
     )
-    (entry,) = host.functions.values()
-    launches, temporaries = [], {}
-
-    def visit(node):
-        if isinstance(node, tvm.tirx.AllocBuffer):
-            size = int(np.prod([int(extent) for extent in node.buffer.shape]))
-            temporaries[str(node.buffer.data.name)] = (size, str(node.buffer.dtype))
-        if isinstance(node, tvm.ir.Call) and "call_ffi_kernel" in str(getattr(node.op, "name", "")):
-            launches.append(_launch(node, kernels))
-
-    tvm_ffi.structural_walk(entry.body, [(tvm.ir.Call, visit), (tvm.tirx.AllocBuffer, visit)])
-    source = built.inspect_source()
-    return Program(source, tuple(launches), params, temporaries)
+    return Program(built.inspect_source(), found.launches, params, found.temporaries)
 
 
 def run(func, *inputs):
@@ -94,20 +65,6 @@ def run(func, *inputs):
         cl.enqueue_copy(queue, array, buffers[name])
     queue.finish()
     return arrays
-
-
-def _launch(call, kernels):
-    name, *rest = call.args
-    tags = [str(tag) for tag in call.attrs.launch_params]
-    count = len(tags)
-    sizes = {tag: int(value) for tag, value in zip(tags, rest[len(rest) - count :], strict=True)}
-    axes = ("x", "y", "z")
-    return Launch(
-        str(name.value),
-        tuple(re.sub(r"_ptr$", "", str(var.name)) for var in kernels[str(name.value)].params),
-        tuple(sizes.get(f"blockIdx.{axis}", 1) for axis in axes),
-        tuple(sizes.get(f"threadIdx.{axis}", 1) for axis in axes),
-    )
 
 
 @cache

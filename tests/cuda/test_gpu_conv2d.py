@@ -47,7 +47,7 @@ CASES = {
     ),
     "pointwise": Case((1, 64, 14, 14), conv(64, 48, 1), None),
 }
-LARGE = ("odd sizes", "resnet stem", "stages of channels, NHWC", "no pool", "groups")
+LARGE = ("overlap, NHWC", "stages of channels, NHWC", "no pool", "groups")
 
 
 def compare(case, tile):

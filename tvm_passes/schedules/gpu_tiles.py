@@ -15,15 +15,17 @@ FMAS = 128
 WARP = 32
 SHARED = 48 << 10
 """Bytes of shared memory that a block may have without asking for more."""
-ENOUGH_THREADS = 384
-"""Threads of a multiprocessor that hide the latency of multiply-adds and shared memory."""
+SCHEDULERS = 4
+"""Warps that a multiprocessor starts an instruction of each cycle."""
+IN_FLIGHT = 12
+"""Independent multiply-adds of a scheduler that hide the latency of shared memory."""
 FLOAT = 4
 VECTOR = 4
 """Elements of the widest load."""
 
 ACCUMULATORS = 72
 """Registers of a thread for sums, which leaves room for operands and addresses below 168."""
-LEAST_THREADS, MOST_THREADS = 64, 384
+LEAST_THREADS, MOST_THREADS = 32, 384
 COLUMN_THREADS = (1, 2, 3, 4, 5, 6, 7, 8, 11, 13, 14, 16, 28, 32)
 STAGE = 72
 """Terms of each sum between two barriers, at most, where one does not have to be more."""
@@ -290,11 +292,11 @@ def expected(nest: Nest, tile: Tile) -> float:
     fetched = shared_bytes(nest, tile) / FLOAT / tile.threads / prod(tile.stage)
     loads = pixels + max(1, tile.filters // VECTOR)
     slots = terms * (tile.accumulators + 4 * loads + 12 * fetched) + 40 * pixels
-    warps = ceil(tile.threads / WARP) * WARP
+    warps = ceil(tile.threads / WARP)
     waves = ceil(blocks / MULTIPROCESSORS)
-    resident = min(waves, SHARED * 3 // shared_bytes(nest, tile)) * warps
-    hidden = min(1.0, resident / ENOUGH_THREADS)
-    return waves * slots * warps / FMAS / hidden
+    resident = min(waves, SHARED * 3 // shared_bytes(nest, tile)) * warps / SCHEDULERS
+    hidden = min(1.0, resident) * min(1.0, max(1.0, resident) * tile.accumulators / IN_FLIGHT)
+    return waves * slots * warps * WARP / FMAS / hidden
 
 
 def _lanes(nest: Nest, tile: Tile) -> int:

@@ -1,0 +1,200 @@
+"""What kernels for a GPU take, execute and move, told from their machine code alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from tvm_passes.compile import Step, silent
+from tvm_passes.cuda.compiler import KernelCompiler, compile_device_code, kernel_compiler
+from tvm_passes.cuda.execution import Counts, Place, execute
+from tvm_passes.cuda.gpu import Gpu
+from tvm_passes.cuda.resources import Resources
+from tvm_passes.cuda.roofline import Estimate, estimate
+from tvm_passes.cuda.sass import disassemble
+from tvm_passes.dialects import require
+from tvm_passes.errors import MissingExtraError
+from tvm_passes.frontends import load_model
+from tvm_passes.rules import RELAX
+
+VERSIONS = ("original", "reordered", "scheduled", "fused")
+"""Both orders under TVM's own schedules, then both under ours."""
+
+SHOWN = ("FMNMX", "MUFU", "FFMA", "LDG", "STG", "LDS", "STS", "BAR")
+"""Kinds of instructions that are counted by themselves."""
+
+
+@dataclass(frozen=True)
+class KernelReport:
+    """One kernel.
+
+    Parameters
+    ----------
+    name
+        The kernel's.
+    calls
+        How often a run starts it.
+    blocks
+        Of threads, for each start.
+    taken
+        What it takes.
+    counts
+        What one thread of a block in the middle executes.
+    occupancy
+        Share of a multiprocessor's warps.
+    unique_bytes
+        Of its arguments.
+    estimate
+        The least time.
+    """
+
+    name: str
+    calls: int
+    blocks: int
+    taken: Resources
+    counts: Counts
+    occupancy: float
+    unique_bytes: int
+    estimate: Estimate
+
+    @property
+    def threads(self) -> int:
+        """Threads of all its starts."""
+        return self.calls * self.blocks * self.taken.threads
+
+
+@dataclass(frozen=True)
+class VersionReport:
+    """The kernels of one version of a model."""
+
+    version: str
+    kernels: Sequence[KernelReport]
+
+    def instructions(self) -> Counter[str]:
+        """Instructions of all threads, by kind."""
+        total: Counter[str] = Counter()
+        for kernel in self.kernels:
+            for kind, count in kernel.counts.instructions.items():
+                total[kind] += count * kernel.threads
+        return total
+
+    @property
+    def requested_bytes(self) -> int:
+        """Bytes that all threads load from and store to global memory, caches included."""
+        return sum((k.counts.loaded + k.counts.stored) * k.threads for k in self.kernels)
+
+    @property
+    def unique_bytes(self) -> int:
+        """Bytes of all arguments, once for each start of a kernel."""
+        return sum(kernel.unique_bytes * kernel.calls for kernel in self.kernels)
+
+    @property
+    def spilled(self) -> int:
+        """Bytes of a thread that are spilled, over all kernels."""
+        return sum(k.taken.spill_stores + k.taken.spill_loads for k in self.kernels)
+
+    @property
+    def seconds(self) -> float:
+        """The least time of all kernels, one after another."""
+        return sum(kernel.estimate.seconds * kernel.calls for kernel in self.kernels)
+
+
+def static_reports(
+    model: Path,
+    gpu: Gpu,
+    versions: Sequence[str] = (),
+    *,
+    fast_math: bool = False,
+    step: Step = silent,
+) -> Iterator[VersionReport]:
+    """Look at the kernels of versions of a model file; Relax.
+
+    Parameters
+    ----------
+    model
+        A file or folder that `tvm_passes.frontends.load_model` reads.
+    gpu
+        What it is compiled for.
+    versions
+        Of `VERSIONS`; all of them by default.
+    fast_math
+        Whether kernels may approximate.
+    step
+        Announces the steps.
+
+    Raises
+    ------
+    TvmPassesError
+        If the model or the environment is not as expected.
+    """
+    if require() != RELAX:
+        raise MissingExtraError(RELAX, "the TVM of Relax", "bench --static")
+    compiler = kernel_compiler(gpu.arch, fast_math=fast_math)
+    with step(f"reading {model.name}"):
+        mod = load_model(model, RELAX)
+    for version in versions or VERSIONS:
+        with step(f"compiling {version} for {gpu.name}"):
+            report = report_version(mod, gpu, version, compiler)
+        yield report
+
+
+def report_version(mod: Any, gpu: Gpu, version: str, compiler: KernelCompiler) -> VersionReport:
+    """Look at the kernels of one version of a Relax module."""
+    from tvm_passes.relax.gpu_versions import kernels_of
+
+    found = kernels_of(mod, {"kind": "cuda", "arch": gpu.arch}, version)
+    code = compile_device_code(compiler.compiler, found.source, compiler.options)
+    machine_code = disassemble(code.cubin)
+    reports = []
+    for launch in found.launches:
+        blocks = prod(launch.grid)
+        taken = code.resources[launch.name]
+        middle = (launch.grid[0] // 2, launch.grid[1] // 2, launch.grid[2] // 2)
+        counts = execute(machine_code[launch.name], Place(middle))
+        reports.append(
+            KernelReport(
+                launch.name,
+                found.calls.get(launch.function, 0),
+                blocks,
+                taken,
+                counts,
+                gpu.occupancy(taken),
+                launch.unique_bytes,
+                estimate(gpu, taken, counts, blocks, launch.unique_bytes),
+            )
+        )
+    return VersionReport(version, tuple(reports))
+
+
+def report_json(report: VersionReport) -> Mapping[str, Any]:
+    """A report for programs."""
+    return {
+        "version": report.version,
+        "seconds": report.seconds,
+        "requested_bytes": report.requested_bytes,
+        "unique_bytes": report.unique_bytes,
+        "instructions": dict(sorted(report.instructions().items())),
+        "kernels": [
+            {
+                "name": kernel.name,
+                "calls": kernel.calls,
+                "blocks": kernel.blocks,
+                "threads": kernel.taken.threads,
+                "registers": kernel.taken.registers,
+                "shared_bytes": kernel.taken.shared,
+                "spill_bytes": kernel.taken.spill_stores + kernel.taken.spill_loads,
+                "occupancy": kernel.occupancy,
+                "thread_instructions": dict(sorted(kernel.counts.instructions.items())),
+                "unknown_branches": kernel.counts.unknown,
+                "finished": kernel.counts.finished,
+                "unique_bytes": kernel.unique_bytes,
+                "seconds": kernel.estimate.seconds,
+                "bound": kernel.estimate.bound,
+            }
+            for kernel in report.kernels
+        ],
+    }
