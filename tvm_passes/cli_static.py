@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tvm_passes.cli_options import JSON, MODEL, QUIET, progress
 from tvm_passes.compile import silent
-from tvm_passes.cuda.gpu import Gpu, read_gpu
+from tvm_passes.cuda.gpu import read_gpu
 from tvm_passes.cuda.static import SHOWN, VERSIONS, VersionReport, report_json, static_reports
 
 FLAG = "--static"
@@ -58,9 +58,10 @@ def static_command(
         click.echo(json.dumps(document, indent=2))
         return
     out = Console()
+    out.print(f"{model.name} on {found.name}", highlight=False, markup=False, soft_wrap=True)
     for report in reports:
         out.print(_kernels(report))
-    out.print(_totals(reports, found))
+    out.print(_totals(reports))
     for report in reports:
         for kernel in report.kernels:
             if kernel.counts.unknown or not kernel.counts.finished:
@@ -87,9 +88,9 @@ def _kernels(report: VersionReport) -> Table:
     return table
 
 
-def _totals(reports: Sequence[VersionReport], gpu: Gpu) -> Table:
+def _totals(reports: Sequence[VersionReport]) -> Table:
     """A column a version: everything that all threads execute, in thousands."""
-    table = Table(title=f"thousands, all threads, {gpu.name}", title_justify="left")
+    table = Table(title="thousands, all threads", title_justify="left")
     table.add_column("")
     for report in reports:
         table.add_column(report.version, justify="right", no_wrap=True)
