@@ -24,7 +24,7 @@ from tvm_passes.cost import cost
 from tvm_passes.decision import Decision
 from tvm_passes.errors import TvmPassesError
 from tvm_passes.inspect import diff, inspect_model, site_json
-from tvm_passes.output import check_file, write_text
+from tvm_passes.output import LIBRARY, check_file, write_text
 from tvm_passes.remarks import Kind, to_yaml
 
 KINDS = tuple(kind.value.lower() for kind in Kind)
@@ -148,6 +148,8 @@ def compile_command(
         click.echo(
             f"{len(code.resources)} kernels for {code.options.arch} by {code.compiler}{fast}"
         )
+    if LIBRARY not in compiled.files:
+        click.echo("kernels to inspect, not to run: this TVM has no CUDA runtime")
     click.echo(f"wrote {compiled.folder}: {', '.join(compiled.files)}")
 
 

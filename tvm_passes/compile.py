@@ -116,6 +116,7 @@ def compile_model(  # noqa: PLR0913 - the options of the command
             "tuned": None if found.records is None else found.records.page,
             **signature,
             **({} if code is None else {"device": _write_device_code(code, staged)}),
+            **({} if built is not None else {"runs": False}),
             "remarks": [remark.as_dict() for remark in remarks],
         }
         (staged / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")

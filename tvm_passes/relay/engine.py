@@ -15,9 +15,10 @@ from tvm import autotvm, relay
 from tvm.contrib import cc
 from tvm.contrib.graph_executor import GraphModule
 
-from tvm_passes.errors import ModelError, TargetError
+from tvm_passes.errors import ModelError
 from tvm_passes.relay.blocked import PASS_NAME as BLOCK
 from tvm_passes.relay.build import passes
+from tvm_passes.relay.device_code import compiled_by, has_cuda
 from tvm_passes.relay.extract import feeding_module, site_module
 from tvm_passes.relay.kernels import kernels_of
 from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool, decisions
@@ -87,15 +88,17 @@ def build(
 
     An empty tuning context keeps ``relay.build`` from trying to download TopHub's records.
     """
-    if compile_kernels is not None:
-        raise TargetError("this Relay has no CUDA: compile with the dialect relax")
     kernels = reorder if kernels is None else kernels
     disabled = [name for name, runs in ((REORDER, reorder), (BLOCK, kernels)) if not runs]
     context = tvm.transform.PassContext(opt_level=3, disabled_pass=disabled)
     tvm_target = tvm.target.Target(dict(target))
     with context, autotvm.apply_history_best([]), _without_advice():
         mod = tvm.transform.Sequential(passes(tvm_target, on_remark=on_remark))(mod)
-        return relay.build(mod, tvm_target)
+        if compile_kernels is None:
+            return relay.build(mod, tvm_target)
+        with compiled_by(compile_kernels):
+            built = relay.build(mod, tvm.target.Target(tvm_target, host="llvm"))
+        return built if has_cuda() else None
 
 
 def unscheduled(mod: tvm.IRModule, target: Mapping[str, Any]) -> list[Any]:
