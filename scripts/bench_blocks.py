@@ -73,6 +73,11 @@ def names(_context: click.Context, _option: click.Parameter, value: str) -> tupl
     type=click.Path(path_type=Path),
     help="Folder for logs and tuning records, kept [default: a temporary one].",
 )
+@click.option(
+    "--tuned",
+    type=click.Path(path_type=Path),
+    help="Records of ours, of one dialect [default: those that ship for the CPU].",
+)
 @click.option("--output", required=True, type=click.Path(path_type=Path))
 def bench_blocks(
     blocks: Path,
@@ -85,13 +90,16 @@ def bench_blocks(
     trials: int,
     environments: Path,
     scratch: Path | None,
+    tuned: Path | None,
     output: Path,
 ) -> None:
     """Run."""
     check_file(output, apart_from=(blocks,))
     chosen = runtimes((*ours, *peers))
     pythons = {name: environments.absolute() / name / "bin" / "python" for name in ENVIRONMENTS}
-    each = [Settings(count, rounds, seconds, trials) for count in thread_counts(threads)]
+    each = [
+        Settings(count, rounds, seconds, trials, tuned=tuned) for count in thread_counts(threads)
+    ]
     document: dict[str, Any] = {"environment": environment(), "results": []}
     document["environment"] |= {"threads": [s.threads for s in each], "command": sys.argv}
     with tempfile.TemporaryDirectory() as temporary:

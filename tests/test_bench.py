@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from tvm_passes import dialects
+from tvm_passes.bench.block import read_blocks
+from tvm_passes.bench.files import write_folder
 from tvm_passes.bench.verdict import FASTER, NOT_SIGNIFICANT, SLOWER, compare, sign_test
 from tvm_passes.bench.versions import VERSIONS
 from tvm_passes.cli import main
@@ -127,6 +129,22 @@ def test_a_model_and_chosen_versions(tmp_path, capsys):
     assert (entry["block"], entry["flops"], entry["figures"]) == ("mnist.tflite", None, {})
     assert entry["predicted"]["evaluations_before"] == 2 * (25088 + 14112) // 2
     capsys.readouterr()
+
+
+@needs_tvm
+def test_tuned_records(blocks, tmp_path, capsys):
+    folder, records = tmp_path / "tiny", tmp_path / "records"
+    write_folder(read_blocks(Path(blocks), ["tiny"])[0], folder)
+    model, target = str(folder / "original.onnx"), ["--target", "host"]
+    assert main(["tune", model, *target, "--trials", "1", "-o", str(records), "--quiet"]) == 0
+    arguments = ["bench", "tiny", "--blocks", blocks, "--rounds", "1", "--no-figures"]
+    arguments += ["--versions", "tuned", "--tuned"]
+    assert main([*arguments, str(records)]) == 0
+    found = capsys.readouterr()
+    assert "tuned" in found.out
+    assert "no tuned records" not in found.err
+    assert main([*arguments, str(tmp_path / "none")]) == 0
+    assert "no tuned records in" in capsys.readouterr().err
 
 
 @needs_tvm

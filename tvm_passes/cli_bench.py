@@ -119,6 +119,11 @@ ALL_VERSIONS = tuple(dict.fromkeys(name for names in VERSIONS.values() for name 
     default=shipped_blocks,
     help="File that names blocks  [default: the shipped one]",
 )
+@click.option(
+    "--tuned",
+    type=click.Path(path_type=Path),
+    help="Folder of records of tune  [default: those that ship for the CPU]",
+)
 @click.option("--rounds", type=click.IntRange(1), default=31, show_default=True)
 @click.option("--figures/--no-figures", default=True, help="Look at each kernel, too.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write every sample there, JSON.")
@@ -132,6 +137,7 @@ def run_command(
     peers: tuple[str, ...],
     peers_python: Path,
     blocks: Path,
+    tuned: Path | None,
     rounds: int,
     figures: bool,
     output: Path | None,
@@ -162,6 +168,7 @@ def run_command(
         versions=versions,
         peers=peers,
         rounds=rounds,
+        tuned=tuned,
         figures=figures,
     )
     bench = Bench(request, silent if quiet else progress)

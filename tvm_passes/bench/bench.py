@@ -57,6 +57,8 @@ class Request:
         The interpreter of the environment that has the peers.
     rounds, seconds
         As of `Settings`.
+    tuned
+        A folder of tuned records; None for those that ship for the CPU.
     figures
         Whether the kernels are looked at and timed one by one, too.
     peaks
@@ -74,6 +76,7 @@ class Request:
     peers: Sequence[str] = ()
     rounds: int = 31
     seconds: float = 0.02
+    tuned: Path | None = None
     figures: bool = True
     peaks: bool = True
 
@@ -107,6 +110,7 @@ class Bench:
                     hopeless=float("inf"),
                     reference=tvm_engine.DIALECT,
                     target=request.target,
+                    tuned=request.tuned,
                 )
                 limits: dict[str, float] = {}
                 with Session(runtimes, pythons, settings, Path(scratch)) as session:

@@ -14,12 +14,13 @@ from tvm import relax, s_tir
 from tvm_passes.bench.figures import kernel_figures
 from tvm_passes.bench.files import inputs_of, model_file
 from tvm_passes.bench.peaks import peaks
+from tvm_passes.bench.tuned import records_for
 from tvm_passes.bench.versions import FUSED, ORIGINAL_VERSION, REORDERED, SCHEDULED, TUNED
 from tvm_passes.frontends import load_model
-from tvm_passes.namespaces import host_cpu
 from tvm_passes.relax.pipeline import stock_pipeline, tvm_reorder_pipeline
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
 from tvm_passes.rules import RELAX
+from tvm_passes.target import parse_target
 
 
 class Relax:
@@ -38,15 +39,19 @@ class Relax:
     def __init__(self, runtime: str, threads: int) -> None:
         self.runtime = runtime
         self.threads = threads
+        if runtime == "tvm_metaschedule":
+            from tvm_passes.bench.metaschedule import cost_model
+
+            self.versions = {**self.versions, "cost model": cost_model()}
 
     def peaks(self) -> dict[str, float]:
         """What this machine can do at most."""
-        cpu = {"kind": "llvm", "mcpu": host_cpu(), "num-cores": self.threads}
-        return peaks(tvm.target.Target(cpu), self.threads)
+        target = {"num-cores": self.threads, **parse_target("host")}
+        return peaks(tvm.target.Target(target), self.threads)
 
     def prepare(self, folder: Path, variant: str, options: Mapping[str, Any]) -> Bound:
         """Compile the model, or the block in the order of the variant."""
-        config = options.get("target") or {"kind": "llvm", "mcpu": host_cpu()}
+        config = options.get("target") or parse_target("host")
         target = tvm.target.Target({"num-cores": self.threads, **config})
         if self.runtime == RELAX:
             mod, pipeline = load_model(model_file(folder), RELAX), PIPELINES[variant]
@@ -56,7 +61,10 @@ class Relax:
         built: list[tvm.IRModule] = []
         with target:
             passes = [pipeline(target, options), _keep(built)]
-        executable = tvm.compile(mod, target, relax_pipeline=tvm.transform.Sequential(passes))
+        name = variant if self.runtime == RELAX else self.runtime
+        with records_for(name, RELAX, config, options):
+            pipeline = tvm.transform.Sequential(passes)
+            executable = tvm.compile(mod, target, relax_pipeline=pipeline)
         return Bound(executable, built[0], inputs_of(folder))
 
 
@@ -87,18 +95,13 @@ def _ours(_target: tvm.target.Target, _options: Mapping[str, Any]) -> tvm.transf
     return tvm_reorder_pipeline()
 
 
-def _tuned(_target: tvm.target.Target, _options: Mapping[str, Any]) -> tvm.transform.Pass:
-    raise ValueError("no tuned records for this CPU")
-
-
 def _metaschedule(target: tvm.target.Target, options: Mapping[str, Any]) -> tvm.transform.Pass:
     """Tune with TVM's own search, then go through its own pipeline."""
-    work = Path(options["records"])
-    work.mkdir(parents=True, exist_ok=True)
-    tune = relax.get_pipeline(
-        "static_shape_tuning", total_trials=options["trials"], target=target, work_dir=str(work)
-    )
-    return tvm.transform.Sequential([tune, stock_pipeline()])
+    from tvm_passes.bench.metaschedule import tuning
+
+    folder = Path(options["records"])
+    folder.mkdir(parents=True, exist_ok=True)
+    return tvm.transform.Sequential([tuning(target, folder, options["trials"]), stock_pipeline()])
 
 
 PIPELINES: Mapping[str, Callable[[Any, Mapping[str, Any]], tvm.transform.Pass]] = {
@@ -110,7 +113,7 @@ PIPELINES: Mapping[str, Callable[[Any, Mapping[str, Any]], tvm.transform.Pass]] 
     REORDERED: _reordered,
     SCHEDULED: _scheduled,
     FUSED: _ours,
-    TUNED: _tuned,
+    TUNED: _ours,
 }
 
 

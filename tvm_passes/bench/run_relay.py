@@ -20,12 +20,13 @@ from tvm_passes import relay as tvm_passes_relay
 from tvm_passes.bench.figures import kernel_figures
 from tvm_passes.bench.files import inputs_of, model_file
 from tvm_passes.bench.peaks import peaks
-from tvm_passes.bench.versions import FUSED, ORIGINAL_VERSION, REORDERED
+from tvm_passes.bench.tuned import records_for
+from tvm_passes.bench.versions import FUSED, ORIGINAL_VERSION, REORDERED, TUNED
 from tvm_passes.cost import BYTES
 from tvm_passes.frontends import load_model
-from tvm_passes.namespaces import host_cpu
 from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool
 from tvm_passes.rules import RELAY
+from tvm_passes.target import parse_target
 
 
 def _reordered(mod: tvm.IRModule, target: tvm.target.Target) -> Any:
@@ -38,6 +39,7 @@ BUILDS: Mapping[str, Callable[..., Any]] = {
     ORIGINAL_VERSION: relay.build,
     REORDERED: _reordered,
     FUSED: tvm_passes_relay.build,
+    TUNED: tvm_passes_relay.build,
 }
 
 
@@ -61,12 +63,12 @@ class Relay:
 
     def peaks(self) -> dict[str, float]:
         """What this machine can do at most."""
-        cpu = {"kind": "llvm", "mcpu": host_cpu(), "num-cores": self.threads}
-        return peaks(tvm.target.Target(cpu), self.threads)
+        target = {"num-cores": self.threads, **parse_target("host")}
+        return peaks(tvm.target.Target(target), self.threads)
 
     def prepare(self, folder: Path, variant: str, options: Mapping[str, Any]) -> Bound:
         """Compile the model, or the block in the order of the variant."""
-        cpu = options.get("target") or {"kind": "llvm", "mcpu": host_cpu()}
+        cpu = options.get("target") or parse_target("host")
         target = tvm.target.Target({"num-cores": self.threads, **cpu})
         if self.runtime == RELAY:
             mod, build = load_model(model_file(folder), RELAY), BUILDS[variant]
@@ -75,7 +77,9 @@ class Relay:
         lowered: list[Any] = []
         config = {"tir.add_lower_pass": [(3, _keep(lowered))]}
         context = tvm.transform.PassContext(opt_level=3, config=config)
-        with context, autotvm.apply_history_best([]):
+        name = variant if self.runtime == RELAY else self.runtime
+        records = records_for(name, RELAY, cpu, options)
+        with context, autotvm.apply_history_best([]), records:
             factory = build(mod, target)
         return Bound(factory, lowered, inputs_of(folder))
 

@@ -52,6 +52,8 @@ class Settings:
         that has.
     target
         What TVM compiles for; None for this machine's CPU.
+    tuned
+        A folder of tuned records of ours; None for those that ship.
     """
 
     threads: int
@@ -61,6 +63,7 @@ class Settings:
     hopeless: float = 4.0
     reference: str = REFERENCE
     target: Mapping[str, Any] | None = None
+    tuned: Path | None = None
 
 
 @dataclass
@@ -165,7 +168,6 @@ class Session:
 
     def _prepare(self, runtime: Runtime, folder: Path, measured: Measured) -> Iterator[str]:
         """Compile the variants of a runtime; yields those that work."""
-        options = self._options(runtime, folder)
         if runtime.name == "tvm_metaschedule" and not self.settings.trials:
             measured.fail(runtime.name, "", WorkerError("not asked for: 0 trials"))
             return
@@ -176,6 +178,7 @@ class Session:
                 measured.fail(runtime.name, "", err)
                 return
             timeout = PREPARE_SECONDS + SECONDS_A_TRIAL * self.settings.trials
+            options = self._options(runtime, folder, variant)
             request = {"folder": str(folder.resolve()), "variant": variant, "options": options}
             try:
                 process.ask("prepare", timeout, **request)
@@ -196,11 +199,13 @@ class Session:
         sure = len(samples.seconds) >= SURE
         return sure and samples.median > self.settings.hopeless * min(medians)
 
-    def _options(self, runtime: Runtime, folder: Path) -> dict[str, Any]:
+    def _options(self, runtime: Runtime, folder: Path, variant: str) -> dict[str, Any]:
         trials, threads = self.settings.trials, self.settings.threads
-        records = self.scratch / f"{runtime.name}-{folder.name}-{threads}-{trials}"
+        records = self.scratch / f"{runtime.name}-{folder.name}-{variant}-{threads}-{trials}"
         target = dict(self.settings.target) if self.settings.target else None
-        return {"trials": trials, "records": str(records.resolve()), "target": target}
+        tuned = str(self.settings.tuned.resolve()) if self.settings.tuned else None
+        found = {"trials": trials, "records": str(records.resolve()), "target": target}
+        return found | {"tuned": tuned}
 
     def _process(self, runtime: Runtime) -> Process:
         """The runtime's process, started if it is not there, or no more."""

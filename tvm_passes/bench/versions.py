@@ -25,6 +25,7 @@ VERSIONS: Mapping[str, Mapping[str, str]] = {
         ORIGINAL_VERSION: "relay.build, nothing moved",
         REORDERED: "activations sunk, then relay.build",
         FUSED: "tvm_passes.relay.build",
+        TUNED: "as fused, with tuned records",
     },
 }
 """What each version is, by dialect; the first is what the others are compared with."""
