@@ -256,6 +256,18 @@ def _conv(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     return [Node("conv", (at,), replace(value, shape=shape), attrs)]
 
 
+def _quantize(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    """From float32 to integers of 8 bits, or from these to float32."""
+    value = nodes[at].value
+    attrs = {"scale": draw(st.sampled_from((0.02, 0.3))), "zero_point": draw(st.integers(0, 9))}
+    if value.dtype == "float32":
+        dtype = draw(st.sampled_from(("int8", "uint8")))
+        return [Node("quantize", (at,), replace(value, dtype=dtype), attrs)]
+    if value.dtype in ("int8", "uint8"):
+        return [Node("dequantize", (at,), replace(value, dtype="float32"), attrs)]
+    return []
+
+
 def _residual(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     """The sum of two values of one shape."""
     value = nodes[at].value
@@ -266,6 +278,14 @@ def _residual(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
 
 
 PRODUCERS = (_conv, _conv, _conv, _arithmetic, _unary, _residual, _exp)
-ACTIVATIONS = (*[_unary] * 4, *[_arithmetic] * 2, *[_bias_add] * 2, *[_clip] * 2, _leaky, _exp)
+ACTIVATIONS = (
+    *[_unary] * 4,
+    *[_arithmetic] * 2,
+    *[_bias_add] * 2,
+    *[_clip] * 2,
+    _leaky,
+    _exp,
+    _quantize,
+)
 MOVES = (_pad, _pad, _transpose, _reshape)
 POOLS = (*[_pool] * 6, _reduce, _reduce, _residual)
