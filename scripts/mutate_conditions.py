@@ -1,0 +1,204 @@
+"""Drop each condition of the passes in turn, run the tests, and list the mutants they let live.
+
+Dropped are, one at a time: each way in which a predicate declines, each entry of the lists of
+preconditions and of a row's conditions, each row's limits on the padding that it may pass, and that
+it is arithmetic or a scale.
+Run it with the Python of either environment.
+
+Example: python scripts/mutate_conditions.py --output scripts/records/mutants-relax.json
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from tvm_passes.compile import TVM
+from tvm_passes.dialects import require
+from tvm_passes.output import write_text
+
+ROOT = Path(__file__).parent.parent
+DECLINES = ("Decline", "_not_constant", "_not_finite", "_negative")
+CORE = ("tests/core",)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A change of one file: characters from `start` to `stop` become `text`."""
+
+    file: str
+    line: int
+    what: str
+    start: int
+    stop: int
+    text: str
+
+    def __str__(self) -> str:
+        """Where it is and what is dropped."""
+        return f"{self.file}:{self.line}: {self.what}"
+
+
+class _Finder(ast.NodeVisitor):
+    """Finds the mutants of one file."""
+
+    def __init__(self, file: str, source: str) -> None:
+        self.file, self.source = file, source
+        self.starts = [0]
+        for line in source.splitlines(keepends=True):
+            self.starts.append(self.starts[-1] + len(line))
+        self.found: list[Mutant] = []
+        self.within = ""
+
+    def visit_Return(self, node: ast.Return) -> None:
+        """A predicate that returns a Decline returns None."""
+        declines = [
+            call.func.id
+            for call in ast.walk(node)
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+        ]
+        if self.file in DECIDING and any(name in DECLINES for name in declines):
+            self._add(node, f"a refusal of {self.within}", "return None")
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        """What is found below is called after the function of the module."""
+        outermost = self.within == ""
+        self.within = self.within or node.name
+        self.generic_visit(node)
+        if outermost:
+            self.within = ""
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        """An entry of a list of preconditions."""
+        name = node.target.id if isinstance(node.target, ast.Name) else ""
+        if name.endswith("PRECONDITIONS") and isinstance(node.value, ast.Tuple):
+            self._entries(node.value, f"of {name}")
+        self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        """An entry of a row's conditions, and what a row says of padding."""
+        rule = next((ast.unparse(k.value) for k in node.keywords if k.arg == "name"), "")
+        for keyword in node.keywords:
+            if keyword.arg == "conditions" and isinstance(keyword.value, ast.Tuple):
+                self._entries(keyword.value, f"of the row {rule}")
+            if keyword.arg == "fixes":
+                self._add(keyword.value, f"limits of padding of {rule}", "(lambda *_: True)")
+            if keyword.arg in ("is_arithmetic", "is_scale"):
+                self._add(keyword.value, f"{keyword.arg} of {rule}", "False")
+        self.generic_visit(node)
+
+    def _entries(self, values: ast.Tuple, where: str) -> None:
+        for entry in values.elts:
+            kept = [ast.unparse(other) for other in values.elts if other is not entry]
+            text = f"({', '.join(kept)}{',' if kept else ''})"
+            self._add(values, f"{ast.unparse(entry)} {where}", text, entry.lineno)
+
+    def _add(self, node: ast.AST, what: str, text: str, line: int = 0) -> None:
+        start, stop = (
+            self._at(node.lineno, node.col_offset),
+            self._at(  # type: ignore[attr-defined]
+                node.end_lineno,
+                node.end_col_offset,  # type: ignore[attr-defined]
+            ),
+        )
+        self.found.append(Mutant(self.file, line or node.lineno, what, start, stop, text))  # type: ignore[attr-defined]
+
+    def _at(self, line: int, column: int) -> int:
+        """Index of a character; columns count bytes of UTF-8."""
+        start = self.starts[line - 1]
+        text = self.source[start : self.starts[line]]
+        return start + len(text.encode()[:column].decode())
+
+
+DECIDING = ("conditions.py", "legality.py")
+"""Files whose functions decline."""
+
+
+def mutants(package: Path) -> Iterator[Mutant]:
+    """The mutants of every file of the package's core."""
+    for path in sorted(package.glob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        finder = _Finder(path.name, source)
+        finder.visit(ast.parse(source))
+        yield from finder.found
+
+
+def survives(mutant: Mutant, folder: Path, suites: Sequence[Sequence[str]]) -> bool:
+    """Whether all tests pass in a copy of the package with this change."""
+    path = folder / "tvm_passes" / mutant.file
+    source = path.read_text(encoding="utf-8")
+    try:
+        path.write_text(source[: mutant.start] + mutant.text + source[mutant.stop :])
+        return all(_passes(folder, tests) for tests in suites)
+    finally:
+        path.write_text(source, encoding="utf-8")
+
+
+def _passes(folder: Path, tests: Sequence[str]) -> bool:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    result = subprocess.run(  # noqa: S603 - our own tests
+        command, cwd=folder, env=environment, capture_output=True, check=False
+    )
+    return result.returncode == 0
+
+
+@click.command()
+@click.option("--output", type=click.Path(path_type=Path), help="A JSON file for what was found.")
+@click.option("--only", default="", help="Mutants whose description has this in it.")
+@click.option("--list", "listing", is_flag=True, help="List the mutants and stop.")
+def main(output: Path | None, only: str, listing: bool) -> None:
+    """List the conditions that can be dropped without a test failing; exit code 1 if any can."""
+    dialect, began = require(), time.perf_counter()
+    suites = [CORE, [f"tests/{dialect}/test_{name}.py" for name in DIALECT_TESTS]]
+    chosen = [mutant for mutant in mutants(ROOT / "tvm_passes") if only in str(mutant)]
+    if listing:
+        click.echo("\n".join(map(str, chosen)))
+        return
+    alive = []
+    with tempfile.TemporaryDirectory(prefix="mutants-") as name:
+        folder = Path(name)
+        for part in ("tvm_passes", "tests", "scripts", "targets", "pyproject.toml"):
+            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+            copy(ROOT / part, folder / part)
+        if not all(_passes(folder, tests) for tests in suites):
+            raise click.ClickException("the tests fail without a mutant: mend them first")
+        for mutant in chosen:
+            lives = survives(mutant, folder, suites)
+            alive += [mutant] if lives else []
+            click.echo(f"{'LIVES ' if lives else 'killed'} {mutant}")
+    record = {
+        "command": " ".join(["python", *sys.argv]),
+        "date": date.today().isoformat(),
+        "versions": {TVM[dialect]: version(TVM[dialect])},
+        "tests": [" ".join(tests) for tests in suites],
+        "seconds": round(time.perf_counter() - began),
+        "mutants": len(chosen),
+        "killed": len(chosen) - len(alive),
+        "survivors": [asdict(mutant) for mutant in alive],
+        "dropped": [str(mutant) for mutant in chosen],
+    }
+    if output is not None:
+        write_text(output, json.dumps(record, indent=1) + "\n")
+    click.echo(f"{len(chosen)} mutants, {len(alive)} survivors")
+    sys.exit(1 if alive else 0)
+
+
+DIALECT_TESTS = ("declines", "quantized", "moves", "pools", "reorder")
+"""Run where the core's tests let a mutant live."""
+
+
+if __name__ == "__main__":
+    main()
