@@ -78,8 +78,11 @@ def remarks_of(decision: Decision) -> tuple[Remark, ...]:
     return _passed(decision), _missed(decision), _analysis(decision)
 
 
-REVISITED = frozenset({Reason.SHARED, Reason.FOLDING})
-"""Reasons that what sinks elsewhere may remove: who reads a value changes with it."""
+REVISITED = frozenset({Reason.SHARED, Reason.FOLDING, Reason.ROUNDING})
+"""Reasons that what sinks elsewhere may remove: who reads a value changes with it.
+
+An addition whose rounding would depend on the cut may go with what stays for one of the others.
+"""
 
 
 def may_go_on(decisions: Sequence[Decision]) -> bool:

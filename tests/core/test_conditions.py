@@ -11,6 +11,7 @@ from tvm_passes.conditions import (
     finite_slope_not_negative,
     no_overflow,
     ordered_bounds,
+    softplus_as_checked,
 )
 from tvm_passes.decline import Reason
 from tvm_passes.site import Operand
@@ -146,3 +147,10 @@ def test_a_requantization_of_unknown_scale_is_declined():
     one = op("requantize", params={"in_scale": Operand((1, 1))}, data_dtype="int32")
     decline = no_overflow("in_scale", "in_zero_point", "scale")(one, pool())
     assert_declined(decline, Reason.NOT_CONSTANT, "in_scale of the.requantize")
+
+
+@pytest.mark.parametrize(("beta", "threshold"), [(None, 20.0), (1.0, None), ("a name", 20.0)])
+def test_a_softplus_of_unknown_parameters_is_declined(beta, threshold):
+    one = op("softplus", params={"beta": beta, "threshold": threshold})
+    decline = softplus_as_checked("beta", "threshold")(one, pool())
+    assert_declined(decline, Reason.NOT_CONSTANT, "of the.softplus", "bind the parameters")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tvm
 from relay_builders import (
     assert_sinks,
     assert_untouched,
@@ -95,6 +96,16 @@ def test_scales_along_a_pooled_axis():
 def test_dequantize_does_not_meet_an_addition_below_the_pool():
     mod = module(relay.add(max_pool(dequantize(data(dtype="int8"))), const(0.3)))
     assert_untouched(mod, Reason.FOLDING)
+
+
+def test_more_sinks_once_the_function_below_has_sunk():
+    # FoldScaleAxis could fold the factor through the relu; once that is gone, a pool is below.
+    biased = relay.nn.bias_add(dequantize(data(dtype="int8")), const(np.ones(8)))
+    mod = module(max_pool(relay.nn.relu(max_pool(biased))))
+    after, remarks = run_pass(mod)
+    assert reasons(remarks).count("sunk") == 2
+    again, _ = run_pass(after)
+    tvm.ir.assert_structural_equal(again, after)
 
 
 def test_padding_is_of_the_element_type_above_quantize():

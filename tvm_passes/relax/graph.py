@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import tvm
 from tvm import relax
 
 from tvm_passes.describe import PARAMETER, Argument, CallView, Vocabulary
+from tvm_passes.rules import Movement
 from tvm_passes.site import Operand, Producer, Shape
 
 
@@ -119,8 +121,16 @@ class RelaxGraph:
         ty = expr.ty
         if not isinstance(ty, relax.TensorType):
             return None
-        value = expr.value.numpy() if isinstance(expr, tvm.ir.GenericConst) else None
-        return Operand(self._shape(ty), value, self._is_stored(expr), str(ty.dtype))
+        shape = self._shape(ty)
+        return Operand(shape, self._constant(expr, shape), self._is_stored(expr), str(ty.dtype))
+
+    def _constant(self, expr: relax.Expr, shape: Shape) -> np.ndarray | None:
+        """The values of a constant, perhaps reshaped."""
+        while self.words.moves.get(self.op_name(expr)) is Movement.RESHAPE:
+            expr = self.argument(expr, 0)
+        if not isinstance(expr, tvm.ir.GenericConst) or None in shape:
+            return None
+        return expr.value.numpy().reshape(shape)
 
     def _is_stored(self, expr: relax.Expr) -> bool:
         """Whether the value is a constant or an argument, perhaps moved about."""

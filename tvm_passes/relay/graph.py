@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import tvm
 from tvm import relay
 
 from tvm_passes.describe import PARAMETER, Argument, CallView, Vocabulary
 from tvm_passes.relay.nodes import Nodes, key, nodes_of
+from tvm_passes.rules import Movement
 from tvm_passes.site import Operand, Producer, Shape
 
 
@@ -106,9 +108,16 @@ class RelayGraph:
         ty = expr.checked_type
         if not isinstance(ty, relay.TensorType):
             return None
-        value = expr.data.numpy() if isinstance(expr, relay.Constant) else None
         shape, dtype = self._tensor(ty)
-        return Operand(shape, value, self._is_stored(expr), dtype)
+        return Operand(shape, self._constant(expr, shape), self._is_stored(expr), dtype)
+
+    def _constant(self, expr: relay.Expr, shape: Shape) -> np.ndarray | None:
+        """The values of a constant, perhaps reshaped."""
+        while self.words.moves.get(self.op_name(expr)) is Movement.RESHAPE:
+            expr = expr.args[0]
+        if not isinstance(expr, relay.Constant) or None in shape:
+            return None
+        return expr.data.numpy().reshape(shape)
 
     def _is_stored(self, expr: relay.Expr) -> bool:
         """Whether the value is a constant or an argument, perhaps moved about."""
