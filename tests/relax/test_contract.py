@@ -1,0 +1,133 @@
+"""The contract, cell by cell: what becomes of NaN, of both zeros and of infinities."""
+
+# ruff: noqa: RUF001 - the table has minus signs
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tvm
+from relax_builders import const, data, max_pool, module, reasons, run_pass
+from relax_runs import bits, run
+from tvm.relax import op
+
+README = Path(__file__).parent.parent.parent / "README.md"
+SHAPE = (1, 8, 12, 12)
+LOWEST = np.finfo("float32").min
+
+
+def window(*values):
+    """Windows of random numbers and of these, in every order that a window may hold them."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(SHAPE)
+    return np.where(rng.random(SHAPE) < 0.5, rng.choice(values, SHAPE), x).astype("float32")
+
+
+def only(value):
+    """A quarter of the windows hold nothing but this value."""
+    x = window(1.0)
+    x[:, :2] = value
+    return x
+
+
+def same_bits(before, after, _x):
+    assert np.array_equal(bits(before), bits(after))
+
+
+def same_values(before, after, _x):
+    assert np.array_equal(before, after)
+
+
+def of_the_lowest(before, after, _x):
+    """The number itself before; after the swap, f of it."""
+    assert np.all(before[:, :2] == LOWEST)
+    assert np.all(np.isfinite(after))
+    assert np.array_equal(bits(before[:, 2:]), bits(after[:, 2:]))
+
+
+def may_differ(before, after, x):
+    """Where there is no NaN, nothing does."""
+    clean = ~np.isnan(x).reshape(1, 8, 6, 2, 6, 2).any(axis=(3, 5))
+    assert clean.any()
+    assert np.array_equal(bits(before[clean]), bits(after[clean]))
+
+
+TINY = float(np.finfo("float32").smallest_subnormal)
+ZEROS = (0.0, -0.0, TINY, -TINY, -1.0)
+CELLS = {
+    "finite numbers": (window(0.5, -0.5, 1e30, -1e30), same_bits, same_bits),
+    "zeros of both signs, or numbers that *f* rounds to zero": (
+        window(*ZEROS),
+        same_values,
+        same_values,
+    ),
+    "+∞": (window(np.inf), same_bits, same_bits),
+    "−∞ and a larger number": (
+        np.maximum(window(-np.inf), np.tile(np.array([[-np.inf, 0.5]]), (12, 6))).astype("float32"),
+        same_bits,
+        same_bits,
+    ),
+    "−∞ alone": (only(-np.inf), same_bits, of_the_lowest),
+    "NaN": (window(np.nan), may_differ, same_bits),
+}
+
+
+def test_the_table_of_the_readme_has_these_rows():
+    table = README.read_text(encoding="utf-8").split("| a window holds |")[1].split("\n\n")[0]
+    rows = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+    assert rows == list(CELLS)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("kind", ["bounded", "unbounded"])
+def test_cell(cell, kind, orders):
+    x, bounded, unbounded = CELLS[cell]
+    holds = bounded if kind == "bounded" else unbounded
+    first, second = (run(executable, x) for executable in orders[kind])
+    assert len(first) == len(FUNCTIONS[kind])
+    for before, after in zip(first, second, strict=True):
+        holds(before, after, x)
+
+
+def test_what_may_differ_does(orders):
+    """Or the table would promise too little."""
+    found = {}
+    for kind, executables in orders.items():
+        for cell, (x, *_) in CELLS.items() if kind != "min" else ():
+            first, second = (run(executable, x) for executable in executables)
+            pairs = zip(first, second, strict=True)
+            found[cell, kind] = any(not np.array_equal(bits(a), bits(b)) for a, b in pairs)
+    assert [key for key, differs in found.items() if differs] == [
+        ("NaN", "bounded"),
+        ("zeros of both signs, or numbers that *f* rounds to zero", "unbounded"),
+        ("−∞ alone", "unbounded"),
+    ]
+
+
+def test_a_minimum_starts_from_the_highest_number(orders):
+    first, second = (run(executable, only(np.inf)) for executable in orders["min"])
+    for before, after in zip(first, second, strict=True):
+        assert np.array_equal(bits(before), bits(after))
+    assert np.all(first[0][:, :2] == np.finfo("float32").max)
+
+
+FUNCTIONS = {
+    "bounded": [op.nn.relu, lambda x: op.clip(x, -1.5, 6.0), op.sigmoid, op.tanh],
+    "unbounded": [lambda x: op.nn.leakyrelu(x, 0.1), lambda x: op.add(x, const(0.25))],
+    "min": [op.nn.relu, op.tanh, lambda x: op.nn.leakyrelu(x, 0.1)],
+}
+
+
+@pytest.fixture(scope="module")
+def orders():
+    """Both orders of each function in front of a pool, compiled."""
+
+    def compiled(kind):
+        pool = (lambda x: op.min(x, [2, 3])) if kind == "min" else max_pool
+        functions = FUNCTIONS[kind]
+        before = module(lambda x: [pool(f(x)) for f in functions], data(SHAPE))
+        after, remarks = run_pass(before)
+        assert reasons(remarks).count("sunk") == len(functions)
+        return [tvm.compile(mod, "llvm") for mod in (before, after)]
+
+    return {kind: compiled(kind) for kind in FUNCTIONS}
