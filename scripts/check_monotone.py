@@ -29,14 +29,14 @@ from typing import Any
 
 import click
 import numpy as np
-from monotone_ops import CANDIDATES, FALLS, RISES, Candidate, Words, row_candidates
+from monotone_ops import BOTH, CANDIDATES, FALLS, RISES, Candidate, Words, row_candidates
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from tvm_passes.dialects import TVM, Runner, engine, require
 from tvm_passes.measure import set_threads
-from tvm_passes.monotone import FLOAT_BITS, Line, comparable, storage, sweep, windows
+from tvm_passes.monotone import FLOAT_BITS, Line, comparable, storage, sweep, wavering, windows
 from tvm_passes.output import check_file, write_text
 from tvm_passes.rules import RELAX, RULES
 from tvm_passes.target import parse_target
@@ -238,6 +238,10 @@ def check(
     report = sweep(kernel, line, counted(), out_dtype=out, falling=candidate.direction is FALLS)
     seconds = time.perf_counter() - swept
     some = ranges[:: -(-len(ranges) // COMPARED)]
+    wavers = None
+    if candidate.direction is BOTH and FLOAT_BITS.get(dtype, (0,))[0] == 16:
+        whole = long_loop(candidate, dtype, target, line.stop)
+        wavers = asdict(wavering(whole, line))
     few, dtypes = spread(line, some, plan.scalars), (dtype, out)
     others = compare(candidate, dtypes, target, kernel, some)
     others["one element"] = compare_one_element(candidate, dtypes, target, kernel, few)
@@ -251,6 +255,7 @@ def check(
         "domain": candidate.domain,
         "monotone": report.monotone,
         **asdict(report),
+        "wavering": wavers,
         "at_infinity": at_infinity(kernel, dtype, out),
         "other_bits": {name: asdict(difference) for name, difference in others.items()},
         "seconds_sweep": round(seconds, 3),

@@ -22,7 +22,7 @@ from typing import Any
 
 import click
 import tvm
-from graph_modules import Pass, decisions, module, run, sample
+from graph_modules import decisions, module, reorder, run, sample
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from random_graphs import Graph, graphs
 
@@ -71,8 +71,8 @@ def check(graph: Graph, target: Target, tally: Tally) -> None:
             tally.stayed[decision.decline.reason.value] += 1
     if not any(decision.passed for decision in found):
         return
-    after = Pass()(before)
-    tvm.ir.assert_structural_equal(Pass()(after), after)
+    after = reorder()(before)
+    tvm.ir.assert_structural_equal(reorder()(after), after)
     tally.rewritten += 1
     x = sample(graph)
     try:

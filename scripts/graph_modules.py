@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ SAME_NAMES = (
     "negative",
     "floor",
     "erf",
-    "atan",
+    "cos",
     "exp",
     "sqrt",
     "log",
@@ -74,7 +75,7 @@ if installed() == RELAX:
     from tvm.relax import op
 
     from tvm_passes.relax import ReorderActivationAfterMaxPool as Pass
-    from tvm_passes.relax import decisions
+    from tvm_passes.relax import decisions as decide
 
     def module(graph: Graph) -> tvm.IRModule:
         """A module whose ``main`` computes the graph in one dataflow block."""
@@ -161,7 +162,7 @@ else:
 
     from tvm_passes.relay import ReorderActivationAfterMaxPool as Pass
     from tvm_passes.relay.engine import build
-    from tvm_passes.relay.reorder import decisions
+    from tvm_passes.relay.reorder import decisions as decide
 
     def module(graph: Graph) -> tvm.IRModule:
         """A typed module whose ``main`` computes the graph."""
@@ -238,4 +239,10 @@ else:
         return [executor.get_output(n).numpy() for n in range(executor.get_num_outputs())]
 
 
-__all__ = ["Pass", "Value", "decisions", "module", "run", "sample"]
+ALLOW = ("quasi-convex",)
+"""What the passes may do, too; what of it the graphs hold is exact."""
+
+reorder = partial(Pass, allow=ALLOW)
+decisions = partial(decide, allow=ALLOW)
+
+__all__ = ["Value", "decisions", "module", "reorder", "run", "sample"]

@@ -161,3 +161,34 @@ class TestFindings:
         ((far,), (near,)) = compare(one, one + 2), compare(one, np.nextafter(one, -1))[:1]
         assert merge([far, near])[0].worst_ulp == merge([near, far])[0].worst_ulp == far.worst_ulp
         assert merge([]) == ()
+
+
+class TestRounding:
+    """What a rule that is exact in real numbers alone may change."""
+
+    def test_close_values_are_put_down_to_it_where_one_is_at_play(self):
+        a = np.array([0.25, -0.5], "float32")
+        b = np.nextafter(a, np.float32(1))
+        assert [f.kind for f in compare(a, b)] == [Difference.DIFFERENT]
+        (finding,) = compare(a, b, inexact=True)
+        assert (finding.kind, finding.count, finding.worst_ulp) == (Difference.ROUNDING, 2, 1)
+        assert finding.kind.allowed
+
+    def test_how_close_is_measured_by_the_largest(self):
+        eps = float(np.finfo("float32").eps)
+        for size in (0.1, 1.0, 1000.0):
+            a = np.array([size, 0.0, np.inf], "float32")
+            limit = 64 * eps * max(size, 1)
+            for share, kind in ((0.9, Difference.ROUNDING), (1.1, Difference.DIFFERENT)):
+                b = a + np.array([0, share * limit, 0], "float32")
+                assert [f.kind for f in compare(a, b, inexact=True)] == [kind]
+
+    def test_an_infinity_or_a_nan_is_not_close(self):
+        a = np.array([1.0, 1.0])
+        for other in (np.inf, np.nan):
+            found = compare(a, np.array([other, other]), inexact=True)
+            assert [f.kind for f in found] == [Difference.DIFFERENT]
+
+    def test_integers_are_never_close(self):
+        (finding,) = compare(np.array([1]), np.array([2]), inexact=True)
+        assert finding.kind is Difference.DIFFERENT

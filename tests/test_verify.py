@@ -195,6 +195,30 @@ class TestEqual:
         assert all(check.equal == check.values > 0 for check in found.values())
 
 
+class TestAllowed:
+    @pytest.fixture
+    def falling(self, tmp_path):
+        return activation_and_pool(tmp_path / "leaky.onnx", "LeakyRelu", alpha=-0.3)
+
+    def test_what_is_not_allowed_is_no_site(self, run, falling):
+        code, out, _ = run(falling, "--rounds", 1)
+        assert code == 0
+        assert "no site passed" in out
+
+    def test_what_is_allowed_is_compared(self, run, falling):
+        code, out, _ = run(falling, "--allow", "quasi-convex", "--rounds", 1, "--json")
+        assert code == 0
+        document = json.loads(out)
+        assert document["allowed"] == ["quasi-convex"]
+        assert [check["name"] for check in document["checks"]] == ["output 0", site()]
+        assert all(not d for check in document["checks"] for d in check["differences"])
+
+    def test_anything_else_is_wrong_usage(self, run, falling):
+        code, _, err = run(falling, "--allow", "gelu")
+        assert code == 2
+        assert "quasi-convex" in err
+
+
 class TestDifferent:
     @pytest.fixture
     def absolute(self, tmp_path, wrong_rule):  # noqa: ARG002 - it is in force
@@ -330,7 +354,7 @@ class TestGivenInputs:
             assert np.array_equal(operand.ravel(), CONVOLUTION["b"])
 
     def test_that_do_not_lead_to_a_site(self, run, convolution, tmp_path, monkeypatch):
-        monkeypatch.setattr(engine(), "feeding_module", lambda *_: ((), None))
+        monkeypatch.setattr(engine(), "feeding_module", lambda *_, **__: ((), None))
         np.save(tmp_path / "in.npy", np.ones((2, 4, 12, 12), "float32"))
         code, out, _ = run(convolution, "--input", tmp_path / "in.npy", "--rounds", 1)
         assert code == 0
@@ -444,7 +468,7 @@ class TestSiteModule:
     def test_a_site_that_is_decided_otherwise_by_itself_is_a_bug(self, convolution, monkeypatch):
         tvm_engine = engine()
         other = tvm_engine.reorder(tvm_engine.site_module(load_model(convolution, DIALECT), site()))
-        monkeypatch.setattr(tvm_engine, "site_module", lambda *_: other)
+        monkeypatch.setattr(tvm_engine, "site_module", lambda *_, **__: other)
         with pytest.raises(RuntimeError, match="max_pool2d#0 by itself"):
             checks(convolution)
 
@@ -515,7 +539,7 @@ class TestNotCompared:
         (decision,) = tvm_engine.decisions(load_model(convolution, DIALECT))
         pool = replace(decision.site.pool, **change)
         odd = replace(decision, site=replace(decision.site, pool=pool))
-        monkeypatch.setattr(tvm_engine, "decisions", lambda _: (odd,))
+        monkeypatch.setattr(tvm_engine, "decisions", lambda *_, **__: (odd,))
         code, out, _ = run(convolution, "--rounds", 1)
         assert code == 0
         assert "skipped" in out

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Generic
 
 from tvm_passes.decision import Decision
+from tvm_passes.decline import Ends
 from tvm_passes.describe import Vocabulary, describe_alternatives, describe_move, operand_shapes
 from tvm_passes.graph import Graph, Node
 from tvm_passes.movement import Shapes, axis_of, carried_past, lowered
@@ -223,8 +224,11 @@ def _borrow(
 ) -> None:
     """Go on through the ops that have sunk below an earlier pool, now above this one.
 
-    `readers` is how many read the pool, or what lies between, where that is known.
+    `readers` is how many read the pool, or what lies between, where that is known.  Ops of which a
+    window needs both ends stay where they are, above the larger of both results.
     """
+    if lender.decision.ends is Ends.OTHER:
+        raise ValueError(f"{lender.decision.site.name} was to lend nothing to another pool")
     reading = read_by(graph, lender.pool)
     uses = len(reading.nodes) if readers is None else readers
     pool = lender.decision.site.pool
@@ -233,7 +237,7 @@ def _borrow(
         shape = tuple(1 if n in (pool.axes or ()) else e for n, e in enumerate(pool.in_shape))
         chain.moves.append(Move(pool.op, shape, pool.out_shape))
     chain.reads = shape if matches else ()
-    for op, link in zip(lender.decision.sunk, lender.sunk, strict=True):
+    for op, link in zip(lender.decision.lent, lender.sunk, strict=False):
         again = replace(link, above=chain.read, lender=graph.key(lender.pool))
         fresh = replace(op, crosses=(), computed=None, consumers=uses, is_output=reading.leaves)
         chain.take(again, (replace(fresh, shape=shape),), link.operands)

@@ -16,7 +16,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from tvm_passes.cli_bench import bench_command
-from tvm_passes.cli_options import DIALECT, JSON, MODEL, QUIET, TARGET, progress
+from tvm_passes.cli_options import ALLOW, DIALECT, JSON, MODEL, QUIET, TARGET, progress
 from tvm_passes.cli_tune import tune_command
 from tvm_passes.cli_verify import verify_command
 from tvm_passes.compile import compile_model, silent
@@ -85,6 +85,7 @@ def cli() -> None:
 @click.option(
     "--fast-math", is_flag=True, help="Let a GPU's kernels approximate, which changes results."
 )
+@ALLOW
 @click.option(
     "--remarks",
     "kinds",
@@ -108,6 +109,7 @@ def compile_command(
     reorder: bool,
     tuned: Path | None,
     fast_math: bool,
+    allow: tuple[str, ...],
     kinds: tuple[str, ...],
     remarks_output: Path | None,
     quiet: bool,
@@ -131,6 +133,7 @@ def compile_command(
         reorder=reorder,
         tuned=tuned,
         fast_math=fast_math,
+        allow=allow,
         step=silent if quiet else progress,
     )
     if remarks_output is not None:
@@ -156,11 +159,17 @@ def compile_command(
 @cli.command(name="inspect")
 @MODEL
 @DIALECT
+@ALLOW
 @JSON
 @click.option("--diff", "as_diff", is_flag=True, help="Print the IR's difference, too.")
 @QUIET
 def inspect_command(
-    model: Path, dialect: str | None, as_json: bool, as_diff: bool, quiet: bool
+    model: Path,
+    dialect: str | None,
+    allow: tuple[str, ...],
+    as_json: bool,
+    as_diff: bool,
+    quiet: bool,
 ) -> None:
     """Show what the pass would do to MODEL, and why; compile nothing.
 
@@ -172,7 +181,7 @@ def inspect_command(
       tvm-reorder inspect model.onnx --json | jq '.sites[].reason'
     """
     step = silent if quiet or as_json else progress
-    found = inspect_model(model, dialect=dialect, step=step)
+    found = inspect_model(model, dialect=dialect, allow=allow, step=step)
     lines = diff(found.before, found.after) if as_diff else []
     if as_json:
         document = {

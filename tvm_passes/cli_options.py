@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from tvm_passes.describe import ALLOWABLE
 from tvm_passes.dialects import DIALECTS
 
 MODEL = click.argument("model", type=click.Path(path_type=Path))
@@ -24,6 +25,13 @@ DIALECT = click.option(
     "--dialect",
     type=click.Choice(DIALECTS),
     help="IR to go through; by default that of the TVM installed.",
+)
+ALLOW = click.option(
+    "--allow",
+    multiple=True,
+    type=click.Choice(sorted(ALLOWABLE)),
+    help="Sink functions that fall, then rise (gelu, silu, abs, slopes below 0), too, as the "
+    "larger of two results: exact in real numbers alone.",
 )
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

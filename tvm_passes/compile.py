@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -60,6 +60,7 @@ def compile_model(  # noqa: PLR0913 - the options of the command
     reorder: bool = True,
     tuned: Path | None = None,
     fast_math: bool = False,
+    allow: Collection[str] = (),
     step: Step = silent,
 ) -> Compiled:
     """Compile a model file.
@@ -81,6 +82,8 @@ def compile_model(  # noqa: PLR0913 - the options of the command
         target's CPU.  They apply where the reorder does.
     fast_math
         Whether kernels for a GPU may approximate, with which results change.
+    allow
+        As for the pass.
     step
         Announces the steps.
 
@@ -101,7 +104,12 @@ def compile_model(  # noqa: PLR0913 - the options of the command
             signature = tvm_engine.signature(mod)
         with step(f"compiling for {target}"), in_scope(found.records):
             built = tvm_engine.build(
-                mod, config, reorder=reorder, on_remark=remarks.append, compile_kernels=kernels
+                mod,
+                config,
+                reorder=reorder,
+                on_remark=remarks.append,
+                allow=allow,
+                compile_kernels=kernels,
             )
         if built is not None:
             with step(f"linking {LIBRARY}"):
@@ -113,6 +121,7 @@ def compile_model(  # noqa: PLR0913 - the options of the command
             "target": config,
             "versions": {name: version(name) for name in ("tvm-passes", TVM[tvm_engine.DIALECT])},
             "reordered": reorder,
+            "allowed": sorted(allow),
             "tuned": None if found.records is None else found.records.page,
             **signature,
             **({} if code is None else {"device": _write_device_code(code, staged)}),

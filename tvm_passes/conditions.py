@@ -40,6 +40,42 @@ def factor_not_negative(param: str) -> Condition:
     return check
 
 
+def factor_not_positive(param: str) -> Condition:
+    """Condition: every number of the factor `param` is finite and at most 0."""
+
+    def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+        values = _finite(op, param)
+        if isinstance(values, Decline):
+            return values
+        return _positive(op, param, values) if np.any(values > 0) else None
+
+    return check
+
+
+def slope_negative(param: str) -> Condition:
+    """Condition: the number `param`, or some number of it, is below 0, and all are finite."""
+
+    def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+        values = _finite(op, param)
+        if isinstance(values, Decline):
+            return values
+        return None if np.any(values < 0) else _positive(op, param, values)
+
+    return check
+
+
+def divisor_negative(param: str) -> Condition:
+    """Condition: every number of the divisor `param` is finite and below 0."""
+
+    def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+        values = _finite(op, param)
+        if isinstance(values, Decline):
+            return values
+        return None if np.all(values < 0) else _positive(op, param, values)
+
+    return check
+
+
 def divisor_positive(param: str) -> Condition:
     """Condition: every number of the divisor `param` is finite and above 0."""
 
@@ -205,6 +241,14 @@ def _negative(op: ElementwiseOp, param: str, values: np.ndarray) -> Decline:
         Reason.NEGATIVE_SLOPE,
         f"{op.op} with {param}={values.min():g} falls as its input grows",
         "nothing to do: the maximum becomes a minimum",
+    )
+
+
+def _positive(op: ElementwiseOp, param: str, values: np.ndarray) -> Decline:
+    return Decline(
+        Reason.POSITIVE_SLOPE,
+        f"{op.op} with {param}={values.max():g} does not fall as its input grows",
+        "nothing to do: another row is about it",
     )
 
 

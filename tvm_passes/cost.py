@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tvm_passes.decision import Decision
+from tvm_passes.decline import Ends
 from tvm_passes.site import elements
 
 BYTES: dict[str, int] = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8} | {
@@ -23,10 +24,11 @@ class Cost:
     evaluations_before, evaluations_after
         Scalar evaluations of the ops that sink.
     bytes_before, bytes_after
-        Bytes of the tensors that those ops and the pool write, each op a kernel of its own.
+        Bytes of the tensors that those ops, the pool, and the pool of the other end write, each
+        op a kernel of its own.
     arithmetic_saved
         Share of the producing layer's multiply-adds that one activation saves, between 0 and 1;
-        None where the producer's arithmetic is not known.
+        None where the producer's arithmetic is not known, or the other end costs some, too.
     """
 
     evaluations_before: int | None
@@ -46,15 +48,25 @@ def cost(decision: Decision) -> Cost:
     width = BYTES.get(pool.dtype, 0)
     written = [(op.evaluations, BYTES.get(op.dtype, 0)) for op in decision.sunk]
     pooled = BYTES.get(decision.sunk[-1].reads, 0) if ops else width
+    times = decision.times
     macs = decision.site.producer.macs_per_output
     share = arithmetic_saved(after / before, macs) if ops and macs and before else None
     return Cost(
         evaluations_before=evaluations,
-        evaluations_after=ops * after,
+        evaluations_after=sum(times) * after,
         bytes_before=sum(count * each for count, each in written) + width * after,
-        bytes_after=sum(each for _, each in written) * after + pooled * after,
-        arithmetic_saved=share,
+        bytes_after=sum(n * each for n, (_, each) in zip(times, written, strict=True)) * after
+        + pooled * (after + _of_other_ends(decision)),
+        arithmetic_saved=share if decision.ends is Ends.SAME else None,
     )
+
+
+def _of_other_ends(decision: Decision) -> int:
+    """Elements that are written for the windows' other ends, and for the larger of two results."""
+    pool = decision.site.pool
+    before, after = elements(pool.in_shape), elements(pool.out_shape)
+    negations = 0 if pool.opposite else before + after
+    return {Ends.SAME: 0, Ends.OTHER: negations, Ends.BOTH: negations + 2 * after}[decision.ends]
 
 
 def arithmetic_saved(kept: float, macs_per_output: int) -> float:

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from tvm_passes.decline import Decline
+from tvm_passes.decline import Decline, Direction, Ends, Reason
 from tvm_passes.legality import (
     OP_PRECONDITIONS,
     SITE_PRECONDITIONS,
+    composed,
+    direction_allowed,
+    evaluations,
     keeps_rounding,
     not_absorbed,
     not_folded,
     sinks_below_all,
 )
-from tvm_passes.site import ElementwiseOp, Producer, Site
+from tvm_passes.rule import SELECTED
+from tvm_passes.site import ElementwiseOp, Pool, Producer, Site
+
+ENDS = {
+    Direction.NON_DECREASING: Ends.SAME,
+    Direction.NON_INCREASING: Ends.OTHER,
+    Direction.QUASI_CONVEX: Ends.BOTH,
+}
+
+CALL = 6
+"""What an evaluation of a function that `Rule.is_call` counts for, in negations: rsqrt takes 6, the
+math library's functions 20 and more (scripts/records/function-times-*.json)."""
 
 
 @dataclass(frozen=True)
@@ -29,23 +43,52 @@ class Decision:
         The ops that move below the pool, nearest the pool first; empty for a site left alone.
     decline
         Why no more ops move; None where the whole chain does.
+    ends
+        The ends of each window that they are evaluated at.
+    joined
+        How many of `sunk`, nearest the pool, are evaluated once, of the larger of two results,
+        where `ends` are both.
     """
 
     site: Site
     sunk: tuple[ElementwiseOp, ...]
     decline: Decline | None
+    ends: Ends = Ends.SAME
+    joined: int = 0
 
     @property
     def passed(self) -> bool:
         """Whether anything moves."""
         return bool(self.sunk)
 
+    @property
+    def lent(self) -> tuple[ElementwiseOp, ...]:
+        """Those of `sunk` that may sink on below the next pool."""
+        return self.sunk[: self.joined] if self.ends is Ends.BOTH else self.sunk
 
-def decide(site: Site) -> Decision:
+    @property
+    def times(self) -> tuple[int, ...]:
+        """How often each of `sunk` is evaluated for a window."""
+        twice = self.ends is Ends.BOTH
+        return tuple(2 if twice and n >= self.joined else 1 for n in range(len(self.sunk)))
+
+
+def decide(
+    site: Site, allow: Collection[str] = (), ends: Collection[Ends] = tuple(Ends)
+) -> Decision:
     """Decide how many ops of a site's chain sink below its pool.
 
-    Ops sink from the pool upwards until one may not; then the topmost of them go back up until
-    no rounding depends on the cut.
+    Ops sink from the pool upwards until one may not; of the cuts at which no rounding depends on
+    the cut, the one is taken that saves the most.
+
+    Parameters
+    ----------
+    site
+        The site.
+    allow
+        Directions, by `Direction.value`, whose rows are exact in real numbers alone.
+    ends
+        The ends of windows at which the ops may be evaluated.
     """
     for precondition in SITE_PRECONDITIONS:
         decline = precondition(site)
@@ -54,10 +97,71 @@ def decide(site: Site) -> Decision:
     decline = not_folded(site.chain[0], site)
     if decline is not None:
         return Decision(site, (), decline)
-    count, decline = _legal_prefix(site)
-    while count and (split := keeps_rounding(site.chain[count - 1], _above(site, count))):
-        count, decline = count - 1, split
-    return Decision(site, site.chain[:count], decline)
+    directions, decline = _legal_prefix(site, allow)
+    best, most = 0, 0
+    for count, saved in enumerate(_savings(site, directions), 1):
+        possible = _has_ends(site, count, ENDS[directions[count - 1]], ends)
+        if possible and saved >= max(most, 1) and _split(site, count) is None:
+            best, most = count, saved
+    if best < len(directions):
+        has_ends = _has_ends(site, best + 1, ENDS[directions[best]], ends)
+        stays = _costs_more if has_ends else _needs_other_end
+        decline = _split(site, best + 1) or stays(site.chain[best], site)
+    if not best:
+        return Decision(site, (), decline)
+    direction = directions[best - 1]
+    joined = directions.index(direction) if direction is Direction.QUASI_CONVEX else 0
+    return Decision(site, site.chain[:best], decline, ENDS[direction], joined)
+
+
+def _savings(site: Site, directions: Sequence[Direction]) -> Iterator[int]:
+    """What sinking the lowest ops saves, for each number of them, up to a common factor.
+
+    Counted in negations.  That a window's other end takes two and a pool of its own is left out
+    where both ends are evaluated: it is for those who allow that to say whether it pays.
+    """
+    before, after = evaluations(site.pool)
+    negations = 0 if site.pool.opposite else before + after
+    saved, extra = 0, {Ends.SAME: 0, Ends.OTHER: negations, Ends.BOTH: 0}
+    for op, direction in zip(site.chain, directions, strict=False):
+        ends = ENDS[direction]
+        weight = CALL if op.rule.is_call else 1
+        saved += weight * (before - (2 * after if ends is Ends.BOTH else after))
+        yield saved - extra[ends]
+
+
+def _has_ends(site: Site, count: int, needed: Ends, ends: Collection[Ends]) -> bool:
+    """Whether the ends of windows can be had that the lowest `count` ops need.
+
+    The least of some numbers is the negated greatest of the negated ones, of floats alone:
+    integers wrap around.
+    """
+    if needed is Ends.SAME or site.pool.opposite:
+        return needed in ends
+    return needed in ends and site.chain[count - 1].reads in SELECTED
+
+
+def _split(site: Site, count: int) -> Decline | None:
+    """Why the lowest `count` ops may not part from what is above them."""
+    return keeps_rounding(site.chain[count - 1], _above(site, count))
+
+
+def _needs_other_end(op: ElementwiseOp, site: Site) -> Decline:
+    return Decline(
+        Reason.NOT_MONOTONE,
+        f"{op.op} is {op.rule.direction.value}, and {site.pool.op} has no other end: it is one of "
+        "several pools, beside or below it, or would read integers",
+        "only non-decreasing functions sink below such a pool",
+    )
+
+
+def _costs_more(op: ElementwiseOp, site: Site) -> Decline:
+    return Decline(
+        Reason.DOES_NOT_PAY,
+        f"{op.op} is {op.rule.direction.value}: the other end of each window that it needs of "
+        f"{site.pool.op} costs more than it saves",
+        "nothing to do",
+    )
 
 
 def decide_together(sites: Sequence[Site]) -> tuple[Decision, ...]:
@@ -68,7 +172,7 @@ def decide_together(sites: Sequence[Site]) -> tuple[Decision, ...]:
     sites
         The sites of these pools, with the same chain, in which they count as one consumer.
     """
-    alone = [decide(site) for site in sites]
+    alone = [decide(site, ends=(Ends.SAME,)) for site in sites]
     counts = [len(decision.sunk) for decision in alone]
     split = sinks_below_all(sites, counts)
     if split is not None:
@@ -78,18 +182,30 @@ def decide_together(sites: Sequence[Site]) -> tuple[Decision, ...]:
     return tuple(Decision(d.site, d.sunk[:count], stays) for d in alone)
 
 
-def _legal_prefix(site: Site) -> tuple[int, Decline | None]:
+def _legal_prefix(site: Site, allow: Collection[str]) -> tuple[list[Direction], Decline | None]:
+    """How the lowest ops move together, for each number of them, and why no more of them sink."""
+    directions: list[Direction] = []
+    below = Direction.NON_DECREASING
     pool = site.pool
-    for count, op in enumerate(site.chain):
-        for precondition in OP_PRECONDITIONS:
-            decline = precondition(op, pool)
-            if decline is not None:
-                return count, decline
-        decline = not_absorbed(op, site)
+    for op in site.chain:
+        decline = _refusal(op, site, pool, allow)
         if decline is not None:
-            return count, decline
+            return directions, decline
         pool = replace(pool, dtype=op.reads)  # below the op, the pool reads what the op reads
-    return len(site.chain), None
+        together = composed(below, op, site.pool)
+        if isinstance(together, Decline):
+            return directions, together
+        below = together
+        directions.append(below)
+    return directions, None
+
+
+def _refusal(op: ElementwiseOp, site: Site, pool: Pool, allow: Collection[str]) -> Decline | None:
+    for precondition in OP_PRECONDITIONS:
+        decline = precondition(op, pool)
+        if decline is not None:
+            return decline
+    return not_absorbed(op, site) or direction_allowed(op, allow)
 
 
 def _above(site: Site, count: int) -> ElementwiseOp | Producer:

@@ -17,6 +17,22 @@ class Direction(Enum):
     QUASI_CONVEX = "quasi-convex"
 
 
+class Ends(Enum):
+    """The ends of a window that a function of its elements has its maximum at.
+
+    For functions that a selecting pool commutes with; for a minimum everything is the other way.
+    """
+
+    SAME = "the pool's"
+    """max f(S) = f(max S) for f that never falls."""
+
+    OTHER = "the opposite pool's"
+    """max f(S) = f(min S) for f that never rises."""
+
+    BOTH = "both"
+    """max f(S) = max(f(min S), f(max S)) for f that falls, then rises."""
+
+
 class Reason(Enum):
     """Why an op stays above its pool."""
 
@@ -24,6 +40,7 @@ class Reason(Enum):
     NO_ACTIVATION = "no-activation"
     NO_RULE = "no-rule"
     NOT_MONOTONE = "not-monotone"
+    QUASI_CONVEX = "quasi-convex"
     LAYOUT = "layout"
     EMPTY_WINDOW = "window-in-padding"
     DOES_NOT_PAY = "does-not-pay"
@@ -34,6 +51,7 @@ class Reason(Enum):
     NOT_CONSTANT = "not-constant"
     NOT_FINITE = "not-finite"
     NEGATIVE_SLOPE = "negative-slope"
+    POSITIVE_SLOPE = "positive-slope"
     INVERTED_BOUNDS = "inverted-bounds"
     PAD_VALUE = "pad-value"
     VARIES_IN_WINDOW = "varies-in-window"

@@ -6,13 +6,16 @@ An adapter hands over shapes, attributes and arguments as plain values; the form
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+from tvm_passes.decline import Direction
+from tvm_passes.errors import AllowError
 from tvm_passes.legality import rule_conditions
 from tvm_passes.movement import Shapes
+from tvm_passes.ranges import filled
 from tvm_passes.rules import (
     ABSORBERS,
     DROPOUTS,
@@ -29,7 +32,6 @@ from tvm_passes.rules import (
 )
 from tvm_passes.site import (
     ALL,
-    Bounds,
     ElementwiseOp,
     Move,
     Operand,
@@ -38,6 +40,9 @@ from tvm_passes.site import (
     Shape,
     layout_axes,
 )
+
+ALLOWABLE = frozenset({Direction.QUASI_CONVEX.value})
+"""What `allow` may name."""
 
 Argument = int | float | Operand | None
 """A call's argument: a number, a tensor, or None where nothing is known of it."""
@@ -54,6 +59,7 @@ class Vocabulary:
     moves: Mapping[str, Movement]
     dropouts: frozenset[str]
     absorbers: frozenset[str]
+    allow: frozenset[str] = frozenset()
 
     def may_fold(self, op: str) -> bool:
         """Whether a compiler may fold arithmetic into this op, which reads its result."""
@@ -62,20 +68,38 @@ class Vocabulary:
         return not (op in self.producers or op in self.pools or op in self.opaque)
 
 
-def vocabulary(rules: Sequence[Rule], dialect: str) -> Vocabulary:
-    """The op names of one dialect, with the rows of each op, the last row first."""
+def vocabulary(rules: Sequence[Rule], dialect: str, allow: Collection[str] = ()) -> Vocabulary:
+    """The op names of one dialect, with the rows of each op, the last row first.
+
+    Rows of functions that fall, then rise, and are not allowed, are left out where an op has
+    others, so that it is they that say why it stays.
+
+    Raises
+    ------
+    AllowError
+        If `allow` names anything but ``quasi-convex``.
+    """
+    unknown = set(allow) - ALLOWABLE
+    if unknown:
+        raise AllowError(
+            f"allow: expected {', '.join(sorted(ALLOWABLE))}, found {', '.join(sorted(unknown))}"
+        )
     rows: dict[str, tuple[tuple[Rule, Form], ...]] = {}
+    optional: dict[str, tuple[tuple[Rule, Form], ...]] = {}
     for rule in rules:
+        needs_leave = rule.direction is Direction.QUASI_CONVEX and rule.direction.value not in allow
+        found = optional if needs_leave else rows
         for form in rule.forms.get(dialect, ()):
-            rows[form.op] = ((rule, form), *rows.get(form.op, ()))
+            found[form.op] = ((rule, form), *found.get(form.op, ()))
     return Vocabulary(
-        rows,
+        optional | rows,
         {form.ops[dialect]: form for form in POOLS if dialect in form.ops},
         {form.op: form for form in PRODUCERS[dialect]},
         OPAQUE[dialect],
         MOVES[dialect],
         DROPOUTS[dialect],
         ABSORBERS[dialect],
+        frozenset(allow),
     )
 
 
@@ -135,7 +159,16 @@ def _describe_reduction(call: CallView, form: PoolForm) -> Pool:
     if getattr(call.attrs, "exclude", False):
         axes = tuple(axis for axis in range(rank) if axis not in axes)
     listed = f"axes {', '.join(map(str, axes))}"
-    return _pool_of_data(call, form, listed, axes=axes, drops_axes=not call.attrs.keepdims)
+    opposite = next((form.opposites[d] for d, op in form.ops.items() if op == call.op), "")
+    return _pool_of_data(
+        call,
+        form,
+        listed,
+        axes=axes,
+        drops_axes=not call.attrs.keepdims,
+        minimum=form.minimum,
+        opposite=opposite,
+    )
 
 
 def _pool_of_data(call: CallView, form: PoolForm, layout: str, **fields: Any) -> Pool:
@@ -267,24 +300,15 @@ def resolve(chain: Sequence[Sequence[ElementwiseOp]], pool: Pool) -> tuple[Eleme
     """
     ops: list[ElementwiseOp] = []
     bounds = ALL
-    crossed: tuple[Move, ...] = ()
     for alternatives in reversed(chain):
-        bounds = _padded(bounds, crossed[len(alternatives[0].crosses) :])
-        crossed = alternatives[0].crosses
+        crosses = alternatives[0].crosses
+        for move in ops[-1].crosses[len(crosses) :] if ops else ():
+            bounds = filled(bounds, move)
         bounded = [op if op.bounds == bounds else replace(op, bounds=bounds) for op in alternatives]
         holding = (op for op in bounded if rule_conditions(op, pool) is None)
         ops.append(next(holding, bounded[-1]))
         bounds = ops[-1].rule.image(ops[-1])
     return tuple(reversed(ops))
-
-
-def _padded(bounds: Bounds, moves: Sequence[Move]) -> Bounds:
-    """The bounds of data with those of what is filled in around them."""
-    for move in moves:
-        if move.fills:
-            low, high = ALL if move.fill is None else (move.fill, move.fill)
-            bounds = min(bounds[0], low), max(bounds[1], high)
-    return bounds
 
 
 PARAMETER = Producer("a parameter", rounded=True, reads_activation=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -38,18 +38,26 @@ class Engine(Protocol):
 
     DIALECT: str
 
-    def decisions(self, mod: Any, rules: Sequence[Rule] = ...) -> tuple[Decision, ...]:
+    def decisions(
+        self, mod: Any, rules: Sequence[Rule] = ..., allow: Collection[str] = ...
+    ) -> tuple[Decision, ...]:
         """Decide on every pooling site of a module."""
 
-    def site_module(self, mod: Any, name: str, rules: Sequence[Rule] = ...) -> Any:
+    def site_module(
+        self, mod: Any, name: str, rules: Sequence[Rule] = ..., allow: Collection[str] = ...
+    ) -> Any:
         """A passed site by itself: a module whose ``main`` is its ops and pool, in that order."""
 
     def feeding_module(
-        self, mod: Any, names: Sequence[str], rules: Sequence[Rule] = ...
+        self,
+        mod: Any,
+        names: Sequence[str],
+        rules: Sequence[Rule] = ...,
+        allow: Collection[str] = ...,
     ) -> tuple[tuple[str, ...], Any]:
         """A module that computes what passed sites read, and the names of those it does it for."""
 
-    def reorder(self, mod: Any) -> Any:
+    def reorder(self, mod: Any, allow: Collection[str] = ...) -> Any:
         """The module after the pass."""
 
     def text(self, mod: Any) -> str:
@@ -58,7 +66,7 @@ class Engine(Protocol):
     def signature(self, mod: Any) -> Mapping[str, list[dict[str, Any]]]:
         """``inputs`` and ``outputs`` of ``main``: name, shape and dtype of each."""
 
-    def build(
+    def build(  # noqa: PLR0913 - what a build depends on
         self,
         mod: Any,
         target: Mapping[str, Any],
@@ -66,6 +74,7 @@ class Engine(Protocol):
         reorder: bool = True,
         kernels: bool | None = None,
         on_remark: Callable[[Remark], object] | None = None,
+        allow: Collection[str] = ...,
         compile_kernels: Callable[[str], bytes] | None = None,
     ) -> Any:
         """Compile a module for a target's JSON configuration.

@@ -46,6 +46,10 @@ class DeviceCompilerError(TvmPassesError):
     """A device compiler that is missing, does not know the target, or refuses a kernel."""
 
 
+class AllowError(TvmPassesError):
+    """A kind of function that is asked to be allowed, and is none."""
+
+
 class InputError(TvmPassesError):
     """Arrays that cannot be read, or do not fit the model."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ class Inspection:
     after: str
 
 
-def inspect_model(model: Path, *, dialect: str | None = None, step: Step = silent) -> Inspection:
+def inspect_model(
+    model: Path, *, dialect: str | None = None, allow: Collection[str] = (), step: Step = silent
+) -> Inspection:
     """Decide on every site of a model file, and compile nothing.
 
     Raises
@@ -38,8 +40,8 @@ def inspect_model(model: Path, *, dialect: str | None = None, step: Step = silen
     with step(f"reading {model.name}"):
         mod = load_model(model, tvm_engine.DIALECT)
     with step("deciding"):
-        decisions = tvm_engine.decisions(mod)
-        after = tvm_engine.reorder(mod)
+        decisions = tvm_engine.decisions(mod, allow=allow)
+        after = tvm_engine.reorder(mod, allow)
         return Inspection(
             tvm_engine.DIALECT, decisions, tvm_engine.text(mod), tvm_engine.text(after)
         )
@@ -57,6 +59,8 @@ def site_json(decision: Decision) -> dict[str, Any]:
         "reason": decline.reason.value if decline else "sunk",
         "detail": decline.detail if decline else "",
         "suggestion": decline.suggestion if decline else "",
+        "ends": decision.ends.name.lower(),
+        "exact": all(op.rule.is_exact for op in decision.sunk),
         "sunk": [op.op for op in reversed(decision.sunk)],
         "producer": site.producer.op,
         "cost": asdict(cost(decision)),

@@ -6,7 +6,7 @@ A precondition returns None where it holds, and where it does not, a `Decline` t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from fractions import Fraction
 
 from tvm_passes.decline import Condition, Decline, Direction, Reason
@@ -34,17 +34,6 @@ def single_consumer(op: ElementwiseOp, pool: Pool) -> Decline | None:
             Reason.SHARED,
             f"{op.consumers} ops read the un-pooled result of {op.op}",
             f"only an activation with {pool.op} as its one consumer can sink",
-        )
-    return None
-
-
-def monotone(op: ElementwiseOp, _pool: Pool) -> Decline | None:
-    """The rule says that the function never falls as its input grows."""
-    if op.rule.direction is not Direction.NON_DECREASING:
-        return Decline(
-            Reason.NOT_MONOTONE,
-            f"{op.op} is {op.rule.direction.value}",
-            "only non-decreasing functions commute with the maximum",
         )
     return None
 
@@ -107,7 +96,6 @@ def rule_conditions(op: ElementwiseOp, pool: Pool) -> Decline | None:
 OP_PRECONDITIONS: tuple[Condition, ...] = (
     not_output,
     single_consumer,
-    monotone,
     commutes_with_moves,
     keeps_shape,
     dtype_covered,
@@ -214,6 +202,42 @@ def pays(site: Site) -> Decline | None:
         Reason.DOES_NOT_PAY,
         f"{pool.op} reads {before} elements and writes {after}",
         "only a pool that shrinks its input saves evaluations",
+    )
+
+
+def direction_allowed(op: ElementwiseOp, allow: Collection[str]) -> Decline | None:
+    """The op is monotone, or functions of its direction are allowed."""
+    if op.rule.direction is not Direction.QUASI_CONVEX or op.rule.direction.value in allow:
+        return None
+    return Decline(
+        Reason.QUASI_CONVEX,
+        f"{op.op} falls, then rises: the rewrite is exact in real numbers alone",
+        'allow it with allow={"quasi-convex"}, or --allow quasi-convex',
+    )
+
+
+def composed(below: Direction, op: ElementwiseOp, pool: Pool) -> Direction | Decline:
+    """The direction of a function that moves as `below`, of the op's results.
+
+    A function that falls, then rises, still does so of monotone data; if it is monotone data of
+    another that does, nothing is known.  Under a minimum nothing is known of either.
+    """
+    direction = op.rule.direction
+    turned = {
+        Direction.NON_DECREASING: Direction.NON_INCREASING,
+        Direction.NON_INCREASING: Direction.NON_DECREASING,
+    }
+    if direction is Direction.NON_DECREASING:
+        return below
+    if direction is Direction.NON_INCREASING:
+        return turned.get(below, below)
+    if below is Direction.NON_DECREASING and not pool.minimum:
+        return direction
+    least = "minimum" if pool.minimum else f"maximum of a {below.value} function"
+    return Decline(
+        Reason.NOT_MONOTONE,
+        f"{op.op} is {direction.value}: at the ends of a window is not the {least} of it",
+        "only the maximum of it, or of a non-decreasing function of it, is there",
     )
 
 

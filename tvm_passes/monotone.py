@@ -205,3 +205,44 @@ def _keep_worst(
         ulps=ulps,
         relative=abs(first - second) / scale if np.isfinite(scale) else float("inf"),
     )
+
+
+@dataclass(frozen=True)
+class Wavering:
+    """By how much max(f(min S), f(max S)) misses max f(S), over all sets S of the values looked at.
+
+    Parameters
+    ----------
+    count
+        How many values are the largest of some set by more than its ends.
+    worst_ulp, worst
+        By how much at most, in values of the type between both, and in roundings of 1.
+    at
+        The value that is missed most, in roundings of 1.
+    """
+
+    count: int
+    worst_ulp: int
+    worst: float
+    at: float
+
+
+def wavering(kernel: Kernel, line: Line) -> Wavering:
+    """Look at all sets of values of a float type of 16 bits.
+
+    The ends that show least of f(x) are where f is least on either side of x.
+    """
+    inputs = line.values(0, line.stop)
+    outputs = kernel(inputs)
+    numbers = comparable(outputs, line.dtype).astype(np.float64)
+    rank = ranks(outputs, line.dtype)
+    shown = np.maximum(np.minimum.accumulate(rank), np.minimum.accumulate(rank[::-1])[::-1])
+    missed = rank - shown
+    order = np.argsort(rank, kind="stable")
+    ends = numbers[order][np.searchsorted(rank[order], shown)]
+    eps = 2.0 ** -FLOAT_BITS[line.dtype][1]
+    with np.errstate(invalid="ignore"):
+        apart = np.where(missed > 0, numbers - ends, 0.0) / eps
+    worst = int(apart.argmax())
+    at = float(comparable(inputs[worst : worst + 1], line.dtype)[0])
+    return Wavering(int((missed > 0).sum()), int(missed.max()), float(apart[worst]), at)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Generic
 
 from tvm_passes.chain import Chain, Link, Plan, Role, climb
-from tvm_passes.decision import decide, decide_together
+from tvm_passes.decision import Decision, decide, decide_together
+from tvm_passes.decline import Ends
 from tvm_passes.describe import Vocabulary, describe_pool, describe_producer, resolve
 from tvm_passes.graph import Graph, Node
 from tvm_passes.movement import Shapes, respelled
@@ -58,6 +59,12 @@ class Sink(Generic[Node]):
         Nodes that are left out.
     squeezed
         Axes that a reduction keeps for the ops, and that are dropped after them.
+    ends
+        The ends of each window that the ops are evaluated at.
+    joined
+        How many steps, nearest the pool, follow the larger of both results.
+    opposite
+        The op that selects the other end; empty where it is the negated pool of the negated data.
     """
 
     pool: Node
@@ -66,6 +73,9 @@ class Sink(Generic[Node]):
     moves: tuple[Node, ...] = ()
     gone: tuple[Node, ...] = ()
     squeezed: tuple[int, ...] = ()
+    ends: Ends = Ends.SAME
+    joined: int = 0
+    opposite: str = ""
 
 
 def plan(
@@ -109,10 +119,39 @@ def plan(
             )
             for each, pool, chain in zip(together, described, chains, strict=True)
         ]
-        decisions = decide_together(sites) if several else tuple(map(decide, sites))
+        decisions = (
+            decide_together(sites) if several else (_decide_alone(graph, node, sites[0], words),)
+        )
         for each, chain, decision in zip(together, chains, decisions, strict=True):
             plans[graph.key(each)] = Plan(each, decision, tuple(chain.links))
     return tuple(plans[key] for key in indices)
+
+
+def _decide_alone(graph: Graph[Node], pool: Node, site: Site, words: Vocabulary) -> Decision:
+    """Decide on a pool; below one that another pool follows, no op turns into a minimum's.
+
+    What is evaluated at a minimum could sink on, but not in one run of the pass.
+    """
+    decision = decide(site, words.allow)
+    if decision.ends is Ends.OTHER and _meets_a_pool(graph, pool, words):
+        return decide(site, words.allow, (Ends.SAME, Ends.BOTH))
+    return decision
+
+
+def _meets_a_pool(graph: Graph[Node], node: Node, words: Vocabulary) -> bool:
+    """Whether a pool follows, with nothing in between but what chains are made of."""
+    below = [node]
+    seen: set[int] = set()
+    while below:
+        for reader in read_by(graph, below.pop()).nodes:
+            name = graph.op_name(reader)
+            if name in words.pools:
+                return True
+            links = name in words.activations or name in words.moves or name in words.dropouts
+            if links and graph.key(reader) not in seen:
+                seen.add(graph.key(reader))
+                below.append(reader)
+    return False
 
 
 def _site(
@@ -164,6 +203,9 @@ def _sink(graph: Graph[Node], item: Plan[Node], lent: Set[tuple[int | None, int]
         tuple(link.node for link in path if link.role is Role.MOVE),
         tuple(link.node for link in path if link.role is Role.IDENTITY),
         _squeezed(item.decision.site.pool, kept),
+        item.decision.ends,
+        len(kept) - (len(item.decision.sunk) - item.decision.joined),
+        item.decision.site.pool.opposite,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tvm_passes.site import ALL, Bounds, ElementwiseOp, Operand
+from tvm_passes.site import ALL, Bounds, ElementwiseOp, Move, Operand
 
 Image = Callable[[ElementwiseOp], Bounds]
 """Bounds of an op's results, from its parameters and the bounds of its data."""
@@ -64,6 +64,21 @@ def added(param: str, sign: int = 1) -> Image:
     return image
 
 
+def subtracted(param: str) -> Image:
+    """The results are param - x."""
+
+    def image(op: ElementwiseOp) -> Bounds:
+        low, high = values_of(op, param)
+        return _below(low - op.bounds[1], op.dtype), _above(high - op.bounds[0], op.dtype)
+
+    return image
+
+
+def negated(op: ElementwiseOp) -> Bounds:
+    """The results are -x."""
+    return -op.bounds[1], -op.bounds[0]
+
+
 def scaled(param: str) -> Image:
     """The results are x * param, or x / param, of factors that are not negative."""
 
@@ -95,6 +110,15 @@ def at_most(param: str) -> Image:
         return min(op.bounds[0], low), min(op.bounds[1], high)
 
     return image
+
+
+def filled(bounds: Bounds, move: Move) -> Bounds:
+    """Bounds of data with these after something has moved them, and perhaps filled numbers in."""
+    if not move.fills:
+        return bounds
+    if move.fill is None:
+        return ALL
+    return min(bounds[0], move.fill), max(bounds[1], move.fill)
 
 
 def values_of(op: ElementwiseOp, param: str) -> Bounds:

@@ -11,7 +11,7 @@ import yaml
 
 from tvm_passes.cost import cost
 from tvm_passes.decision import Decision
-from tvm_passes.decline import Decline, Reason
+from tvm_passes.decline import Decline, Ends, Reason
 
 PASS_NAME = "ReorderActivationAfterMaxPool"
 PASS_FLAG = "reorder-activation-after-max-pool"
@@ -113,12 +113,15 @@ def _remark(decision: Decision, kind: Kind, reason: str, message: str, **numbers
 
 def _passed(decision: Decision) -> Remark:
     ops = ", ".join(op.op for op in reversed(decision.sunk))
-    return _remark(
-        decision,
-        Kind.PASSED,
-        "sunk",
-        f"{ops} below {decision.site.pool.op}, same values where no NaN or -inf occurs",
-    )
+    where = f"{ops} below {decision.site.pool.op}"
+    if decision.ends is Ends.OTHER:
+        where += ", which selects the other end of each window"
+    elif decision.ends is Ends.BOTH:
+        where += ", at both ends of each window"
+    same = "same values where no NaN or -inf occurs"
+    if not all(op.rule.is_exact for op in decision.sunk):
+        same = "same values in real numbers, some ulp apart in floating point"
+    return _remark(decision, Kind.PASSED, "sunk", f"{where}, {same}")
 
 
 def _missed(decision: Decision) -> Remark:

@@ -71,8 +71,12 @@ class Rule:
     is_arithmetic
         Whether it is an addition or a multiplication: a compiler may contract it with a
         multiplication above it, or fold it with arithmetic below it.
+    is_call
+        Whether it calls the math library, or computes as much: many times what a negation takes.
     is_scale
         Whether it multiplies: a compiler may fold it into the weights of a layer.
+    is_exact
+        Whether the rewrite is exact for the function as TVM computes it, not only in real numbers.
     rounds_result
         Whether its result is never a sum or a product that arithmetic below could be contracted
         or folded with.
@@ -92,7 +96,9 @@ class Rule:
     conditions: tuple[Condition, ...] = ()
     image: Image = anything
     is_arithmetic: bool = False
+    is_call: bool = False
     is_scale: bool = False
+    is_exact: bool = True
     rounds_result: bool = False
     fixes: FixedPoint = nothing
     nan: str = ""

@@ -7,10 +7,12 @@ its parameters.  The table is an argument of every pass: add a row with ``rules=
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
+from tvm_passes.falling import FALLING
 from tvm_passes.quantized import QUANTIZED
+from tvm_passes.quasi_convex import QUASI_CONVEX
 from tvm_passes.rising import RISING
 from tvm_passes.rule import FLOATS, INTEGERS, RELAX, RELAY, SELECTED, Form, Rule, forms
 
@@ -36,7 +38,7 @@ __all__ = [
     "forms",
 ]
 
-RULES: tuple[Rule, ...] = (*RISING, *QUANTIZED)
+RULES: tuple[Rule, ...] = (*RISING, *FALLING, *QUASI_CONVEX, *QUANTIZED)
 """Every row; where rows name the same op, the last whose conditions hold is taken."""
 
 
@@ -62,12 +64,18 @@ class PoolForm:
         What an output is computed from.
     rank
         Number of pooled axes, where a layout names them.
+    minimum
+        Whether it selects the least of its inputs, not the greatest.
+    opposites
+        The op that selects the other end, by dialect, where there is one.
     """
 
     ops: Mapping[str, str]
     selects: bool
     windows: Windows = Windows.KERNEL
     rank: int = 0
+    minimum: bool = False
+    opposites: Mapping[str, str] = field(default_factory=dict)
 
 
 POOLS: tuple[PoolForm, ...] = (
@@ -82,7 +90,16 @@ POOLS: tuple[PoolForm, ...] = (
         for rank in (1, 2, 3)
     ),
     # For f that never falls, min f(S) = f(min S) as well.
-    *(PoolForm({RELAY: op, RELAX: f"relax.{op}"}, True, Windows.AXES) for op in ("max", "min")),
+    *(
+        PoolForm(
+            {RELAY: op, RELAX: f"relax.{op}"},
+            True,
+            Windows.AXES,
+            minimum=op == "min",
+            opposites={RELAY: other, RELAX: f"relax.{other}"},
+        )
+        for op, other in (("max", "min"), ("min", "max"))
+    ),
 )
 
 

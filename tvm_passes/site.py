@@ -169,6 +169,11 @@ class Pool:
         Positions of the pooled axes, where it is not the kernel that counts them.
     drops_axes
         Whether the result lacks the pooled axes.
+    minimum
+        Whether it selects the least of its inputs, not the greatest.
+    opposite
+        The op that selects the other end; empty where there is none, and it is the negation of
+        the pool of the negated data.
     """
 
     op: str
@@ -185,6 +190,8 @@ class Pool:
     out_layout: str = ""
     axes: tuple[int, ...] | None = None
     drops_axes: bool = False
+    minimum: bool = False
+    opposite: str = ""
 
     def spatial_axes(self) -> tuple[int, ...] | None:
         """Positions of the pooled axes, or None for a layout that splits one.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -76,11 +76,12 @@ class Verification:
         return tuple(check for check in self.checks if not check.passes(strict=strict))
 
 
-def verify_model(
+def verify_model(  # noqa: PLR0913 - the options of the command
     model: Path,
     *,
     target: str = "llvm",
     dialect: str | None = None,
+    allow: Collection[str] = (),
     draws: Draws = DRAWS,
     inputs: Path | None = None,
     step: Step = silent,
@@ -99,6 +100,8 @@ def verify_model(
         As for `tvm_passes.target.parse_target`; this machine must be able to run it.
     dialect
         ``relax`` or ``relay``; by default that of the TVM installed.
+    allow
+        As for the pass; what it makes inexact may differ in rounding.
     draws
         How often each generator of `tvm_passes.inputs` is drawn from, and their seed.
     inputs
@@ -121,9 +124,13 @@ def verify_model(
     _require_arrays(signature, model)
     given = read_samples(inputs, signature) if inputs else ()
     with tempfile.TemporaryDirectory(prefix="tvm-reorder-") as folder:
-        bench = _Bench(tvm_engine, config, Path(folder), step)
+        bench = _Bench(tvm_engine, config, Path(folder), step, frozenset(allow))
         samples = (*given, *generated(signature, draws))
-        checks = [*bench.compare("the model", mod, samples), *bench.sites(mod, given, draws)]
+        inexact = not all(map(_is_exact, tvm_engine.decisions(mod, allow=allow)))
+        checks = [
+            *bench.compare("the model", mod, samples, inexact=inexact),
+            *bench.sites(mod, given, draws),
+        ]
     return Verification(tvm_engine.DIALECT, config, tuple(checks))
 
 
@@ -135,13 +142,18 @@ class _Bench:
     config: dict[str, Any]
     folder: Path
     step: Step
+    allow: frozenset[str]
 
     def sites(self, mod: Any, given: Sequence[Sample], draws: Draws) -> Iterator[Check]:
         """Compare each passed site as a module of its own."""
-        passed = [decision for decision in self.engine.decisions(mod) if decision.passed]
+        passed = [
+            decision for decision in self.engine.decisions(mod, allow=self.allow) if decision.passed
+        ]
         reasons = {decision.site.name: _not_comparable(decision) for decision in passed}
         alone = {
-            name: self.engine.site_module(mod, name) for name, why in reasons.items() if not why
+            name: self.engine.site_module(mod, name, allow=self.allow)
+            for name, why in reasons.items()
+            if not why
         }
         carried = self._carry(mod, given, alone) if given and alone else {}
         for decision in passed:
@@ -152,22 +164,25 @@ class _Bench:
             self._require_same(decision, alone[name])
             samples = carried.get(name, [])
             samples += generated(self._inputs(alone[name]), draws, extreme=True)
-            (check,) = self.compare(name, alone[name], samples)
+            inexact = not _is_exact(decision)
+            (check,) = self.compare(name, alone[name], samples, inexact=inexact)
             lost = "" if name in carried or not given else "the inputs given do not lead to it"
             yield replace(check, kind=SITE, name=name, note=lost)
 
     def _require_same(self, decision: Decision, alone: Any) -> None:
         """Make sure that comparing the site by itself is not comparing two equal modules."""
-        (again,) = self.engine.decisions(alone)
+        (again,) = self.engine.decisions(alone, allow=self.allow)
         if [op.op for op in again.sunk] != [op.op for op in decision.sunk]:
             raise RuntimeError(f"{decision.site.name} by itself: {again.decline}")
 
-    def compare(self, name: str, mod: Any, samples: Iterable[Sample]) -> list[Check]:
+    def compare(
+        self, name: str, mod: Any, samples: Iterable[Sample], *, inexact: bool = False
+    ) -> list[Check]:
         """Compare each output of a module."""
         with self.step(f"compiling {name} in both orders"):
             original, reordered = self._load(mod, reorder=False), self._load(mod, reorder=True)
         with self.step(f"comparing {name}"):
-            runs = [_compare_once(original, reordered, sample) for sample in samples]
+            runs = [_compare_once(original, reordered, sample, inexact) for sample in samples]
         return [
             Check(
                 OUTPUT,
@@ -184,7 +199,7 @@ class _Bench:
     ) -> dict[str, list[Sample]]:
         """What each site reads when the model reads the samples given."""
         order = [tensor["name"] for tensor in self._inputs(mod)]
-        names, feeding = self.engine.feeding_module(mod, list(alone))
+        names, feeding = self.engine.feeding_module(mod, list(alone), allow=self.allow)
         if not names:
             return {}
         with self.step("computing what the sites read"):
@@ -201,10 +216,9 @@ class _Bench:
     def _load(self, mod: Any, *, reorder: bool) -> Runner:
         """Compile, link and load: what is compared is what ``tvm-reorder compile`` writes."""
         # In a folder of its own: a library that is loaded must not be written over.
+        built = self.engine.build(mod, self.config, reorder=reorder, kernels=True, allow=self.allow)
         path = Path(tempfile.mkdtemp(dir=self.folder)) / LIBRARY
-        export(
-            self.engine, self.engine.build(mod, self.config, reorder=reorder, kernels=True), path
-        )
+        export(self.engine, built, path)
         return self.engine.load(path, [tensor["name"] for tensor in self._inputs(mod)])
 
     def _inputs(self, mod: Any) -> Signature:
@@ -212,12 +226,16 @@ class _Bench:
 
 
 def _compare_once(
-    original: Runner, reordered: Runner, sample: Sample
+    original: Runner, reordered: Runner, sample: Sample, inexact: bool
 ) -> list[tuple[int, tuple[Finding, ...]]]:
     """How many values each output has, and what differs."""
-    special = {"infinity": sample.has_infinity, "nan": sample.has_nan}
+    special = {"infinity": sample.has_infinity, "nan": sample.has_nan, "inexact": inexact}
     pairs = zip(original(*sample.arrays), reordered(*sample.arrays), strict=True)
     return [(a.size, compare(a, b, sample.name, **special)) for a, b in pairs]
+
+
+def _is_exact(decision: Decision) -> bool:
+    return all(op.rule.is_exact for op in decision.sunk)
 
 
 def _require_arrays(inputs: Signature, model: Path) -> None:

@@ -30,6 +30,7 @@ POOL = Pool(
 )
 
 ONES = Operand((1, 8, 1, 1), np.ones((1, 8, 1, 1), np.float32))
+MINUS_ONES = Operand((1, 8, 1, 1), -np.ones((1, 8, 1, 1), np.float32))
 
 PARAMS = {
     "leaky_relu": {"alpha": 0.1},
@@ -41,6 +42,12 @@ PARAMS = {
     "maximum": {"bound": ONES},
     "minimum": {"bound": ONES},
     "prelu": {"alpha": ONES},
+    "subtract_from": {"bias": ONES},
+    "multiply_negative": {"factor": MINUS_ONES},
+    "divide_negative": {"divisor": MINUS_ONES},
+    "divide_into": {"dividend": ONES},
+    "leaky_relu_negative": {"alpha": -0.1},
+    "prelu_negative": {"alpha": MINUS_ONES},
     "softplus": {"beta": 1.0, "threshold": 20.0},
     "quantize (relay)": {"scale": ONES, "zero_point": ONES},
     "quantize (relax)": {"scale": ONES, "zero_point": ONES},
@@ -49,9 +56,10 @@ PARAMS = {
 }
 
 BOUNDS = {
-    **dict.fromkeys(("log", "log2", "log10", "sqrt"), (0.5, inf)),
+    **dict.fromkeys(("log", "log2", "log10", "sqrt", "rsqrt", "divide_into"), (0.5, inf)),
     "acosh": (1.0, inf),
     "asin": (-1.0, 1.0),
+    "acos": (-1.0, 1.0),
     "atanh": (-0.9, 0.9),
 }
 """Bounds of the data that a row with a domain accepts."""

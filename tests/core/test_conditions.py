@@ -8,9 +8,15 @@ from site_builders import assert_declined, bias, op, pool
 
 from tvm_passes.conditions import (
     constant_in_window,
+    data_within,
+    divisor_negative,
+    divisor_positive,
+    factor_not_negative,
+    factor_not_positive,
     finite_slope_not_negative,
     no_overflow,
     ordered_bounds,
+    slope_negative,
     softplus_as_checked,
 )
 from tvm_passes.decline import Reason
@@ -154,3 +160,83 @@ def test_a_softplus_of_unknown_parameters_is_declined(beta, threshold):
     one = op("softplus", params={"beta": beta, "threshold": threshold})
     decline = softplus_as_checked("beta", "threshold")(one, pool())
     assert_declined(decline, Reason.NOT_CONSTANT, "of the.softplus", "bind the parameters")
+
+
+def operand(values):
+    return Operand((1, len(values), 1, 1), np.array(values, np.float32))
+
+
+SIGNS = [
+    (factor_not_negative, [[0.0, 2.0]], [[-1.0, 2.0]], Reason.NEGATIVE_SLOPE),
+    (factor_not_positive, [[0.0, -2.0]], [[-1.0, 2.0]], Reason.POSITIVE_SLOPE),
+    (divisor_positive, [[0.5, 2.0]], [[-1.0, 2.0]], Reason.NEGATIVE_SLOPE),
+    (divisor_negative, [[-0.5, -2.0]], [[-1.0, 2.0], [-1.0, 0.0]], Reason.POSITIVE_SLOPE),
+    (slope_negative, [[-0.5, 2.0], [-1.0]], [[0.0, 2.0]], Reason.POSITIVE_SLOPE),
+    (finite_slope_not_negative, [[0.0, 2.0]], [[-0.1, 2.0]], Reason.NEGATIVE_SLOPE),
+]
+
+
+@pytest.mark.parametrize(
+    ("condition", "accepted", "declined", "reason"), SIGNS, ids=lambda v: getattr(v, "__name__", "")
+)
+def test_signs_of_every_channel(condition, accepted, declined, reason):
+    check = condition("p")
+    for values in accepted:
+        assert check(op(params={"p": operand(values)}), pool()) is None
+    for values in declined:
+        assert_declined(check(op(params={"p": operand(values)}), pool()), reason, "the.relu", "p=")
+    for bad in (nan, inf, -inf):
+        found = check(op(params={"p": operand([accepted[0][0], bad])}), pool())
+        assert_declined(found, Reason.NOT_FINITE, "p of the.relu")
+    for unknown in ({}, {"p": None}, {"p": Operand((1, 8, 1, 1), None)}):
+        assert_declined(check(op(params=unknown), pool()), Reason.NOT_CONSTANT, "p of the.relu")
+
+
+def test_a_divisor_of_0_is_declined():
+    declined = divisor_positive("p")(op(params={"p": operand([1.0, 0.0])}), pool())
+    assert_declined(declined, Reason.NOT_FINITE, "the.relu divides by 0")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "ends", "holds"),
+    [
+        ((0.0, 1.0), {}, True),
+        ((0.0, 1.0), {"above": True}, False),
+        ((0.0, 1.0), {"below": True}, False),
+        ((0.1, 0.9), {"above": True, "below": True}, True),
+        ((-0.1, 1.0), {}, False),
+        ((0.0, 1.1), {}, False),
+        ((-inf, inf), {}, False),
+    ],
+)
+def test_data_inside_the_domain_are_accepted(bounds, ends, holds):
+    decline = data_within(0.0, 1.0, **ends)(op(bounds=bounds), pool())
+    if holds:
+        assert decline is None
+    else:
+        assert_declined(decline, Reason.DOMAIN, "the.relu is defined on", "clip its input")
+
+
+@pytest.mark.parametrize(
+    ("beta", "threshold", "reason"),
+    [
+        (1.0, 20.0, None),
+        (0.25, 20, None),
+        (3.0, 20.0, Reason.NOT_MONOTONE),
+        (-1.0, 20.0, Reason.NOT_MONOTONE),
+        (1.0, 19.0, Reason.NOT_MONOTONE),
+        (nan, 20.0, Reason.NOT_MONOTONE),
+        (None, 20.0, Reason.NOT_CONSTANT),
+        (1.0, None, Reason.NOT_CONSTANT),
+    ],
+)
+def test_a_softplus_is_accepted_as_it_was_checked(beta, threshold, reason):
+    one = op("softplus", params={"beta": beta, "threshold": threshold})
+    decline = softplus_as_checked("beta", "threshold")(one, pool())
+    assert decline is None if reason is None else decline.reason is reason
+
+
+def test_a_bound_may_be_computed():
+    computed = op("maximum", params={"bound": Operand((1, 8, 1, 1), None, stored=False)})
+    assert constant_in_window("bound", contracts=False)(computed, pool()) is None
+    assert constant_in_window("bound")(computed, pool()) is not None

@@ -87,3 +87,20 @@ def test_bytes_follow_the_element_type(dtype, width):
 
 def test_the_width_of_every_element_type_of_the_table_is_known():
     assert {dtype for rule in RULES for dtype in rule.dtypes} <= set(BYTES)
+
+
+def test_what_is_evaluated_at_both_ends_counts_twice_and_the_other_end_writes_too():
+    counted = cost(decide(site(op(), op("abs"), op("tanh")), {"quasi-convex"}))
+    assert counted.evaluations_before == 3 * 2048
+    assert counted.evaluations_after == (1 + 2 * 2) * 512
+    # Negated: the data and its pool; then that pool and the larger of two results.
+    assert counted.bytes_after == 4 * (5 * 512 + 512 + 2048 + 512 + 512 + 512)
+    assert counted.arithmetic_saved is None
+
+
+def test_what_is_evaluated_at_the_other_end_counts_once():
+    counted = cost(decide(site(op("acos"))))
+    assert (counted.evaluations_before, counted.evaluations_after) == (2048, 512)
+    assert counted.bytes_after == 4 * (512 + 512 + 2048 + 512)
+    opposite = cost(decide(site(op("acos"), pool=pool(opposite="min"))))
+    assert opposite.bytes_after == 4 * (512 + 512)

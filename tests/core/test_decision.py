@@ -4,24 +4,33 @@ from dataclasses import replace
 from math import inf, nan
 
 import pytest
-from site_builders import CONV, MULTIPLY, RULE, bare_site, bias, op, pool, site
+from site_builders import CONV, MULTIPLY, ONES, RULE, bare_site, bias, op, pool, site
 
 from tvm_passes.decision import decide, decide_together
-from tvm_passes.decline import Direction, Reason
+from tvm_passes.decline import Direction, Ends, Reason
 from tvm_passes.site import Move, Operand
 
 PAD = Move("nn.pad", (1, 8, 14, 14), (1, 8, 16, 16), padded=(2, 3), fills=True, fill=0.0)
 
 
-def falling(direction=Direction.QUASI_CONVEX):
-    return replace(op(), rule=replace(RULE["relu"], direction=direction))
+UP, DOWN, BOWL = Direction.NON_DECREASING, Direction.NON_INCREASING, Direction.QUASI_CONVEX
+ALLOW = {"quasi-convex"}
+
+
+def falling(direction=BOWL, **fields):
+    """An op of a row that says nothing but how it moves."""
+    return replace(op(), rule=replace(RULE["relu"], direction=direction, **fields))
+
+
+CALLED = falling(DOWN, is_call=True)
 
 
 SITES = {
     Reason.NOT_SELECTING: site(pool=pool(selects=False)),
     Reason.NO_ACTIVATION: bare_site(CONV),
     Reason.NO_RULE: bare_site(MULTIPLY),
-    Reason.NOT_MONOTONE: site(falling()),
+    Reason.NOT_MONOTONE: site(op("softplus", params={"beta": 3.0, "threshold": 20.0})),
+    Reason.QUASI_CONVEX: site(falling()),
     Reason.LAYOUT: site(pool=pool(layout="NCHW4h")),
     Reason.EMPTY_WINDOW: site(pool=pool(padding=(2, 2, 2, 2))),
     Reason.DOES_NOT_PAY: site(pool=pool(strides=(1, 1), out_shape=(1, 8, 16, 16))),
@@ -32,6 +41,7 @@ SITES = {
     Reason.NOT_CONSTANT: site(op("leaky_relu", params={})),
     Reason.NOT_FINITE: site(op("leaky_relu", params={"alpha": nan})),
     Reason.NEGATIVE_SLOPE: site(op("leaky_relu", params={"alpha": -0.1})),
+    Reason.POSITIVE_SLOPE: site(op("multiply_negative", params={"factor": ONES})),
     Reason.INVERTED_BOUNDS: site(op("clip", params={"low": 1.0, "high": 0.0})),
     Reason.VARIES_IN_WINDOW: site(bias((1, 8, 16, 16))),
     Reason.DOMAIN: site(op("log", bounds=(0.0, inf))),
@@ -57,10 +67,73 @@ def test_each_reason_is_reached(reason):
 @pytest.mark.parametrize("rule", [name for name, row in RULE.items() if not row.results])
 def test_one_op_of_each_rule_sinks(rule):
     chain = (op(rule),)
-    decision = decide(site(*chain))
+    decision = decide(site(*chain), ALLOW)
+    if chain[0].rule.direction is DOWN and not chain[0].rule.is_call:
+        assert decision.decline.reason is Reason.DOES_NOT_PAY
+        return
     assert decision.passed
     assert decision.sunk == chain
     assert decision.decline is None
+
+
+# Which ends of a window.
+
+
+def test_what_falls_is_evaluated_at_the_other_end():
+    decision = decide(site(op(), CALLED, op("tanh")))
+    assert decision.ends is Ends.OTHER
+    assert decision.times == (1, 1, 1)
+
+
+def test_what_falls_twice_is_evaluated_at_the_same_end():
+    decision = decide(site(falling(DOWN), op(), falling(DOWN)))
+    assert decision.ends is Ends.SAME
+    assert len(decision.sunk) == 3
+
+
+def test_what_falls_and_is_cheap_stays_and_what_is_below_it_sinks():
+    decision = decide(site(op(), falling(DOWN)))
+    assert decision.ends is Ends.SAME
+    assert len(decision.sunk) == 1
+    assert decision.decline.reason is Reason.DOES_NOT_PAY
+    assert "other end" in decision.decline.detail
+
+
+def test_a_reduction_has_an_opposite_and_needs_no_negations():
+    decision = decide(site(falling(DOWN), pool=pool(opposite="min")))
+    assert decision.ends is Ends.OTHER
+
+
+def test_a_minimum_that_takes_what_falls_becomes_a_maximum():
+    decision = decide(site(falling(DOWN), pool=pool(minimum=True, opposite="max")))
+    assert decision.ends is Ends.OTHER
+
+
+def test_what_falls_then_rises_is_evaluated_at_both_ends_and_what_is_below_it_once():
+    chain = (op(), op("tanh"), falling(BOWL), falling(DOWN), op())
+    decision = decide(site(*chain), ALLOW)
+    assert (decision.ends, decision.joined) == (Ends.BOTH, 2)
+    assert decision.sunk == chain
+    assert decision.times == (1, 1, 2, 2, 2)
+    assert decision.lent == chain[:2]
+    assert decide(site(*chain)).sunk == chain[:2]
+
+
+def test_two_evaluations_a_window_have_to_be_fewer_than_its_elements():
+    narrow = pool(strides=(1, 2), out_shape=(1, 8, 16, 8))
+    decision = decide(site(falling(BOWL), pool=narrow), ALLOW)
+    assert decision.decline.reason is Reason.DOES_NOT_PAY
+    thirds = pool(strides=(1, 3), kernel=(1, 3), out_shape=(1, 8, 16, 5))
+    assert decide(site(falling(BOWL), pool=thirds), ALLOW).passed
+
+
+def test_several_pools_take_no_other_end():
+    sites = [site(CALLED), site(CALLED, pool=pool(out_shape=(1, 8, 4, 4), strides=(4, 4)))]
+    assert [decision.passed for decision in decide_together(sites)] == [False, False]
+    alone = decide(site(op(), CALLED), ends=(Ends.SAME,))
+    assert len(alone.sunk) == 1
+    assert alone.decline.reason is Reason.NOT_MONOTONE
+    assert "several pools" in alone.decline.detail
 
 
 def test_a_whole_chain_sinks():
@@ -76,7 +149,7 @@ def test_a_whole_chain_sinks():
         (op("sigmoid", consumers=2), Reason.SHARED),
         (op("sigmoid", is_output=True), Reason.OUTPUT),
         (op("leaky_relu", params={"alpha": -1.0}), Reason.NEGATIVE_SLOPE),
-        (falling(Direction.NON_INCREASING), Reason.NOT_MONOTONE),
+        (falling(BOWL), Reason.QUASI_CONVEX),
         (bias((1, 8, 16, 1)), Reason.VARIES_IN_WINDOW),
         (bias((1, 8, 1, 1), nan), Reason.NOT_FINITE),
         (op(shape=(1, 1, 16, 16)), Reason.SHAPE),

@@ -18,12 +18,13 @@ from site_builders import (
 
 from tvm_passes.decline import Decline, Direction, Reason
 from tvm_passes.legality import (
+    composed,
+    direction_allowed,
     dtype_covered,
     has_chain,
     keeps_rounding,
     keeps_shape,
     layout_known,
-    monotone,
     not_output,
     pays,
     rule_conditions,
@@ -49,12 +50,52 @@ def test_an_op_with_other_consumers_is_declined(consumers):
     assert_declined(decline, Reason.SHARED, f"{consumers} ops", "the.relu", "nn.max_pool2d")
 
 
-@pytest.mark.parametrize("direction", [Direction.NON_INCREASING, Direction.QUASI_CONVEX])
-def test_a_function_that_falls_somewhere_is_declined(direction):
-    assert monotone(op(), pool()) is None
-    falling = replace(op(), op="nn.gelu", rule=replace(RULE["relu"], direction=direction))
-    decline = monotone(falling, pool())
-    assert_declined(decline, Reason.NOT_MONOTONE, "nn.gelu", direction.value, "non-decreasing")
+def moving(direction, name="the.op"):
+    return replace(op(), op=name, rule=replace(RULE["relu"], direction=direction))
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_a_function_that_falls_then_rises_has_to_be_allowed(direction):
+    one = moving(direction, "nn.gelu")
+    assert direction_allowed(one, {"quasi-convex"}) is None
+    if direction is not Direction.QUASI_CONVEX:
+        assert direction_allowed(one, ()) is None
+        return
+    decline = direction_allowed(one, ())
+    words = ["nn.gelu", "falls, then rises", 'allow={"quasi-convex"}', "--allow quasi-convex"]
+    assert_declined(decline, Reason.QUASI_CONVEX, *words)
+
+
+UP, DOWN, BOWL = Direction.NON_DECREASING, Direction.NON_INCREASING, Direction.QUASI_CONVEX
+
+
+@pytest.mark.parametrize(
+    ("below", "direction", "together"),
+    [
+        (UP, UP, UP),
+        (UP, DOWN, DOWN),
+        (UP, BOWL, BOWL),
+        (DOWN, UP, DOWN),
+        (DOWN, DOWN, UP),
+        (BOWL, UP, BOWL),
+        (BOWL, DOWN, BOWL),
+    ],
+)
+def test_how_functions_of_functions_move(below, direction, together):
+    assert composed(below, moving(direction), pool()) is together
+
+
+@pytest.mark.parametrize("below", [DOWN, BOWL])
+def test_a_function_of_one_that_falls_then_rises_is_declined(below):
+    decline = composed(below, moving(BOWL, "abs"), pool())
+    assert_declined(decline, Reason.NOT_MONOTONE, "abs is quasi-convex", below.value)
+
+
+def test_the_minimum_of_a_function_that_falls_then_rises_is_declined():
+    least = pool(minimum=True)
+    assert composed(UP, moving(DOWN), least) is DOWN
+    decline = composed(UP, moving(BOWL, "abs"), least)
+    assert_declined(decline, Reason.NOT_MONOTONE, "abs is quasi-convex", "minimum")
 
 
 def test_an_op_that_keeps_the_shape_is_accepted():

@@ -55,6 +55,17 @@ def test_a_passed_remark_says_what_it_does_not_promise():
     assert "-inf" in passed.message
 
 
+def test_a_passed_remark_says_which_ends_and_whether_it_is_exact():
+    plain, other, both, inexact = (
+        str(remarks_of(decide(site(op(rule)), {"quasi-convex"}))[0])
+        for rule in ("relu", "acos", "abs", "gelu")
+    )
+    assert "end of each window" not in plain
+    assert "the other end of each window, same values where" in other
+    assert "at both ends of each window, same values where" in both
+    assert "at both ends of each window, same values in real numbers" in inexact
+
+
 def test_a_missed_remark_says_why_and_what_to_do():
     missed = remarks_of(decide(site(bias(), producer=MULTIPLY, location="net.py")))[0]
     assert missed.reason == "rounding"

@@ -85,14 +85,14 @@ def reasons(remarks):
     return [remark.reason for remark in remarks]
 
 
-def assert_sinks(before, expected, declined=None):
+def assert_sinks(before, expected, declined=None, **options):
     """The pass turns `before` into `expected`; `declined` is why no more ops sink, if any stay."""
-    remarks = assert_becomes(before, expected)
+    remarks = assert_becomes(before, expected, **options)
     missed = [remark.reason for remark in remarks if remark.kind is Kind.MISSED]
     assert missed == ([] if declined is None else [declined.value])
 
 
-def assert_becomes(before, expected):
+def assert_becomes(before, expected, **options):
     """The pass turns `before` into `expected`, once, and leaves its input alone.
 
     Returns
@@ -100,15 +100,15 @@ def assert_becomes(before, expected):
     The remarks of the run.
     """
     functions, text = dict(before.functions.items()), before.script()
-    after, remarks = run_pass(before)
+    after, remarks = run_pass(before, **options)
     assert all(before[gvar].same_as(func) for gvar, func in functions.items())
     assert before.script() == text
     relax.analysis.well_formed(after)
     tvm.ir.assert_structural_equal(after, expected)
     assert types(after) == types(expected)
     assert "sunk" in reasons(remarks)
-    tvm.ir.assert_structural_equal(ReorderActivationAfterMaxPool()(before), after)
-    again, later = run_pass(after)
+    tvm.ir.assert_structural_equal(ReorderActivationAfterMaxPool(**options)(before), after)
+    again, later = run_pass(after, **options)
     tvm.ir.assert_structural_equal(again, after)
     assert Kind.PASSED not in {remark.kind for remark in later}
     return remarks

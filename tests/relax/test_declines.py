@@ -31,9 +31,9 @@ def extent(name="n"):
         (max_pool, Reason.NO_ACTIVATION),
         (lambda x: max_pool(conv(x)), Reason.NO_ACTIVATION),
         (lambda x: max_pool(op.cos(x)), Reason.NO_RULE),
-        (lambda x: max_pool(op.negative(op.nn.relu(x))), Reason.NO_RULE),
-        (lambda x: max_pool(op.nn.gelu(x)), Reason.NO_RULE),
-        (lambda x: max_pool(op.nn.silu(x)), Reason.NO_RULE),
+        (lambda x: max_pool(op.negative(x)), Reason.DOES_NOT_PAY),
+        (lambda x: max_pool(op.nn.gelu(x)), Reason.QUASI_CONVEX),
+        (lambda x: max_pool(op.nn.silu(x)), Reason.QUASI_CONVEX),
         (lambda x: max_pool(op.log(x)), Reason.DOMAIN),
         (lambda x: max_pool(op.log(op.nn.relu(x))), Reason.DOMAIN),
         (lambda x: max_pool(op.sqrt(op.add(op.nn.relu(x), const(-1.0)))), Reason.DOMAIN),
@@ -84,7 +84,12 @@ def test_slopes_that_are_not_constant():
 @pytest.mark.parametrize("f", [op.multiply, op.divide])
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [(-0.5, Reason.NEGATIVE_SLOPE), (np.nan, Reason.NOT_FINITE), (np.inf, Reason.NOT_FINITE)],
+    [
+        (-0.5, Reason.DOES_NOT_PAY),
+        ([[[0.5]], [[-0.5]]] * 4, Reason.NEGATIVE_SLOPE),
+        (np.nan, Reason.NOT_FINITE),
+        (np.inf, Reason.NOT_FINITE),
+    ],
 )
 def test_factors(f, value, reason):
     assert_untouched(module(lambda x: max_pool(f(x, const(value)))), reason)
@@ -94,9 +99,16 @@ def test_a_divisor_of_0():
     assert_untouched(module(lambda x: max_pool(op.divide(x, const(0.0)))), Reason.NOT_FINITE)
 
 
-@pytest.mark.parametrize("f", [op.subtract, op.divide])
-def test_data_on_the_right(f):
-    assert_untouched(module(lambda x: max_pool(f(const(1.0), x))), Reason.NO_RULE)
+@pytest.mark.parametrize(
+    ("f", "reason"), [(op.subtract, Reason.DOES_NOT_PAY), (op.divide, Reason.DOMAIN)]
+)
+def test_data_on_the_right(f, reason):
+    assert_untouched(module(lambda x: max_pool(f(const(1.0), x))), reason)
+
+
+def test_a_quotient_of_a_constant_below_0():
+    mod = module(lambda x: max_pool(op.divide(const(-1.0), op.add(op.exp(x), const(1.0)))))
+    assert_untouched(mod, Reason.NEGATIVE_SLOPE)
 
 
 @pytest.mark.parametrize("f", [op.multiply, op.maximum])
@@ -333,6 +345,7 @@ def test_an_addend_that_is_computed():
 
 
 def test_an_addition_next_to_one_that_stays():
-    c1, c2, c3 = (const(np.full((8, 1, 1), n)) for n in (-0.3, 0.7, 0.1))
+    c1 = per_channel((8, 1, 1))  # of both signs: it stays
+    c2, c3 = (const(np.full((8, 1, 1), n)) for n in (0.7, 0.1))
     mod = module(lambda x: max_pool(op.add(op.add(op.multiply(x, c1), c2), c3)))
     assert_untouched(mod, Reason.ROUNDING)

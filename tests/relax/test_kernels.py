@@ -23,6 +23,12 @@ def kernels(dtype):
         "divide": lambda x, _: op.divide(x, const(DIVISOR, dtype)),
         "maximum": lambda x, _: op.maximum(x, const(LOW, dtype)),
         "minimum": lambda x, _: op.minimum(x, const(HIGH, dtype)),
+        "subtract_from": lambda x, b: op.subtract(b, x),
+        "multiply_negative": lambda x, _: op.multiply(x, const(-FACTOR, dtype)),
+        "divide_negative": lambda x, _: op.divide(x, const(-DIVISOR, dtype)),
+        "divide_into": lambda x, _: op.divide(const(DIVISOR, dtype), x),
+        "leaky_relu_negative": lambda x, _: op.nn.leakyrelu(x, -SLOPE),
+        "prelu_negative": lambda x, _: op.nn.prelu(x, const([-SLOPE] * 4, dtype), axis=0),
         "prelu": lambda x, _: op.nn.prelu(x, const([SLOPE] * 4, dtype), axis=0),
     }
 

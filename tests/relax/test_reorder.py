@@ -59,8 +59,9 @@ LAYOUTS = {
 
 
 def test_every_op_of_the_table_is_here():
+    rising = [rule for rule in RULES if rule.direction is Direction.NON_DECREASING]
     quantized = {form.op for rule in QUANTIZED for form in rule.forms.get(RELAX, ())}
-    assert set(ACTIVATIONS) == set(vocabulary(RULES, RELAX).activations) - quantized
+    assert set(ACTIVATIONS) == set(vocabulary(rising, RELAX).activations) - quantized
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

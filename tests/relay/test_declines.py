@@ -29,7 +29,8 @@ from tvm_passes.decline import Reason
         (lambda x: max_pool(relay.log2(x)), Reason.DOMAIN),
         (lambda x: max_pool(relay.sqrt(x)), Reason.DOMAIN),
         (lambda x: max_pool(relay.atanh(relay.tanh(x))), Reason.DOMAIN),
-        (lambda x: max_pool(relay.negative(relay.nn.relu(x))), Reason.NO_RULE),
+        (lambda x: max_pool(relay.negative(x)), Reason.DOES_NOT_PAY),
+        (lambda x: max_pool(relay.abs(x)), Reason.QUASI_CONVEX),
         (lambda x: relay.nn.avg_pool2d(relay.nn.relu(x), (2, 2), (2, 2)), Reason.NOT_SELECTING),
         (lambda x: max_pool(relay.nn.relu(x), stride=1, padding=(0, 0, 1, 1)), Reason.DOES_NOT_PAY),
         (lambda x: max_pool(relay.nn.relu(x), 1, 1), Reason.DOES_NOT_PAY),
@@ -68,7 +69,12 @@ def test_slopes_of_prelu(slopes, axis, reason):
 @pytest.mark.parametrize("f", [relay.multiply, relay.divide])
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [(-0.5, Reason.NEGATIVE_SLOPE), (np.nan, Reason.NOT_FINITE), (np.inf, Reason.NOT_FINITE)],
+    [
+        (-0.5, Reason.DOES_NOT_PAY),
+        ([[[0.5]], [[-0.5]]] * 4, Reason.NEGATIVE_SLOPE),
+        (np.nan, Reason.NOT_FINITE),
+        (np.inf, Reason.NOT_FINITE),
+    ],
 )
 def test_factors(f, value, reason):
     assert_untouched(module(max_pool(f(data(), const(value)))), reason)
@@ -78,9 +84,11 @@ def test_a_divisor_of_0():
     assert_untouched(module(max_pool(data() / const(0.0))), Reason.NOT_FINITE)
 
 
-@pytest.mark.parametrize("f", [relay.subtract, relay.divide])
-def test_data_on_the_right(f):
-    assert_untouched(module(max_pool(f(const(1.0), data()))), Reason.NO_RULE)
+@pytest.mark.parametrize(
+    ("f", "reason"), [(relay.subtract, Reason.DOES_NOT_PAY), (relay.divide, Reason.DOMAIN)]
+)
+def test_data_on_the_right(f, reason):
+    assert_untouched(module(max_pool(f(const(1.0), data()))), reason)
 
 
 @pytest.mark.parametrize("f", [relay.multiply, relay.maximum])
@@ -126,7 +134,8 @@ def test_an_addend_that_is_a_reshaped_constant():
 
 def test_an_addition_next_to_one_that_stays():
     # Relay merges both additions above the pool: they go or stay together.
-    c1, c2, c3 = (const(np.full((8, 1, 1), n)) for n in (-0.3, 0.7, 0.1))
+    c1 = per_channel((8, 1, 1))  # of both signs: it stays
+    c2, c3 = (const(np.full((8, 1, 1), n)) for n in (0.7, 0.1))
     assert_untouched(module(max_pool(data() * c1 + c2 + c3)), Reason.ROUNDING)
 
 

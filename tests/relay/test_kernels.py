@@ -23,6 +23,12 @@ def kernels(dtype):
         "divide": lambda x, _: relay.divide(x, const(DIVISOR, dtype)),
         "maximum": lambda x, _: relay.maximum(x, const(LOW, dtype)),
         "minimum": lambda x, _: relay.minimum(x, const(HIGH, dtype)),
+        "subtract_from": lambda x, b: relay.subtract(b, x),
+        "multiply_negative": lambda x, _: relay.multiply(x, const(-FACTOR, dtype)),
+        "divide_negative": lambda x, _: relay.divide(x, const(-DIVISOR, dtype)),
+        "divide_into": lambda x, _: relay.divide(const(DIVISOR, dtype), x),
+        "leaky_relu_negative": lambda x, _: relay.nn.leaky_relu(x, alpha=-SLOPE),
+        "prelu_negative": lambda x, _: relay.nn.prelu(x, const([-SLOPE] * 4, dtype), axis=0),
         "prelu": lambda x, _: relay.nn.prelu(x, const([SLOPE] * 4, dtype), axis=0),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,9 @@ __all__ = [
 DIALECT = RELAX
 
 
-def reorder(mod: tvm.IRModule) -> tvm.IRModule:
+def reorder(mod: tvm.IRModule, allow: Collection[str] = ()) -> tvm.IRModule:
     """The module after the pass."""
-    return tvm.transform.Sequential([ReorderActivationAfterMaxPool()])(mod)
+    return tvm.transform.Sequential([ReorderActivationAfterMaxPool(allow=allow)])(mod)
 
 
 def text(mod: tvm.IRModule) -> str:
@@ -69,13 +69,14 @@ def _tensor(ty: relax.Type) -> dict[str, Any]:
     return {"shape": shape, "dtype": str(ty.dtype)}
 
 
-def build(
+def build(  # noqa: PLR0913 - what a build depends on
     mod: tvm.IRModule,
     target: Mapping[str, Any],
     *,
     reorder: bool = True,
     kernels: bool | None = None,
     on_remark: Callable[[Remark], object] | None = None,
+    allow: Collection[str] = (),
     compile_kernels: Callable[[str], bytes] | None = None,
 ) -> Any:
     """Compile for the target, through the passes or TVM's own pipeline alone."""
@@ -84,7 +85,9 @@ def build(
     kernels = reorder if kernels is None else kernels
     with tvm_target:
         ours = reorder or kernels
-        pipeline = tvm_reorder_pipeline(on_remark=on_remark) if ours else stock_pipeline()
+        pipeline = (
+            tvm_reorder_pipeline(on_remark=on_remark, allow=allow) if ours else stock_pipeline()
+        )
     disabled = [name for name, runs in ((REORDER, reorder), (BLOCK, kernels)) if not runs]
     context = tvm.transform.PassContext(disabled_pass=disabled)
     compiler = nullcontext() if compile_kernels is None else compiled_by(compile_kernels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import tvm
@@ -14,7 +14,9 @@ from tvm_passes.relax.reorder import plans
 from tvm_passes.rules import RULES, Rule
 
 
-def site_module(mod: tvm.IRModule, name: str, rules: Sequence[Rule] = RULES) -> tvm.IRModule:
+def site_module(
+    mod: tvm.IRModule, name: str, rules: Sequence[Rule] = RULES, allow: Collection[str] = ()
+) -> tvm.IRModule:
     """The pool of a site and the ops that sink below it, in their original order.
 
     Parameters
@@ -23,8 +25,8 @@ def site_module(mod: tvm.IRModule, name: str, rules: Sequence[Rule] = RULES) -> 
         The module that the site is in.
     name
         Name of a site where something sinks, as in `tvm_passes.site.Site.name`.
-    rules
-        The table of activations.
+    rules, allow
+        As for the pass.
 
     Returns
     -------
@@ -37,17 +39,20 @@ def site_module(mod: tvm.IRModule, name: str, rules: Sequence[Rule] = RULES) -> 
     KeyError
         If nothing sinks at a site of that name.
     """
-    return _alone(_passed(mod, rules)[name])
+    return _alone(_passed(mod, rules, allow)[name])
 
 
 def feeding_module(
-    mod: tvm.IRModule, names: Sequence[str], rules: Sequence[Rule] = RULES
+    mod: tvm.IRModule,
+    names: Sequence[str],
+    rules: Sequence[Rule] = RULES,
+    allow: Collection[str] = (),
 ) -> tuple[tuple[str, ...], tvm.IRModule]:
     """What the sites read, computed from the model's inputs.
 
     Parameters
     ----------
-    mod, rules
+    mod, rules, allow
         As for `site_module`.
     names
         Names of sites where something sinks.
@@ -62,7 +67,7 @@ def feeding_module(
         those of the model's inputs that this needs, under their names.
     """
     main = mod["main"]
-    passed = _passed(mod, rules)
+    passed = _passed(mod, rules, allow)
     fed: list[str] = []
     blocks: list[relax.BindingBlock] = []
     results: list[relax.Var] = []
@@ -107,10 +112,10 @@ class _Passed:
         return [self.plan.sunk[-1].above, *operands.values()]
 
 
-def _passed(mod: tvm.IRModule, rules: Sequence[Rule]) -> dict[str, _Passed]:
+def _passed(mod: tvm.IRModule, rules: Sequence[Rule], allow: Collection[str]) -> dict[str, _Passed]:
     return {
         item.decision.site.name: _Passed(graph, item)
-        for graph, items in plans(mod, rules)
+        for graph, items in plans(mod, rules, allow)
         for item in items
         if item.decision.passed
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import tvm
 from tvm import relax
@@ -26,20 +26,22 @@ PIPELINE_NAME = "tvm_reorder"
 
 
 def tvm_reorder_pipeline(
-    rules: Sequence[Rule] = RULES, on_remark: Callable[[Remark], object] | None = None
+    rules: Sequence[Rule] = RULES,
+    on_remark: Callable[[Remark], object] | None = None,
+    allow: Collection[str] = (),
 ) -> tvm.transform.Pass:
     """The reorder, the blocked convolutions, and what TVM does for the target in scope.
 
     Parameters
     ----------
-    rules, on_remark
+    rules, on_remark, allow
         As for `ReorderActivationAfterMaxPool`.
     """
 
     @tvm.transform.module_pass(opt_level=0, name=PIPELINE_NAME)
     def pipeline(mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         target = tvm.target.Target.current(allow_none=True)
-        reorder = ReorderActivationAfterMaxPool(rules, on_remark)
+        reorder = ReorderActivationAfterMaxPool(rules, on_remark, allow)
         if target is not None and "gpu" in map(str, target.keys):
             stock = cuda if str(target.kind.name) == "cuda" else gpu
             passes = [

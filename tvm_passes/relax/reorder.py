@@ -1,8 +1,8 @@
-"""The Relax pass: max_pool(f(x)) = f(max_pool(x)) for monotone non-decreasing f."""
+"""The Relax pass: max_pool(f(x)) = f(max_pool(x)) for monotone f."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache, partial
 
 import tvm
@@ -20,7 +20,7 @@ from tvm_passes.rules import RELAX, RULES, Rule
 
 @relax.transform.function_pass(opt_level=1, name=PASS_NAME)
 class ReorderActivationAfterMaxPool:
-    """Sink elementwise, monotone non-decreasing ops below the max-pools that alone read them.
+    """Sink elementwise ops below the max-pools that alone read them.
 
     Looks into every dataflow block of each function.
 
@@ -30,6 +30,8 @@ class ReorderActivationAfterMaxPool:
         The table of activations; ``RULES + (mine,)`` adds a row.
     on_remark
         Called with each `tvm_passes.remarks.Remark`; it changes nothing.
+    allow
+        ``{"quasi-convex"}`` for functions that fall, then rise, which is exact in real numbers.
 
     Examples
     --------
@@ -38,9 +40,12 @@ class ReorderActivationAfterMaxPool:
     """
 
     def __init__(
-        self, rules: Sequence[Rule] = RULES, on_remark: Callable[[Remark], object] | None = None
+        self,
+        rules: Sequence[Rule] = RULES,
+        on_remark: Callable[[Remark], object] | None = None,
+        allow: Collection[str] = (),
     ) -> None:
-        self.words = vocabulary(rules, RELAX)
+        self.words = vocabulary(rules, RELAX, allow)
         self.on_remark = on_remark
 
     def transform_function(
@@ -72,14 +77,18 @@ def _rewritten(
     return map_dataflow_blocks(func, rewrite, builder)
 
 
-def decisions(mod: tvm.IRModule, rules: Sequence[Rule] = RULES) -> tuple[Decision, ...]:
+def decisions(
+    mod: tvm.IRModule, rules: Sequence[Rule] = RULES, allow: Collection[str] = ()
+) -> tuple[Decision, ...]:
     """Decide on every site of a module, and change nothing."""
-    return tuple(item.decision for _, items in plans(mod, rules) for item in items)
+    return tuple(item.decision for _, items in plans(mod, rules, allow) for item in items)
 
 
-def plans(mod: tvm.IRModule, rules: Sequence[Rule] = RULES) -> tuple[Plans, ...]:
+def plans(
+    mod: tvm.IRModule, rules: Sequence[Rule] = RULES, allow: Collection[str] = ()
+) -> tuple[Plans, ...]:
     """The graph of every dataflow block of a module, and what would become of its pools."""
-    words = vocabulary(rules, RELAX)
+    words = vocabulary(rules, RELAX, allow)
     return tuple(
         found
         for gvar, func in mod.functions.items()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import tvm
 from tvm import relax
 
+from tvm_passes.decline import Ends
 from tvm_passes.plan import Sink, Step
 
+MAXIMUM = tvm.ir.Op.get("relax.maximum")
+NEGATIVE = tvm.ir.Op.get("relax.negative")
 RESHAPE = tvm.ir.Op.get("relax.reshape")
 SQUEEZE = tvm.ir.Op.get("relax.squeeze")
 
@@ -45,34 +48,71 @@ class _Rewrite:
 
     item: Sink[relax.Var]
     definitions: Mapping[int, relax.VarBinding]
+    found: list[relax.VarBinding] = field(default_factory=list)
 
     def bindings(self) -> list[relax.VarBinding]:
         """The moves, the pool on what they give, then the chain, topmost op first."""
-        item = self.item
-        pool, value, found = self.definitions[hash(item.pool)], item.root, []
+        item, found = self.item, self.found
+        pool, value = self.definitions[hash(item.pool)], item.root
         for move in reversed(item.moves):
             old = self.definitions[hash(move)]
             var = relax.DataflowVar(old.var.name, _of_dtype(old.var.ty, value.ty), old.var.span)
             found.append(relax.VarBinding(var, _on(old.value, 0, value, var.ty), old.span))
             value = var
-        value = _on(pool.value, 0, value, _of_dtype(item.pool.ty, value.ty))
+        if item.ends is Ends.BOTH:
+            value = self._join(value)
+            value = self._steps(value, item.steps[: item.joined])
+        else:
+            value = self._steps(self._end(value, item.ends), item.steps)
         if item.squeezed:
-            value = _keeping_axes(value, item.squeezed)
-        for step in reversed(item.steps):
-            # The values above the last take the names of the ops, whose variables are gone.
-            old = self.definitions[hash(step.node)]
-            var = relax.DataflowVar(old.var.name, value.ty, old.var.span)
-            found.append(relax.VarBinding(var, value, old.span))
-            operands = self._operands(step, old)
-            found += operands.values()
-            call = _with(old.value, {n: binding.var for n, binding in operands.items()}, step.attrs)
-            value = _on(call, step.data, var, _of_dtype(value.ty, old.var.ty))
-        if item.squeezed:
-            var = relax.DataflowVar(pool.var.name, value.ty, pool.var.span)
-            found.append(relax.VarBinding(var, value, pool.span))
+            var = self._bind(pool.var.name, value, pool.span)
             attrs = tvm.ir.make_node("relax.attrs.SqueezeAttrs", axis=list(item.squeezed))
             value = relax.Call(SQUEEZE, [var], attrs, [], pool.value.span, item.pool.ty)
         return [*found, relax.VarBinding(pool.var, value, pool.span)]
+
+    def _end(self, data: relax.Expr, end: Ends) -> relax.Call:
+        """The pool of the data, or the opposite pool."""
+        item, pool = self.item, self.definitions[hash(self.item.pool)]
+        call, is_negated = pool.value, end is Ends.OTHER and not item.opposite
+        if is_negated:
+            negative = relax.Call(NEGATIVE, [data], None, [], pool.value.span, data.ty)
+            data = self._bind(pool.var.name, negative, pool.span)
+        elif end is Ends.OTHER:
+            op = tvm.ir.Op.get(item.opposite)
+            call = relax.Call(op, call.args, call.attrs, call.ty_args, call.span, call.ty)
+        value = _on(call, 0, data, _of_dtype(item.pool.ty, data.ty))
+        if item.squeezed:
+            value = _keeping_axes(value, item.squeezed)
+        if is_negated:
+            var = self._bind(pool.var.name, value, pool.span)
+            value = relax.Call(NEGATIVE, [var], None, [], pool.value.span, var.ty)
+        return value
+
+    def _join(self, data: relax.Expr) -> relax.Call:
+        """The larger of what the steps give of both ends of each window."""
+        item, pool = self.item, self.definitions[hash(self.item.pool)]
+        results = []
+        for end in (Ends.SAME, Ends.OTHER):
+            value = self._steps(self._end(data, end), item.steps[item.joined :])
+            results.append(self._bind(pool.var.name, value, pool.span))
+        return relax.Call(MAXIMUM, results, None, [], pool.value.span, results[0].ty)
+
+    def _steps(self, value: relax.Call, steps: Sequence[Step[relax.Var]]) -> relax.Call:
+        """The value, and what the steps, nearest the pool first, make of it."""
+        for step in reversed(steps):
+            # The values above the last take the names of the ops, whose variables are gone.
+            old = self.definitions[hash(step.node)]
+            var = self._bind(old.var.name, value, old.span)
+            operands = self._operands(step, old)
+            self.found.extend(operands.values())
+            call = _with(old.value, {n: binding.var for n, binding in operands.items()}, step.attrs)
+            value = _on(call, step.data, var, _of_dtype(value.ty, old.var.ty))
+        return value
+
+    def _bind(self, name: str, value: relax.Call, span: tvm.ir.Span) -> relax.DataflowVar:
+        var = relax.DataflowVar(name, value.ty, span)
+        self.found.append(relax.VarBinding(var, value, span))
+        return var
 
     def _operands(
         self, step: Step[relax.Var], old: relax.VarBinding

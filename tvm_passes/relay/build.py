@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import tvm
@@ -59,10 +59,11 @@ def passes(
     params: dict[str, Any] | None = None,
     rules: Sequence[Rule] = RULES,
     on_remark: Callable[[Remark], object] | None = None,
+    allow: Collection[str] = (),
 ) -> list[tvm.transform.Pass]:
     """What `build` runs before ``relay.build``'s own passes."""
     only = _only(target)
-    reorder = ReorderActivationAfterMaxPool(rules, on_remark)
+    reorder = ReorderActivationAfterMaxPool(rules, on_remark, allow)
     if only is None:
         return [_bind(params), reorder]
     fold = relay.transform.FoldConstant()

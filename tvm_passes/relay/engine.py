@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,9 @@ __all__ = [
 DIALECT = RELAY
 
 
-def reorder(mod: tvm.IRModule) -> tvm.IRModule:
+def reorder(mod: tvm.IRModule, allow: Collection[str] = ()) -> tvm.IRModule:
     """The module after the pass."""
-    return tvm.transform.Sequential([ReorderActivationAfterMaxPool()])(mod)
+    return tvm.transform.Sequential([ReorderActivationAfterMaxPool(allow=allow)])(mod)
 
 
 def text(mod: tvm.IRModule) -> str:
@@ -75,13 +75,14 @@ def _tensor(ty: tvm.ir.Type) -> dict[str, Any]:
     return {"shape": [int(extent) for extent in ty.shape], "dtype": str(ty.dtype)}
 
 
-def build(
+def build(  # noqa: PLR0913 - what a build depends on
     mod: tvm.IRModule,
     target: Mapping[str, Any],
     *,
     reorder: bool = True,
     kernels: bool | None = None,
     on_remark: Callable[[Remark], object] | None = None,
+    allow: Collection[str] = (),
     compile_kernels: Callable[[str], bytes] | None = None,
 ) -> Any:
     """Compile for the target, with the passes in front of Relay's own or without them.
@@ -93,7 +94,7 @@ def build(
     context = tvm.transform.PassContext(opt_level=3, disabled_pass=disabled)
     tvm_target = tvm.target.Target(dict(target))
     with context, autotvm.apply_history_best([]), _without_advice():
-        mod = tvm.transform.Sequential(passes(tvm_target, on_remark=on_remark))(mod)
+        mod = tvm.transform.Sequential(passes(tvm_target, on_remark=on_remark, allow=allow))(mod)
         if compile_kernels is None:
             return relay.build(mod, tvm_target)
         with compiled_by(compile_kernels):

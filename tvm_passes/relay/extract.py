@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import tvm
 from tvm import relay
@@ -13,7 +13,9 @@ from tvm_passes.relay.reorder import plans
 from tvm_passes.rules import RULES, Rule
 
 
-def site_module(mod: tvm.IRModule, name: str, rules: Sequence[Rule] = RULES) -> tvm.IRModule:
+def site_module(
+    mod: tvm.IRModule, name: str, rules: Sequence[Rule] = RULES, allow: Collection[str] = ()
+) -> tvm.IRModule:
     """The pool of a site and the ops that sink below it, in their original order.
 
     Parameters
@@ -22,8 +24,8 @@ def site_module(mod: tvm.IRModule, name: str, rules: Sequence[Rule] = RULES) -> 
         The module that the site is in.
     name
         Name of a site where something sinks, as in `tvm_passes.site.Site.name`.
-    rules
-        The table of activations.
+    rules, allow
+        As for the pass.
 
     Returns
     -------
@@ -36,17 +38,20 @@ def site_module(mod: tvm.IRModule, name: str, rules: Sequence[Rule] = RULES) -> 
     KeyError
         If nothing sinks at a site of that name.
     """
-    return relay.transform.InferType()(_alone(_passed(mod, rules)[name]))
+    return relay.transform.InferType()(_alone(_passed(mod, rules, allow)[name]))
 
 
 def feeding_module(
-    mod: tvm.IRModule, names: Sequence[str], rules: Sequence[Rule] = RULES
+    mod: tvm.IRModule,
+    names: Sequence[str],
+    rules: Sequence[Rule] = RULES,
+    allow: Collection[str] = (),
 ) -> tuple[tuple[str, ...], tvm.IRModule]:
     """What the sites read, computed from the model's inputs.
 
     Parameters
     ----------
-    mod, rules
+    mod, rules, allow
         As for `site_module`.
     names
         Names of sites where something sinks.
@@ -61,7 +66,7 @@ def feeding_module(
         those of the model's inputs that this needs, under their names.
     """
     arguments = {str(param.name_hint) for param in mod["main"].params}
-    passed = _passed(mod, rules)
+    passed = _passed(mod, rules, allow)
     reads = {name: _reads(passed[name]) for name in names if name.startswith("main/")}
     fed = {
         name: exprs
@@ -73,8 +78,12 @@ def feeding_module(
     return tuple(fed), relay.transform.InferType()(tvm.IRModule.from_expr(func))
 
 
-def _passed(mod: tvm.IRModule, rules: Sequence[Rule]) -> dict[str, Plan[relay.Expr]]:
-    return {item.decision.site.name: item for item in plans(mod, rules) if item.decision.passed}
+def _passed(
+    mod: tvm.IRModule, rules: Sequence[Rule], allow: Collection[str]
+) -> dict[str, Plan[relay.Expr]]:
+    return {
+        item.decision.site.name: item for item in plans(mod, rules, allow) if item.decision.passed
+    }
 
 
 def _reads(item: Plan[relay.Expr]) -> list[relay.Expr]:

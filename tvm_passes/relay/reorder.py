@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import tvm
@@ -20,7 +20,7 @@ from tvm_passes.rules import RELAY, RULES, Rule
 
 @relay.transform.function_pass(opt_level=1, name=PASS_NAME)
 class ReorderActivationAfterMaxPool:
-    """Sink elementwise, monotone non-decreasing ops below the max-pools that alone read them.
+    """Sink elementwise ops below the max-pools that alone read them.
 
     Parameters
     ----------
@@ -28,6 +28,8 @@ class ReorderActivationAfterMaxPool:
         The table of activations; ``RULES + (mine,)`` adds a row.
     on_remark
         Called with each `tvm_passes.remarks.Remark`; it changes nothing.
+    allow
+        ``{"quasi-convex"}`` for functions that fall, then rise, which is exact in real numbers.
 
     Examples
     --------
@@ -36,9 +38,12 @@ class ReorderActivationAfterMaxPool:
     """
 
     def __init__(
-        self, rules: Sequence[Rule] = RULES, on_remark: Callable[[Remark], object] | None = None
+        self,
+        rules: Sequence[Rule] = RULES,
+        on_remark: Callable[[Remark], object] | None = None,
+        allow: Collection[str] = (),
     ) -> None:
-        self.words = vocabulary(rules, RELAY)
+        self.words = vocabulary(rules, RELAY, allow)
         self.on_remark = on_remark
 
     def transform_function(
@@ -63,14 +68,18 @@ class ReorderActivationAfterMaxPool:
             first = False
 
 
-def decisions(mod: tvm.IRModule, rules: Sequence[Rule] = RULES) -> tuple[Decision, ...]:
+def decisions(
+    mod: tvm.IRModule, rules: Sequence[Rule] = RULES, allow: Collection[str] = ()
+) -> tuple[Decision, ...]:
     """Decide on every site of a module, and change nothing."""
-    return tuple(item.decision for item in plans(mod, rules))
+    return tuple(item.decision for item in plans(mod, rules, allow))
 
 
-def plans(mod: tvm.IRModule, rules: Sequence[Rule] = RULES) -> tuple[Plan[relay.Expr], ...]:
+def plans(
+    mod: tvm.IRModule, rules: Sequence[Rule] = RULES, allow: Collection[str] = ()
+) -> tuple[Plan[relay.Expr], ...]:
     """What would become of every pool of a module."""
-    words = vocabulary(rules, RELAY)
+    words = vocabulary(rules, RELAY, allow)
     mod = relay.transform.InferType()(mod.clone())
     return tuple(
         item

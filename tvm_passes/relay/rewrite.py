@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import tvm
 from tvm import relay
 
+from tvm_passes.decline import Ends
 from tvm_passes.plan import Sink, Step
 from tvm_passes.relay.nodes import Nodes, key, with_children
 
@@ -42,16 +43,38 @@ def _sunk(item: Sink[relay.Expr], new: dict[int, relay.Expr]) -> relay.Expr:
     expr = new.get(key(item.root), item.root)
     for move in reversed(item.moves):
         expr = relay.expr.CallWithFields(move, None, [expr, *move.args[1:]])
-    expr = relay.expr.CallWithFields(item.pool, None, [expr])
+    if item.ends is Ends.BOTH:
+        above = item.steps[item.joined :]
+        ends = [_steps(_end(item, expr, end), above, new) for end in (Ends.SAME, Ends.OTHER)]
+        expr = _steps(relay.maximum(*ends), item.steps[: item.joined], new)
+    else:
+        expr = _steps(_end(item, expr, item.ends), item.steps, new)
+    return relay.squeeze(expr, item.squeezed) if item.squeezed else expr
+
+
+def _end(item: Sink[relay.Expr], data: relay.Expr, end: Ends) -> relay.Expr:
+    """The pool of the data, or the opposite pool."""
+    op, is_negated = item.pool.op, end is Ends.OTHER and not item.opposite
+    if end is Ends.OTHER and item.opposite:
+        op = tvm.ir.Op.get(item.opposite)
+    args = [relay.negative(data) if is_negated else data]
+    expr = relay.expr.CallWithFields(item.pool, op, args)
     if item.squeezed:
         expr = _keeping_axes(expr)
-    for step in reversed(item.steps):
+    return relay.negative(expr) if is_negated else expr
+
+
+def _steps(
+    expr: relay.Expr, steps: Sequence[Step[relay.Expr]], new: dict[int, relay.Expr]
+) -> relay.Expr:
+    """The value, and what the steps, nearest the pool first, make of it."""
+    for step in reversed(steps):
         args = [new.get(key(arg), arg) for arg in step.node.args]
         for index, shape in step.reshaped.items():
             args[index] = relay.reshape(args[index], shape)
         args[step.data] = expr
         expr = relay.expr.CallWithFields(step.node, None, args, _attrs(step))
-    return relay.squeeze(expr, item.squeezed) if item.squeezed else expr
+    return expr
 
 
 def _attrs(step: Step[relay.Expr]) -> tvm.ir.Attrs | None:
