@@ -84,7 +84,10 @@ def require_host(config: Mapping[str, Any]) -> None:
     import tvm
 
     if config["kind"] != "llvm":
-        raise TargetError(f"expected a target for this machine's CPU, found {config['kind']}")
+        raise TargetError(
+            f"expected a target for this machine's CPU, found {config['kind']}: "
+            "bench --static compares a GPU's kernels without one"
+        )
     missing = [name for name in _missing(tvm, config) if name.startswith(CHOSEN_BY_LLVM)]
     if missing:
         raise TargetError(

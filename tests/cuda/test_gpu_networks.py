@@ -115,3 +115,21 @@ def test_weights_that_are_no_constants_stay_with_tvm():
         builder.emit_func_output(out)
     (func,) = functions(kernels(builder.get())).values()
     assert func.attrs["tirx.is_scheduled"]
+
+
+def test_without_our_kernels_tvms_own_schedules_are_used():
+    from tvm_passes.relax import engine
+
+    sources = []
+
+    def keep(source):
+        sources.append(source)
+        return source.encode()
+
+    mod = load_model(MNIST, "relax")
+    for ours in (True, False):
+        target = {"kind": "cuda", "arch": "sm_80"}
+        engine.build(mod, target, reorder=True, kernels=ours, compile_kernels=keep)
+    assert "conv2d_max_pool2d" in sources[0]
+    assert "conv2d_max_pool2d" not in sources[1]
+    assert "max_pool2d_add" in sources[1]

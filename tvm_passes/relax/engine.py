@@ -119,25 +119,35 @@ def _has_kernels(module: tvm.runtime.Module) -> bool:
     return str(module.kind) == "cuda" or any(map(_has_kernels, module.imports))
 
 
-def load(path: Path, inputs: Sequence[str]) -> Runner:  # noqa: ARG001 - Relax's are positional
+def load(path: Path, inputs: Sequence[str], *, gpu: bool = False) -> Runner:  # noqa: ARG001 - Relax's are positional
     """Load a shared library into TVM's virtual machine; `inputs` names its inputs in order."""
-    return Runner(relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu()))
+    device = tvm.cuda() if gpu else tvm.cpu()
+    return Runner(relax.VirtualMachine(tvm.runtime.load_module(str(path)), device), device)
 
 
 class Runner:
-    """A module's ``main`` in a virtual machine on the CPU."""
+    """A module's ``main`` in a virtual machine on the CPU, or on a GPU."""
 
-    def __init__(self, machine: relax.VirtualMachine) -> None:
+    def __init__(self, machine: relax.VirtualMachine, device: tvm.runtime.Device) -> None:
         self.machine = machine
+        self.device = device
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """Run once and fetch the outputs."""
-        result = self.machine["main"](*map(tvm.runtime.tensor, inputs))
+        result = self.machine["main"](*self._tensors(inputs))
         is_tensor = isinstance(result, tvm.runtime.Tensor)
         return [tensor.numpy() for tensor in ([result] if is_tensor else result)]
 
     def prepared(self, *inputs: np.ndarray) -> Callable[[], object]:
         """Bind the inputs; the function returned runs the model and fetches nothing."""
-        tensors = [tvm.runtime.tensor(array) for array in inputs]
+        tensors = self._tensors(inputs)
         main = self.machine["main"]
         return lambda: main(*tensors)
+
+    def events(self, *inputs: np.ndarray, number: int, repeat: int) -> list[float]:
+        """Seconds a run, by the device's own clock: `repeat` means of `number` runs."""
+        timer = self.machine.time_evaluator("main", self.device, number=number, repeat=repeat)
+        return [float(seconds) for seconds in timer(*self._tensors(inputs)).results]
+
+    def _tensors(self, inputs: Sequence[np.ndarray]) -> list[tvm.runtime.Tensor]:
+        return [tvm.runtime.tensor(array, self.device) for array in inputs]

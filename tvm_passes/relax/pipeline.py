@@ -11,6 +11,7 @@ from tvm.relax.backend.cuda import pipeline as cuda
 from tvm.relax.backend.gpu_generic import pipeline as gpu
 
 from tvm_passes.namespaces import dlight
+from tvm_passes.relax.blocked import PASS_NAME as BLOCK
 from tvm_passes.relax.blocked import BlockConv2d
 from tvm_passes.relax.gpu_conv2d import TileConv2d
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
@@ -39,14 +40,16 @@ def tvm_reorder_pipeline(
     """
 
     @tvm.transform.module_pass(opt_level=0, name=PIPELINE_NAME)
-    def pipeline(mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
+    def pipeline(mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         target = tvm.target.Target.current(allow_none=True)
         reorder = ReorderActivationAfterMaxPool(rules, on_remark, allow)
         if target is not None and "gpu" in map(str, target.keys):
             stock = cuda if str(target.kind.name) == "cuda" else gpu
+            ours = BLOCK not in map(str, ctx.disabled_pass)
+            own = [*stock.library_dispatch_passes(target), *stock.legalize_passes(target)]
             passes = [
                 reorder,
-                *gpu_kernel_passes(target),
+                *(gpu_kernel_passes(target) if ours else own),
                 *stock.dataflow_lower_passes(target),
                 *stock.finalize_passes(target),
             ]
