@@ -77,7 +77,7 @@ def check(graph: Graph, target: Target, tally: Tally) -> None:
     x = sample(graph)
     try:
         expected = run(before, target, x)
-    except tvm.error.InternalError:  # of TVM's or LLVM's own
+    except RuntimeError:  # TVM's own error: LLVM refuses some of its code
         tally.not_compiled += 1
         return
     for a, b in zip(expected, run(after, target, x), strict=True):
