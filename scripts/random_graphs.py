@@ -70,7 +70,7 @@ def graphs(draw: Draw, pools: int) -> Graph:
         kinds = [
             *([draw(st.sampled_from(PRODUCERS))] if draw(st.booleans()) else []),
             *draw(st.lists(st.sampled_from(ACTIVATIONS), min_size=1, max_size=3)),
-            *([draw(st.sampled_from(MOVES))] if draw(st.integers(0, 3)) == 0 else []),
+            *([draw(st.sampled_from(MOVES))] if draw(st.integers(0, 2)) == 0 else []),
             draw(st.sampled_from(POOLS)),
         ]
         for kind in kinds:

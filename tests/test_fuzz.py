@@ -42,7 +42,7 @@ def test_a_pass_that_is_wrong_is_found(script, monkeypatch):
     wrong = [check for check in legality.SITE_PRECONDITIONS if check.__name__ != EMPTY]
     monkeypatch.setattr("tvm_passes.decision.SITE_PRECONDITIONS", tuple(wrong))
     with pytest.raises(AssertionError) as found:
-        script.fuzz(GRAPHS, 0, LLVM, script.Tally(), pools=1, shrink=False)
+        script.fuzz(4 * GRAPHS, 0, LLVM, script.Tally(), pools=1, shrink=False)
     assert "max_pool" in str(found.value)
 
 

@@ -13,6 +13,7 @@ from tvm_passes.rules import RELAX
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```console\n\$ (.+)\n((?:.*\n)*?)```", (ROOT / "README.md").read_text())
+PYTHON = re.findall(r"```python\n((?:.*\n)*?)```", (ROOT / "README.md").read_text())
 
 pytestmark = pytest.mark.skipif(dialects.installed() != RELAX, reason="the README shows Relax")
 
@@ -37,3 +38,33 @@ def test_command(command, printed, tmp_path):
     assert done.returncode == 0, done.stderr
     lines = [line.rstrip() for line in done.stdout.splitlines()]
     assert lines == [line.rstrip() for line in printed.splitlines()]
+
+
+def test_a_rule_of_ones_own():
+    import tvm
+    from tvm import relax
+
+    from tvm_passes.relax import ReorderActivationAfterMaxPool
+
+    def build(order):
+        builder, x = relax.BlockBuilder(), relax.Var("x", relax.TensorType((1, 4, 8, 8), "float32"))
+
+        def f(value):
+            return relax.op.log(builder.emit(relax.op.sigmoid(value)))
+
+        def pool(value):
+            return relax.op.nn.max_pool2d(value, (2, 2), (2, 2))
+
+        with builder.function("main", [x]):
+            with builder.dataflow():
+                last = pool(builder.emit(f(x))) if order == "before" else f(builder.emit(pool(x)))
+                result = builder.emit_output(last)
+            builder.emit_func_output(result)
+        return builder.finalize()
+
+    (code,) = [block for block in PYTHON if "RULES" in block]
+    names = {"mod": build("before")}
+    names["ReorderActivationAfterMaxPool"] = ReorderActivationAfterMaxPool
+    tvm.ir.assert_structural_equal(ReorderActivationAfterMaxPool()(names["mod"]), names["mod"])
+    exec(code, names)  # noqa: S102
+    tvm.ir.assert_structural_equal(names["mod"], build("after"))

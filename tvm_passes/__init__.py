@@ -4,6 +4,7 @@ The passes are in `tvm_passes.relax` and `tvm_passes.relay`; importing this need
 """
 
 from tvm_passes.rules import RULES, Form, Rule
+from tvm_passes.pattern import Apply, Data, Number
 from tvm_passes.decline import Decline, Direction, Reason
 from tvm_passes.decision import Decision, decide
 from tvm_passes.cost import Cost, cost
@@ -12,12 +13,15 @@ from tvm_passes.errors import TvmPassesError
 
 __all__ = [
     "RULES",
+    "Apply",
     "Cost",
+    "Data",
     "Decision",
     "Decline",
     "Direction",
     "Form",
     "Kind",
+    "Number",
     "Reason",
     "Remark",
     "Rule",

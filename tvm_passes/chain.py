@@ -9,11 +9,21 @@ from typing import Generic
 
 from tvm_passes.decision import Decision
 from tvm_passes.decline import Ends
-from tvm_passes.describe import Vocabulary, describe_alternatives, describe_move, operand_shapes
+from tvm_passes.describe import (
+    CallView,
+    Vocabulary,
+    describe_alternatives,
+    describe_move,
+    operand_shapes,
+    plain,
+)
 from tvm_passes.graph import Graph, Node
+from tvm_passes.matching import Match, find
 from tvm_passes.movement import Shapes, axis_of, carried_past, lowered
+from tvm_passes.pattern import Apply
 from tvm_passes.readers import read_by, value_of
-from tvm_passes.site import ElementwiseOp, Move, Shape
+from tvm_passes.rule import Rule
+from tvm_passes.site import ElementwiseOp, Move, Operand, Shape
 
 
 class Role(Enum):
@@ -47,6 +57,9 @@ class Link(Generic[Node]):
         Whether a move lies between it and the pool.
     axis
         The op's attribute that names an axis of its data, or nothing.
+    inner, entry
+        Of a function that several ops spell: those before the last, in the order in which they are
+        computed, and what they read; nothing of a single op.
     """
 
     node: Node
@@ -58,6 +71,8 @@ class Link(Generic[Node]):
     operands: Shapes = field(default_factory=dict)
     crossed: bool = False
     axis: str | None = None
+    inner: tuple[Node, ...] = ()
+    entry: Node | None = None
 
     @property
     def is_scalar(self) -> bool:
@@ -110,6 +125,8 @@ class Chain(Generic[Node]):
         Extents of the data that the pool reads, and that the node below `top` reads.
     moves
         What lies between `top` and the pool and moves elements, nearest the pool first.
+    inside
+        Keys of the ops of the function that reads `top`, if there are several.
     """
 
     top: Node
@@ -119,6 +136,7 @@ class Chain(Generic[Node]):
     ops: list[tuple[ElementwiseOp, ...]] = field(default_factory=list)
     links: list[Link[Node]] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
+    inside: frozenset[int] = frozenset()
 
     def take(self, link: Link[Node], ops: Sequence[ElementwiseOp], operands: Shapes) -> None:
         """Add an op, described where it stands, by each row that fits it."""
@@ -134,6 +152,7 @@ class Chain(Generic[Node]):
     def go_on(self, above: Node) -> None:
         """Look at what the topmost node reads."""
         self.top = self.read = above
+        self.inside = frozenset()
 
 
 def climb(
@@ -163,10 +182,11 @@ def climb(
         shared = uses != 1 or leaves
         counted = shared or (several and not chain.links)
         if not counted:
-            uses = graph.consumers(chain.top)
+            uses = _readers(graph, chain)
         leaves = leaves or graph.is_output(chain.top)
         lender = value_of(graph, chain.top)
-        if graph.op_name(chain.top) in words.activations:
+        name = graph.op_name(chain.top)
+        if name in words.activations or plain(name) in words.composites:
             taken = _take_op(graph, chain, words, uses, leaves)
             if uses != 1 or leaves or not taken:
                 return chain
@@ -183,9 +203,14 @@ def climb(
 def _take_op(
     graph: Graph[Node], chain: Chain[Node], words: Vocabulary, uses: int, leaves: bool
 ) -> bool:
-    """Go on past the topmost node if a row fits it."""
-    rows = words.activations[graph.op_name(chain.top)]
+    """Go on past the topmost node if a row fits it, or it and ops above it."""
+    name = graph.op_name(chain.top)
     call = graph.view(chain.top)
+    several = find(graph, chain.top, _patterns(words, plain(name), call))
+    if several is not None:
+        _take_several(graph, chain, several, call, uses, leaves)
+        return True
+    rows = words.activations.get(name, ())
     data, ops = describe_alternatives(call, rows, uses, leaves)
     if not ops:
         return False
@@ -197,6 +222,41 @@ def _take_op(
     chain.reads = ops[0].shape
     chain.go_on(link.above)
     return True
+
+
+def _take_several(
+    graph: Graph[Node],
+    chain: Chain[Node],
+    found: Match[Node],
+    call: CallView,
+    uses: int,
+    leaves: bool,
+) -> None:
+    """Go on past a function that several ops spell."""
+    read, op = found.operand, found.rule.name
+    described = ElementwiseOp(op, found.rule, read.shape, call.dtype, found.numbers, uses, leaves)
+    link = Link(chain.top, 0, found.data, inner=found.nodes[:-1], entry=found.data)
+    chain.take(link, (described,), {})
+    chain.reads = read.shape
+    chain.go_on(found.data)
+    chain.inside = frozenset(map(graph.key, found.nodes))
+
+
+def _patterns(words: Vocabulary, name: str, call: CallView) -> Sequence[tuple[Rule, Apply]]:
+    """The patterns that end in the call, of those that read no more computed values than it."""
+    patterns = words.composites.get(name, ())
+    if not patterns:
+        return ()
+    computed = sum(isinstance(arg, Operand) and arg.value is None for arg in call.args)
+    return [(rule, p) for rule, p in patterns if p.computed <= computed]
+
+
+def _readers(graph: Graph[Node], chain: Chain[Node]) -> int:
+    """How many read the topmost node, the ops of one function counted as one."""
+    if not chain.inside:
+        return graph.consumers(chain.top)
+    keys = [graph.key(reader) for reader in graph.readers(chain.top)]
+    return 1 + sum(key not in chain.inside for key in keys)
 
 
 def _take_move(graph: Graph[Node], chain: Chain[Node], words: Vocabulary) -> bool:

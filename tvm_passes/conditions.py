@@ -225,6 +225,20 @@ def softplus_as_checked(beta: str, threshold: str) -> Condition:
     return check
 
 
+def falls_as_computed() -> Condition:
+    """Condition: never holds, of a function whose kernel falls where the function does not."""
+
+    def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+        return Decline(
+            Reason.NOT_MONOTONE,
+            f"the kernel of {op.op} falls here and there, by an ulp or two: its terms are rounded "
+            "one by one",
+            "nothing to do, unless the model may take another activation",
+        )
+
+    return check
+
+
 def _finite(op: ElementwiseOp, param: str) -> np.ndarray | Decline:
     """The numbers of a parameter, or why they are not known or not finite."""
     value = op.params.get(param)

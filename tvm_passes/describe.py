@@ -15,6 +15,7 @@ from tvm_passes.decline import Direction
 from tvm_passes.errors import AllowError
 from tvm_passes.legality import rule_conditions
 from tvm_passes.movement import Shapes
+from tvm_passes.pattern import Apply
 from tvm_passes.ranges import filled
 from tvm_passes.rules import (
     ABSORBERS,
@@ -59,6 +60,7 @@ class Vocabulary:
     moves: Mapping[str, Movement]
     dropouts: frozenset[str]
     absorbers: frozenset[str]
+    composites: Mapping[str, tuple[tuple[Rule, Apply], ...]]
     allow: frozenset[str] = frozenset()
 
     def may_fold(self, op: str) -> bool:
@@ -99,8 +101,27 @@ def vocabulary(rules: Sequence[Rule], dialect: str, allow: Collection[str] = ())
         MOVES[dialect],
         DROPOUTS[dialect],
         ABSORBERS[dialect],
+        _composites(rules),
         frozenset(allow),
     )
+
+
+def _composites(rules: Sequence[Rule]) -> Mapping[str, tuple[tuple[Rule, Apply], ...]]:
+    """The functions of several ops, by the name of their last op, the last row first."""
+    found: dict[str, tuple[tuple[Rule, Apply], ...]] = {}
+    for rule in rules:
+        for pattern in reversed(rule.patterns):
+            found[pattern.op] = ((rule, pattern), *found.get(pattern.op, ()))
+    return found
+
+
+def plain(op: str) -> str:
+    """The name of an op in patterns.
+
+    >>> plain("relax.nn.softplus"), plain("nn.relu")
+    ('softplus', 'relu')
+    """
+    return op.removeprefix("relax.").removeprefix("nn.")
 
 
 @dataclass(frozen=True)
@@ -212,7 +233,7 @@ def describe_alternatives(
     ops
         The descriptions, the preferred one first; none if no row fits the call.
     """
-    data = data_index(call, [form for _, form in rows])
+    data = data_index(call, [form for _, form in rows]) if rows else None
     if data is None:
         return 0, ()
     return data, tuple(

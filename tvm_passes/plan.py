@@ -33,12 +33,21 @@ class Step(Generic[Node]):
         New shapes of operands, by index of the argument.
     attrs
         New values of attributes.
+    inner, entry
+        Of a function that several ops spell: those before `node`, and what they read.
     """
 
     node: Node
     data: int
     reshaped: Shapes = field(default_factory=dict)
     attrs: Mapping[str, int] = field(default_factory=dict)
+    inner: tuple[Node, ...] = ()
+    entry: Node | None = None
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All ops of the function, in the order in which they are computed."""
+        return (*self.inner, self.node)
 
 
 @dataclass(frozen=True)
@@ -211,6 +220,8 @@ def _sink(graph: Graph[Node], item: Plan[Node], lent: Set[tuple[int | None, int]
 
 def _step(link: Link[Node], pool: Pool) -> Step[Node]:
     """The op as it follows the pool: its operands are written for what the pool reads."""
+    if link.entry is not None:
+        return Step(link.node, link.data, inner=link.inner, entry=link.entry)
     if not link.crossed:
         return Step(link.node, link.data)
     if link.axis:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tvm_passes.decline import Condition, Direction, FixedPoint
 from tvm_passes.fixed_points import nothing
+from tvm_passes.pattern import Apply
 from tvm_passes.ranges import Image, anything
 
 RELAY = "relay"
@@ -60,6 +61,8 @@ class Rule:
         How the function moves as its input grows, where `conditions` hold.
     forms
         Spellings, by dialect name.
+    patterns
+        Spellings that take several ops, alike in both dialects; see `tvm_passes.composites`.
     dtypes
         Element types for which the rule holds as TVM computes it.
     results
@@ -92,6 +95,7 @@ class Rule:
     direction: Direction
     forms: Mapping[str, tuple[Form, ...]]
     dtypes: frozenset[str] = FLOATS
+    patterns: tuple[Apply, ...] = ()
     results: frozenset[str] = frozenset()
     conditions: tuple[Condition, ...] = ()
     image: Image = anything

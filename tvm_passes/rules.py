@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from tvm_passes.composites import COMPOSITES
 from tvm_passes.falling import FALLING
 from tvm_passes.quantized import QUANTIZED
 from tvm_passes.quasi_convex import QUASI_CONVEX
@@ -38,7 +39,13 @@ __all__ = [
     "forms",
 ]
 
-RULES: tuple[Rule, ...] = (*RISING, *FALLING, *QUASI_CONVEX, *QUANTIZED)
+RULES: tuple[Rule, ...] = (
+    *RISING,
+    *FALLING,
+    *QUASI_CONVEX,
+    *COMPOSITES,
+    *QUANTIZED,
+)
 """Every row; where rows name the same op, the last whose conditions hold is taken."""
 
 

@@ -64,7 +64,9 @@ def test_each_reason_is_reached(reason):
     assert decision.site is SITES[reason]
 
 
-@pytest.mark.parametrize("rule", [name for name, row in RULE.items() if not row.results])
+@pytest.mark.parametrize(
+    "rule", [name for name, row in RULE.items() if not row.results and not row.patterns]
+)
 def test_one_op_of_each_rule_sinks(rule):
     chain = (op(rule),)
     decision = decide(site(*chain), ALLOW)

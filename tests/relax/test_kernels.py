@@ -42,7 +42,9 @@ def call(rule, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_special_values(dtype):
-    rules = [rule for rule in RULES if dtype in rule.dtypes and RELAX in rule.forms]
+    rules = [
+        rule for rule in RULES if dtype in rule.dtypes and RELAX in rule.forms and not rule.results
+    ]
     bodies = [call(rule, dtype) for rule in rules]
     mod = module(
         lambda x, b: [body(x, b) for body in bodies], data((4,), dtype), data((1,), dtype, "b")

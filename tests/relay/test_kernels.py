@@ -42,7 +42,9 @@ def call(rule, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_special_values(dtype):
-    rules = [rule for rule in RULES if dtype in rule.dtypes and RELAY in rule.forms]
+    rules = [
+        rule for rule in RULES if dtype in rule.dtypes and RELAY in rule.forms and not rule.results
+    ]
     x, b = data((4,), dtype), data((1,), dtype, name="b")
     mod = module(relay.Tuple([call(rule, dtype)(x, b) for rule in rules]), x, b)
     results = outputs(mod, np.array(INPUTS, dtype), np.full(1, SHIFT, dtype))

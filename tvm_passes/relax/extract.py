@@ -106,6 +106,7 @@ class _Passed:
         operands = {
             hash(arg): arg
             for link in self.links()
+            if link.entry is None
             for index, arg in enumerate(self.call(link.node).args)
             if index != link.data and isinstance(arg, relax.Var)
         }
@@ -125,15 +126,22 @@ def _alone(site: _Passed) -> tvm.IRModule:
     reads = site.reads()
     params = [relax.Var(f"read{n}", expr.ty) for n, expr in enumerate(reads)]
     operands = {hash(expr): param for expr, param in zip(reads[1:], params[1:], strict=True)}
-    steps = [(site.call(link.node), link.data) for link in site.links()]
     builder = relax.BlockBuilder()
     with builder.function("main", params):
         with builder.dataflow():
             value: relax.Expr = params[0]
-            for call, data in [*steps, (site.call(site.plan.pool), 0)]:
-                args = [operands.get(hash(arg), arg) for arg in call.args]
-                args[data] = value
-                value = builder.emit(relax.Call(call.op, args, call.attrs, call.ty_args))
-            result = builder.emit_output(value)
+            for link in site.links():
+                known = operands if link.entry is None else operands | {hash(link.entry): value}
+                for node in (*link.inner, link.node):
+                    call = site.call(node)
+                    args = [known.get(hash(arg), arg) for arg in call.args]
+                    if link.entry is None:
+                        args[link.data] = value
+                    done = builder.emit(relax.Call(call.op, args, call.attrs, call.ty_args))
+                    known = known | {hash(node): done}
+                value = done
+            pool = site.call(site.plan.pool)
+            # Bound once: another name for it would be a reader that is not the function's result.
+            result = builder.emit_output(relax.Call(pool.op, [value], pool.attrs, pool.ty_args))
         builder.emit_func_output(result)
     return builder.finalize()

@@ -57,7 +57,7 @@ def tvm_reorder_pipeline(
         if target is None or str(target.kind.name) != "llvm":
             return tvm.transform.Sequential([reorder, stock_pipeline()])(mod)
         passes = [
-            *passes_before_schedules(target, rules, on_remark),
+            *passes_before_schedules(target, rules, on_remark, allow),
             dlight.ApplyDefaultSchedule(Tuned(), BlockedConv2d(), Spatial()),
             *cpu.dataflow_lower_passes(target),
             *cpu.finalize_passes(target),
@@ -91,10 +91,11 @@ def passes_before_schedules(
     target: tvm.target.Target,
     rules: Sequence[Rule] = RULES,
     on_remark: Callable[[Remark], object] | None = None,
+    allow: Collection[str] = (),
 ) -> list[tvm.transform.Pass]:
     """What makes kernels of a module, for a target of kind llvm: their schedules come next."""
     return [
-        ReorderActivationAfterMaxPool(rules, on_remark),
+        ReorderActivationAfterMaxPool(rules, on_remark, allow),
         relax.transform.FoldConstant(),
         BlockConv2d(on_remark),
         *cpu.library_dispatch_passes(target),

@@ -28,7 +28,7 @@ def sink(block: relax.DataflowBlock, sinks: Sequence[Sink[relax.Var]]) -> relax.
     definitions = {hash(binding.var): binding for binding in block.bindings}
     by_pool = {hash(item.pool): item for item in sinks}
     moved = {hash(node) for item in sinks for node in (*item.moves, *item.gone)}
-    moved |= {hash(step.node) for item in sinks for step in item.steps}
+    moved |= {hash(node) for item in sinks for step in item.steps for node in step.nodes}
     bindings: list[relax.Binding] = []
     for name, binding in definitions.items():
         if name in by_pool:
@@ -103,11 +103,27 @@ class _Rewrite:
             # The values above the last take the names of the ops, whose variables are gone.
             old = self.definitions[hash(step.node)]
             var = self._bind(old.var.name, value, old.span)
+            if step.entry is not None:
+                value = self._several(step, var)
+                continue
             operands = self._operands(step, old)
             self.found.extend(operands.values())
             call = _with(old.value, {n: binding.var for n, binding in operands.items()}, step.attrs)
             value = _on(call, step.data, var, _of_dtype(value.ty, old.var.ty))
         return value
+
+    def _several(self, step: Step[relax.Var], data: relax.Var) -> relax.Call:
+        """What a function that several ops spell makes of the data."""
+        values: dict[int, relax.Expr] = {hash(step.entry): data}
+        for node in step.nodes:
+            old = self.definitions[hash(node)]
+            args = [values.get(hash(arg), arg) for arg in old.value.args]
+            ty = _of_dtype(data.ty, old.var.ty)
+            call = old.value
+            call = relax.Call(call.op, args, call.attrs, call.ty_args, call.span, ty)
+            if hash(node) != hash(step.node):
+                values[hash(node)] = self._bind(old.var.name, call, old.span)
+        return call
 
     def _bind(self, name: str, value: relax.Call, span: tvm.ir.Span) -> relax.DataflowVar:
         var = relax.DataflowVar(name, value.ty, span)

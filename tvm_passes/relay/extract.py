@@ -91,6 +91,7 @@ def _reads(item: Plan[relay.Expr]) -> list[relay.Expr]:
     operands = {
         key(arg): arg
         for link in _calls(item)
+        if link.entry is None
         for index, arg in enumerate(link.node.args)
         if index != link.data and not isinstance(arg, relay.Constant)
     }
@@ -109,8 +110,13 @@ def _alone(item: Plan[relay.Expr]) -> tvm.IRModule:
     operands = {key(expr): param for expr, param in zip(reads[1:], params[1:], strict=True)}
     body: relay.Expr = params[0]
     for link in _calls(item):
-        args = [operands.get(key(arg), arg) for arg in link.node.args]
-        args[link.data] = body
-        body = relay.Call(link.node.op, args, link.node.attrs)
+        known = operands if link.entry is None else operands | {key(link.entry): body}
+        for node in (*link.inner, link.node):
+            args = [known.get(key(arg), arg) for arg in node.args]
+            if link.entry is None:
+                args[link.data] = body
+            done = relay.Call(node.op, args, node.attrs)
+            known = known | {key(node): done}
+        body = done
     body = relay.Call(item.pool.op, [body], item.pool.attrs)
     return tvm.IRModule.from_expr(relay.Function(params, body))

@@ -28,7 +28,7 @@ def sink(func: relay.Function, nodes: Nodes, sinks: Sequence[Sink[relay.Expr]]) 
         return func
     by_pool = {key(item.pool): item for item in sinks}
     moved = {key(node) for item in sinks for node in (*item.moves, *item.gone)}
-    moved |= {key(step.node) for item in sinks for step in item.steps}
+    moved |= {key(node) for item in sinks for step in item.steps for node in step.nodes}
     new: dict[int, relay.Expr] = {}
     for expr, read in nodes:
         node = key(expr)
@@ -69,12 +69,24 @@ def _steps(
 ) -> relay.Expr:
     """The value, and what the steps, nearest the pool first, make of it."""
     for step in reversed(steps):
+        if step.entry is not None:
+            expr = _several(step, expr)
+            continue
         args = [new.get(key(arg), arg) for arg in step.node.args]
         for index, shape in step.reshaped.items():
             args[index] = relay.reshape(args[index], shape)
         args[step.data] = expr
         expr = relay.expr.CallWithFields(step.node, None, args, _attrs(step))
     return expr
+
+
+def _several(step: Step[relay.Expr], data: relay.Expr) -> relay.Expr:
+    """What a function that several ops spell makes of the data."""
+    values = {key(step.entry): data}
+    for node in step.nodes:
+        args = [values.get(key(arg), arg) for arg in node.args]
+        values[key(node)] = relay.expr.CallWithFields(node, None, args)
+    return values[key(step.node)]
 
 
 def _attrs(step: Step[relay.Expr]) -> tvm.ir.Attrs | None:

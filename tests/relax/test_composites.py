@@ -1,0 +1,202 @@
+"""Functions that front ends spell with several ops sink as one, or as none."""
+
+import numpy as np
+import pytest
+import tvm
+from relax_builders import (
+    SHAPE,
+    assert_sinks,
+    assert_untouched,
+    built,
+    const,
+    conv,
+    data,
+    max_pool,
+    per_channel,
+    reasons,
+    run_pass,
+)
+from relax_runs import TARGETS, bits, cpu, hard_values, outputs
+from tvm.relax import op
+
+from tvm_passes.decline import Direction, Reason
+from tvm_passes.pattern import Apply, Data
+from tvm_passes.rules import RULES, Rule
+
+ALLOW = {"quasi-convex"}
+ONE, HALF, THREE, SIX = (const(value) for value in (1.0, 0.5, 3.0, 6.0))
+ROOT_2, ALPHA, MINUS_ALPHA = const(2**0.5), const(0.7), const(-0.7)
+
+
+def elu(b, x):
+    """As the ONNX and TFLite importers spell it."""
+    falling = b.emit(op.nn.relu(b.emit(op.subtract(ONE, b.emit(op.exp(x))))))
+    return op.add(b.emit(op.multiply(MINUS_ALPHA, falling)), b.emit(op.nn.relu(x)))
+
+
+def elu_where(b, x):
+    positive = b.emit(op.greater(x, const(0.0)))
+    curve = b.emit(op.subtract(b.emit(op.exp(x)), ONE))
+    return op.where(positive, x, b.emit(op.multiply(ALPHA, curve)))
+
+
+def gelu(b, x):
+    half = b.emit(op.multiply(HALF, x))
+    gate = b.emit(op.add(ONE, b.emit(op.erf(b.emit(op.divide(x, ROOT_2))))))
+    return op.multiply(half, gate)
+
+
+def silu(b, x):
+    return op.multiply(x, b.emit(op.sigmoid(x)))
+
+
+def mish(b, x):
+    curve = b.emit(op.log(b.emit(op.add(ONE, b.emit(op.exp(x))))))
+    return op.multiply(x, b.emit(op.tanh(curve)))
+
+
+def hard_swish(b, x):
+    gate = b.emit(op.clip(b.emit(op.add(x, THREE)), 0, 6))
+    return op.multiply(x, b.emit(op.divide(gate, SIX)))
+
+
+def square(_b, x):
+    return op.multiply(x, x)
+
+
+RISING = {"elu": elu, "elu_where": elu_where}
+QUASI_CONVEX = {
+    "gelu": gelu,
+    "silu": silu,
+    "mish": mish,
+    "hard_swish": hard_swish,
+    "square": square,
+}
+
+
+def pooled(f):
+    return built(lambda b, x: max_pool(b.emit(f(b, x))))
+
+
+@pytest.mark.parametrize("name", RISING)
+def test_rising_functions_sink(name):
+    f = RISING[name]
+    assert_sinks(pooled(f), built(lambda b, x: f(b, b.emit(max_pool(x)))))
+
+
+@pytest.mark.parametrize("name", QUASI_CONVEX)
+def test_functions_that_fall_then_rise_sink_at_both_ends(name):
+    f = QUASI_CONVEX[name]
+
+    def expected(b, x):
+        high = b.emit(f(b, b.emit(max_pool(x))))
+        low = b.emit(op.negative(b.emit(max_pool(b.emit(op.negative(x))))))
+        return op.maximum(high, b.emit(f(b, low)))
+
+    assert_sinks(pooled(f), built(expected), allow=ALLOW)
+    assert_untouched(pooled(f), Reason.QUASI_CONVEX)
+
+
+def test_a_chain_with_such_functions_sinks():
+    def chain(b, x):
+        shifted = b.emit(op.add(x, per_channel((8, 1, 1))))
+        return op.nn.relu(b.emit(op.multiply(const(1.05), b.emit(elu(b, shifted)))))
+
+    def before(b, x):
+        return max_pool(b.emit(chain(b, b.emit(conv(x)))))
+
+    def expected(b, x):
+        return chain(b, b.emit(max_pool(b.emit(conv(x)))))
+
+    assert_sinks(built(before), built(expected))
+
+
+def test_one_such_function_sinks_below_two_pools_in_a_row():
+    def before(b, x):
+        return max_pool(b.emit(max_pool(b.emit(elu(b, x)))))
+
+    def expected(b, x):
+        return elu(b, b.emit(max_pool(b.emit(max_pool(x)))))
+
+    after, _ = run_pass(built(before))
+    tvm.ir.assert_structural_equal(after, built(expected))
+
+
+@pytest.mark.parametrize("leak", ["inner", "output"])
+def test_what_is_read_on_the_way_keeps_all(leak):
+    def body(b, x):
+        gate = b.emit(op.sigmoid(x))
+        pool = max_pool(b.emit(op.multiply(x, gate)))
+        return [pool, op.cos(gate) if leak == "inner" else gate]
+
+    assert_untouched(built(body), Reason.VARIES_IN_WINDOW)
+
+
+def test_the_data_of_all_ops_is_one_value():
+    def body(b, x, y):
+        return max_pool(b.emit(op.multiply(x, b.emit(op.sigmoid(y)))))
+
+    assert_untouched(built(body, data(), data(name="y")), Reason.VARIES_IN_WINDOW)
+
+
+@pytest.mark.parametrize("alpha", [0.3, -0.3])
+def test_a_slope_of_the_wrong_sign_is_declined(alpha):
+    def wrong(b, x):
+        falling = b.emit(op.nn.relu(b.emit(op.subtract(ONE, b.emit(op.exp(x))))))
+        return op.add(b.emit(op.multiply(const(alpha), falling)), b.emit(op.nn.relu(x)))
+
+    passed = "sunk" in reasons(run_pass(pooled(wrong))[1])
+    assert passed is (alpha < 0)
+
+
+def test_other_constants_are_other_functions():
+    def other(b, x):
+        return op.multiply(x, b.emit(op.clip(b.emit(op.add(x, ONE)), 0, 6)))
+
+    assert_untouched(pooled(other), Reason.VARIES_IN_WINDOW)
+
+
+@pytest.mark.parametrize("name", ["softsign", "softplus"])
+def test_kernels_that_fall_are_declined(name):
+    def f(b, x):
+        size = b.emit(op.abs(x))
+        if name == "softsign":
+            return op.divide(x, b.emit(op.add(ONE, size)))
+        curve = b.emit(op.add(ONE, b.emit(op.exp(b.emit(op.negative(size))))))
+        return op.add(b.emit(op.maximum(x, const(0.0))), b.emit(op.log(curve)))
+
+    assert_untouched(pooled(f), Reason.NOT_MONOTONE)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=cpu)
+def test_values(target):
+    functions = [*RISING.values(), square]
+    loose = [gelu, silu, mish, hard_swish]
+    before = built(lambda b, x: [max_pool(b.emit(f(b, x))) for f in (*functions, *loose)])
+    after, remarks = run_pass(before, allow=ALLOW)
+    assert reasons(remarks).count("sunk") == len(functions) + len(loose)
+    x = np.clip(hard_values(SHAPE, "float32"), -80, 80)
+    zero = np.float32(0)  # a window that holds both zeros yields either
+    for n, (a, b) in enumerate(
+        zip(outputs(before, x, target=target), outputs(after, x, target=target), strict=True)
+    ):
+        if n < len(functions):
+            assert np.array_equal(bits(a + zero), bits(b + zero)), n
+        assert np.abs(a - b).max() <= 2 * np.finfo("float32").eps
+
+
+def test_a_row_of_the_users_own_of_several_ops():
+    shifted = Rule(
+        "x + exp(x)",
+        Direction.NON_DECREASING,
+        forms={},
+        patterns=(Apply("add", (Data(), Apply("exp", (Data(),)))),),
+        is_arithmetic=True,
+    )
+
+    def f(b, x):
+        return op.add(x, b.emit(op.exp(x)))
+
+    before, expected = pooled(f), built(lambda b, x: f(b, b.emit(max_pool(x))))
+    assert_sinks(before, expected, rules=(*RULES, shifted))
+    assert_untouched(before, Reason.VARIES_IN_WINDOW)

@@ -1,0 +1,147 @@
+"""Functions that front ends spell with several ops sink as one, or as none."""
+
+import numpy as np
+import pytest
+from relay_builders import (
+    SHAPE,
+    assert_sinks,
+    assert_untouched,
+    const,
+    conv,
+    data,
+    max_pool,
+    module,
+    per_channel,
+    reasons,
+    run_pass,
+)
+from relay_runs import TARGETS, bits, hard_values, outputs
+from tvm import relay
+
+from tvm_passes.decline import Reason
+
+ALLOW = {"quasi-convex"}
+ZERO, ONE, HALF, THREE, ALPHA, ROOT_2 = map(const, (0, 1, 0.5, 3, 0.7, 2**0.5))
+MINUS_ALPHA, SIXTH, CUBIC, TANH_SLOPE = map(const, (-0.7, 1 / 6, 0.044715, 0.79788456))
+
+
+def elu(x):
+    """As the ONNX and TFLite importers spell it."""
+    return MINUS_ALPHA * relay.nn.relu(ONE - relay.exp(x)) + relay.nn.relu(x)
+
+
+def elu_where(x):
+    return relay.where(relay.greater(x, ZERO), x, ALPHA * (relay.exp(x) - ONE))
+
+
+def gelu(x):
+    return HALF * x * (ONE + relay.erf(x / ROOT_2))
+
+
+def gelu_tanh(x):
+    cube = relay.power(x, THREE)
+    return x * (ONE + relay.tanh(TANH_SLOPE * (x + CUBIC * cube)))
+
+
+def silu(x):
+    return x * relay.sigmoid(x)
+
+
+def mish(x):
+    return x * relay.tanh(relay.log(ONE + relay.exp(x)))
+
+
+def hard_swish(x):
+    return x * relay.clip(x * SIXTH + HALF, 0, 1)
+
+
+def square(x):
+    return x * x
+
+
+RISING = {"elu": elu, "elu_where": elu_where}
+INEXACT = {
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "silu": silu,
+    "mish": mish,
+    "hard_swish": hard_swish,
+}
+QUASI_CONVEX = INEXACT | {"square": square}
+
+
+def pooled(f):
+    return module(max_pool(f(data())))
+
+
+def least(x):
+    return relay.negative(max_pool(relay.negative(x)))
+
+
+@pytest.mark.parametrize("name", RISING)
+def test_rising_functions_sink(name):
+    f = RISING[name]
+    assert_sinks(pooled(f), module(f(max_pool(data()))))
+
+
+@pytest.mark.parametrize("name", QUASI_CONVEX)
+def test_functions_that_fall_then_rise_sink_at_both_ends(name):
+    f, x = QUASI_CONVEX[name], data()
+    expected = module(relay.maximum(f(max_pool(x)), f(least(x))))
+    assert_sinks(pooled(f), expected, allow=ALLOW)
+    assert_untouched(pooled(f), Reason.QUASI_CONVEX)
+
+
+def test_a_chain_with_such_functions_sinks():
+    shift, layer = per_channel((8, 1, 1)), conv(data())
+
+    def chain(x):
+        return relay.nn.relu(relay.nn.leaky_relu(elu(x + shift), alpha=0.3))
+
+    assert_sinks(module(max_pool(chain(layer))), module(chain(max_pool(layer))))
+
+
+def test_what_is_read_on_the_way_keeps_all():
+    x = data()
+    gate = relay.sigmoid(x)
+    both = module(relay.Tuple([max_pool(x * gate), relay.cos(gate)]))
+    assert_untouched(both, Reason.VARIES_IN_WINDOW)
+
+
+def test_the_data_of_all_ops_is_one_value():
+    x, y = data(), data(name="y")
+    assert_untouched(module(max_pool(x * relay.sigmoid(y)), x, y), Reason.VARIES_IN_WINDOW)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x / (ONE + relay.abs(x)),
+        lambda x: relay.maximum(x, ZERO) + relay.log(ONE + relay.exp(relay.negative(relay.abs(x)))),
+    ],
+    ids=["softsign", "softplus"],
+)
+def test_kernels_that_fall_are_declined(f):
+    assert_untouched(pooled(f), Reason.NOT_MONOTONE)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", [*RISING, "square"])
+def test_values(name, target):
+    # Each by itself: SimplifyExpr misses what it folds in one of its own.
+    before = pooled((RISING | QUASI_CONVEX)[name])
+    after, remarks = run_pass(before, allow=ALLOW)
+    assert "sunk" in reasons(remarks)
+    x = np.clip(hard_values(SHAPE, "float32"), -80, 80)
+    (a,), (b,) = outputs(before, x, target=target), outputs(after, x, target=target)
+    zero = np.float32(0)  # a window that holds both zeros yields either
+    assert np.array_equal(bits(a + zero), bits(b + zero))
+
+
+@pytest.mark.parametrize("name", INEXACT)
+def test_the_rounding_of_what_is_exact_in_real_numbers_alone(name):
+    before = pooled(INEXACT[name])
+    after, _ = run_pass(before, allow=ALLOW)
+    x = np.random.default_rng(0).uniform(-8, 2, SHAPE).astype("float32")
+    (a,), (b,) = outputs(before, x), outputs(after, x)
+    assert np.abs(a - b).max() <= 2 * np.finfo("float32").eps

@@ -1,0 +1,155 @@
+"""Find functions that several ops of a graph spell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import isclose
+from typing import Generic
+
+from tvm_passes.describe import CallView, plain
+from tvm_passes.graph import Graph, Node
+from tvm_passes.pattern import Apply, Number, Pattern
+from tvm_passes.rule import Rule
+from tvm_passes.site import Operand
+
+PRECISION = 1e-3
+"""Relative, of constants in a pattern: they may be rounded to float16."""
+
+COMMUTES = frozenset({"add", "multiply", "maximum", "minimum"})
+
+
+@dataclass
+class Match(Generic[Node]):
+    """A function that was found.
+
+    Parameters
+    ----------
+    rule
+        Its row.
+    data, operand
+        What it is of, and that tensor's shape and element type.
+    nodes
+        Its ops in the order in which they are computed, the last one its result.
+    numbers
+        Constants that the pattern names.
+    """
+
+    rule: Rule
+    data: Node
+    operand: Operand
+    nodes: tuple[Node, ...]
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _State(Generic[Node]):
+    """What has been matched so far; each step makes a new one."""
+
+    data: Node | None = None
+    operand: Operand | None = None
+    nodes: tuple[Node, ...] = ()
+    numbers: tuple[tuple[str, float], ...] = ()
+
+
+def find(
+    graph: Graph[Node], node: Node, patterns: Sequence[tuple[Rule, Apply]]
+) -> Match[Node] | None:
+    """The function whose result is `node`, if nothing else reads what it computes on the way."""
+    for rule, pattern in patterns:
+        for state in _match(graph, node, pattern, _State()):
+            found = state.data, state.operand
+            if found[0] is not None and found[1] is not None and _is_alone(graph, state.nodes):
+                return Match(rule, found[0], found[1], state.nodes, dict(state.numbers))
+    return None
+
+
+def _match(
+    graph: Graph[Node], node: Node, pattern: Apply, state: _State[Node]
+) -> Iterator[_State[Node]]:
+    """The ways in which a node matches, in a state: none, one, or several."""
+    if plain(graph.op_name(node)) != pattern.op:
+        return
+    view = graph.view(node)
+    for args in _orders(pattern):
+        for found in _match_args(graph, node, view, args, state):
+            seen = {graph.key(each) for each in found.nodes}
+            yield found if graph.key(node) in seen else replace(found, nodes=(*found.nodes, node))
+
+
+def _orders(pattern: Apply) -> list[tuple[Pattern, ...]]:
+    flipped = pattern.args[::-1]
+    may_flip = pattern.op in COMMUTES and flipped != pattern.args
+    return [pattern.args, flipped] if may_flip else [pattern.args]
+
+
+def _match_args(
+    graph: Graph[Node],
+    node: Node,
+    view: CallView,
+    args: Sequence[Pattern],
+    state: _State[Node],
+) -> Iterator[_State[Node]]:
+    states = [state]
+    for index, pattern in enumerate(args):
+        states = [
+            after
+            for each in states
+            for after in _match_arg(graph, node, view, index, pattern, each)
+        ]
+    yield from states
+
+
+def _match_arg(
+    graph: Graph[Node],
+    node: Node,
+    view: CallView,
+    index: int,
+    pattern: Pattern,
+    state: _State[Node],
+) -> Iterator[_State[Node]]:
+    if isinstance(pattern, Number):
+        yield from _bind(state, pattern, _number(view, index))
+        return
+    if index >= len(view.args):
+        return
+    argument, operand = graph.argument(node, index), view.args[index]
+    if isinstance(pattern, Apply):
+        yield from _match(graph, argument, pattern, state)
+    elif isinstance(operand, Operand) and operand.value is None:
+        if state.data is None:
+            yield replace(state, data=argument, operand=operand)
+        elif graph.key(state.data) == graph.key(argument):
+            yield state
+
+
+def _bind(state: _State[Node], pattern: Number, value: float | None) -> Iterator[_State[Node]]:
+    if value is None:
+        return
+    if pattern.value is not None and not isclose(value, pattern.value, rel_tol=PRECISION):
+        return
+    named = ((pattern.name, value),) if pattern.name else ()
+    yield replace(state, numbers=(*state.numbers, *named))
+
+
+def _number(view: CallView, index: int) -> float | None:
+    """The number that an argument is, or an attribute of Relay's clip in the place of one."""
+    if index >= len(view.args):
+        name = {1: "a_min", 2: "a_max"}.get(index, "") if plain(view.op) == "clip" else ""
+        value = getattr(view.attrs, name) if name else None
+        return None if value is None else float(value)
+    argument = view.args[index]
+    if isinstance(argument, Operand):
+        if argument.value is None or argument.value.size != 1:
+            return None
+        return float(argument.value.item())
+    return None if argument is None else float(argument)
+
+
+def _is_alone(graph: Graph[Node], nodes: Sequence[Node]) -> bool:
+    """Whether only these nodes read those of them that are not the last."""
+    keys = {graph.key(node) for node in nodes}
+    return all(
+        not graph.is_output(node) and all(graph.key(r) in keys for r in graph.readers(node))
+        for node in nodes[:-1]
+    )

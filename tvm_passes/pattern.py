@@ -1,0 +1,43 @@
+"""How front ends spell one function with several ops, as a pattern."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Data:
+    """The value that the function is of, the same wherever it stands in a pattern."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A constant of one element: a certain one, or any, called `name`."""
+
+    value: float | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Apply:
+    """An op of arguments that match, called as in Relay, without ``nn.``.
+
+    Parameters
+    ----------
+    op
+        The op's name.
+    args
+        Patterns of its arguments.
+    """
+
+    op: str
+    args: tuple[Pattern, ...]
+
+    @property
+    def computed(self) -> int:
+        """How many of the arguments are no numbers."""
+        return sum(not isinstance(arg, Number) for arg in self.args)
+
+
+Pattern = Data | Number | Apply
+"""A tree of ops whose leaves are the data and numbers."""
