@@ -129,7 +129,7 @@ def run_in_memory(mod: Any, target: Target) -> Runner:
     if require() == RELAX:
         from tvm_passes.relax.engine import Runner as RelaxRunner
 
-        return RelaxRunner(tvm.relax.VirtualMachine(built, tvm.cpu()))
+        return RelaxRunner(tvm.relax.VirtualMachine(built, tvm.cpu()), tvm.cpu())
     from tvm_passes.relay.engine import GraphModule
     from tvm_passes.relay.engine import Runner as RelayRunner
 

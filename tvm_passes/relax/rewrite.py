@@ -65,7 +65,7 @@ class _Rewrite:
         else:
             value = self._steps(self._end(value, item.ends), item.steps)
         if item.squeezed:
-            var = self._bind(pool.var.name, value, pool.span)
+            var = self._bind(pool.var, value, pool.span)
             attrs = tvm.ir.make_node("relax.attrs.SqueezeAttrs", axis=list(item.squeezed))
             value = relax.Call(SQUEEZE, [var], attrs, [], pool.value.span, item.pool.ty)
         return [*found, relax.VarBinding(pool.var, value, pool.span)]
@@ -76,7 +76,7 @@ class _Rewrite:
         call, is_negated = pool.value, end is Ends.OTHER and not item.opposite
         if is_negated:
             negative = relax.Call(NEGATIVE, [data], None, [], pool.value.span, data.ty)
-            data = self._bind(pool.var.name, negative, pool.span)
+            data = self._bind(pool.var, negative, pool.span)
         elif end is Ends.OTHER:
             op = tvm.ir.Op.get(item.opposite)
             call = relax.Call(op, call.args, call.attrs, call.ty_args, call.span, call.ty)
@@ -84,7 +84,7 @@ class _Rewrite:
         if item.squeezed:
             value = _keeping_axes(value, item.squeezed)
         if is_negated:
-            var = self._bind(pool.var.name, value, pool.span)
+            var = self._bind(pool.var, value, pool.span)
             value = relax.Call(NEGATIVE, [var], None, [], pool.value.span, var.ty)
         return value
 
@@ -94,7 +94,7 @@ class _Rewrite:
         results = []
         for end in (Ends.SAME, Ends.OTHER):
             value = self._steps(self._end(data, end), item.steps[item.joined :])
-            results.append(self._bind(pool.var.name, value, pool.span))
+            results.append(self._bind(pool.var, value, pool.span))
         return relax.Call(MAXIMUM, results, None, [], pool.value.span, results[0].ty)
 
     def _steps(self, value: relax.Call, steps: Sequence[Step[relax.Var]]) -> relax.Call:
@@ -102,7 +102,7 @@ class _Rewrite:
         for step in reversed(steps):
             # The values above the last take the names of the ops, whose variables are gone.
             old = self.definitions[hash(step.node)]
-            var = self._bind(old.var.name, value, old.span)
+            var = self._bind(old.var, value, old.span)
             if step.entry is not None:
                 value = self._several(step, var)
                 continue
@@ -122,11 +122,12 @@ class _Rewrite:
             call = old.value
             call = relax.Call(call.op, args, call.attrs, call.ty_args, call.span, ty)
             if hash(node) != hash(step.node):
-                values[hash(node)] = self._bind(old.var.name, call, old.span)
+                values[hash(node)] = self._bind(old.var, call, old.span)
         return call
 
-    def _bind(self, name: str, value: relax.Call, span: tvm.ir.Span) -> relax.DataflowVar:
-        var = relax.DataflowVar(name, value.ty, span)
+    def _bind(self, like: relax.Var, value: relax.Call, span: tvm.ir.Span) -> relax.DataflowVar:
+        """Bind a value to a variable with the name and the place of another."""
+        var = relax.DataflowVar(like.name, value.ty, like.span)
         self.found.append(relax.VarBinding(var, value, span))
         return var
 
