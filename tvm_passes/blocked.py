@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
+
+import numpy as np
+
+from tvm_passes.schedules.operators import Conv2d
 
 
 @dataclass(frozen=True)
@@ -38,10 +43,38 @@ class Blocked:
         """Channels of the plain value: those past them fill the last block."""
         return self.shape[self.axis]
 
+    def constant(self, array: np.ndarray) -> np.ndarray | None:
+        """A constant operand in these blocks.
+
+        Parameters
+        ----------
+        array
+            Broadcast against the plain value.
+
+        Returns
+        -------
+        np.ndarray | None
+            A scalar, or [1, c/block, 1, 1, block] with ones past the last channel; None where it
+            is neither one number nor one a channel.
+        """
+        if array.size == 1:
+            return array.reshape(())
+        aligned = (1,) * (len(self.shape) - array.ndim) + array.shape
+        if len(aligned) != len(self.shape):
+            return None
+        if not prod(aligned) == aligned[self.axis] == self.channels:
+            return None
+        filled = np.pad(array.reshape(-1), (0, -array.size % self.block), constant_values=1)
+        return filled.reshape(1, -1, 1, 1, self.block)
+
+    def is_read_by(self, conv: Conv2d) -> bool:
+        """Whether a convolution's kernel reads its data in these blocks."""
+        if self.channels_last != conv.channels_last:
+            return False
+        per_group = conv.channels // conv.groups
+        return conv.groups == 1 or conv.depthwise or per_group % self.block == 0
+
 
 def rows_of(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """The extents [1, 1, m, c] of a tensor [..., c]."""
-    rows = 1
-    for extent in shape[:-1]:
-        rows *= extent
-    return (1, 1, rows, shape[-1])
+    return (1, 1, prod(shape[:-1]), shape[-1])

@@ -153,6 +153,19 @@ def test_what_needs_plain_values(body):
     assert_same_bits(module(body, data(SHAPE)), RUNNABLE[-1])
 
 
+@pytest.mark.parametrize("groups", [1, 16], ids=["dense", "depthwise"])
+def test_blocks_of_another_layout_are_not_read_as_ones_own(groups):
+    """[1, 16, 16, 16] is NCHW to one convolution and NHWC to the next."""
+
+    def body(x):
+        y = layer(x, 16, padding=(1, 1))
+        attrs = {"data_layout": "NHWC", "kernel_layout": "OHWI", "groups": groups}
+        z = op.nn.conv2d(y, weights(16, 3, 3, 16 // groups), padding=(1, 1), **attrs)
+        return op.add(z, y)
+
+    assert_same_bits(module(body, data((1, 16, 16, 16))), RUNNABLE[-1])
+
+
 def inception(builder, x):
     x = builder.emit(layer(x, 32, padding=(1, 1), pool=HALVE))
     a, b = builder.emit(layer(x, 16, (1, 1))), builder.emit(layer(x, 32, padding=(1, 1)))

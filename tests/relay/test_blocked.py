@@ -90,6 +90,21 @@ def test_depthwise():
     assert_close(module(shape, body), values(shape), 9 * 1.2e-7)
 
 
+def test_blocks_of_another_layout_are_not_read_as_ones_own():
+    """[1, 16, 16, 16] is NCHW to one convolution and NHWC to the next."""
+
+    def body(x, shape):
+        y = layer(x, shape, 16, padding=(1, 1))
+        attrs = {"data_layout": "NHWC", "kernel_layout": "HWOI", "groups": 16}
+        z = NN.conv2d(
+            y, weights(3, 3, 16, 1), kernel_size=(3, 3), channels=16, padding=(1, 1), **attrs
+        )
+        return relay.add(z, y)
+
+    shape = (1, 16, 16, 16)
+    assert_close(module(shape, body), values(shape), 16 * 9 * 1.2e-7)
+
+
 def network(x, shape):
     """A shortcut, a concatenation, pools between layers, and a head that needs plain values."""
     a = layer(x, shape, 16, padding=(1, 1), pool=HALVE)

@@ -16,13 +16,15 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from tvm_passes.blocked import Blocked
 from tvm_passes.decline import Decline
-from tvm_passes.relax.blocked_ops import OPS, convolution, pools_with
+from tvm_passes.relax.blocked_ops import OPS, convolution
 from tvm_passes.relax.blocked_values import Values
-from tvm_passes.relax.blocks import map_dataflow_blocks
-from tvm_passes.relax.convolution import CONV2D, MAX_POOL2D, op_name
+from tvm_passes.relax.blocks import map_dataflow_blocks, only_reader
+from tvm_passes.relax.convolution import CONV2D, MAX_POOL2D, op_name, read_conv2d, shape_of
 from tvm_passes.remarks import MissedKernels, Remark
 from tvm_passes.schedules.machine import block_of, machine_of
+from tvm_passes.schedules.operators import read_max_pool2d
 
 PASS_NAME = "BlockConv2d"
 
@@ -93,31 +95,21 @@ class _Rewriter:
             return False
         var, name = binding.var, op_name(binding.value)
         if name == CONV2D:
-            return self._convolution(binding, _only_reader(var, users, bound))
+            return self._convolution(binding, only_reader(var, users, bound))
         value = OPS[name](binding.value, self.values) if name in OPS else None
         if value is not None:
             self.values.bind(var, value)
         return value is not None
 
     def _convolution(self, binding: relax.VarBinding, reader: relax.VarBinding | None) -> bool:
-        var, call, pool = binding.var, binding.value, None
-        if reader is not None and op_name(reader.value) == MAX_POOL2D:
-            pool = reader.value if pools_with(call, reader.value, self.values) else None
-        value = convolution(call, self.values, pool)
-        if isinstance(value, Decline):
-            self.declined(value)
+        conv, pool = read_conv2d(binding.value, self.values.block), None
+        if isinstance(conv, Decline):
+            self.declined(conv)
             return False
-        if pool is not None and reader is not None:
-            var = reader.var
-            self.taken.add(hash(var))
-        self.values.bind(var, value)
+        if reader is not None and op_name(reader.value) == MAX_POOL2D:
+            pool = read_max_pool2d(reader.value.attrs, conv)
+        var = binding.var if reader is None or pool is None else reader.var
+        self.taken.add(hash(var))
+        value = convolution(binding.value, conv, pool, self.values)
+        self.values.bind(var, Blocked(value, shape_of(var) or (), conv.channels_last, conv.block))
         return True
-
-
-def _only_reader(
-    var: relax.Var, users: Any, bound: dict[int, relax.Binding]
-) -> relax.VarBinding | None:
-    """The binding that alone reads a variable, if the variable does not leave its block."""
-    readers = list(users.get(var, ())) if isinstance(var, relax.DataflowVar) else []
-    found = bound.get(hash(readers[0])) if len(readers) == 1 else None
-    return found if isinstance(found, relax.VarBinding) else None

@@ -5,47 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from math import prod
-from typing import Any
 
 import numpy as np
 from tvm import relax
 from tvm.relax import op
 
 from tvm_passes.blocked import Blocked, rows_of
-from tvm_passes.decline import Decline
 from tvm_passes.relax.blocked_values import Values, is_tensor
 from tvm_passes.relax.convolution import (
     AVG_POOL2D,
     MAX_POOL2D,
     is_constant,
     op_name,
-    read_conv2d,
     read_matmul,
     shape_of,
 )
 from tvm_passes.schedules.conv2d import conv2d, pack_weight
-from tvm_passes.schedules.operators import Conv2d, read_max_pool2d
+from tvm_passes.schedules.operators import Conv2d, MaxPool2d
 from tvm_passes.schedules.structure import BLOCKED_RANK
 
 
-def convolution(call: relax.Call, values: Values, pool: relax.Call | None) -> Blocked | Decline:
-    """conv2d, or a max-pool of one where one kernel computes both: see `pools_with`."""
-    conv = read_conv2d(call, values.block)
-    if isinstance(conv, Decline):
-        return conv
-    window = None if pool is None else read_max_pool2d(pool.attrs, conv)
-    data = _source(call.args[0], conv, values)
-    layout = str(call.attrs.kernel_layout)
-    value = _layer(data, call.args[1].value.numpy(), layout, conv, window, values)
-    shape = shape_of(call if window is None else pool)
-    return Blocked(value, shape or (), conv.channels_last, conv.block)
-
-
-def pools_with(call: relax.Call, pool: relax.Call, values: Values) -> bool:
-    """Whether `convolution` takes a max-pool along."""
-    conv = read_conv2d(call, values.block)
-    return not isinstance(conv, Decline) and read_max_pool2d(pool.attrs, conv) is not None
+def convolution(
+    call: relax.Call, conv: Conv2d, pool: MaxPool2d | None, values: Values
+) -> relax.Expr:
+    """conv2d, and the max-pool of its result if there is one, as one kernel."""
+    data, weight = call.args
+    found = values.in_blocks(data, conv.channels_last) if conv.depthwise else values.of(data)
+    source = values.plain(data) if found is None or not found.is_read_by(conv) else found.value
+    return _layer(source, weight.value.numpy(), str(call.attrs.kernel_layout), conv, pool, values)
 
 
 def matmul(call: relax.Call, values: Values) -> Blocked | None:
@@ -65,24 +52,17 @@ def matmul(call: relax.Call, values: Values) -> Blocked | None:
 
 
 def _layer(
-    data: relax.Expr, weight: np.ndarray, layout: str, conv: Conv2d, pool: Any, values: Values
+    data: relax.Expr,
+    weight: np.ndarray,
+    layout: str,
+    conv: Conv2d,
+    pool: MaxPool2d | None,
+    values: Values,
 ) -> relax.Expr:
     extents = shape_of(data) or ()
     fill = extents[-1] if len(extents) == BLOCKED_RANK and not conv.depthwise else 1
     packed = relax.const(pack_weight(weight, layout, conv, fill))
     return values.kernel(partial(conv2d, conv=conv, pool=pool), data, packed)
-
-
-def _source(expr: relax.Expr, conv: Conv2d, values: Values) -> relax.Expr:
-    """The data of a convolution: in blocks where it is, and where the kernel can read them."""
-    if conv.depthwise:
-        return values.in_blocks(expr, conv.channels_last).value
-    found = values.of(expr)
-    if found is None or found.channels_last != conv.channels_last:
-        return values.plain(expr)
-    if conv.groups > 1 and conv.channels // conv.groups % found.block:
-        return values.plain(expr)
-    return found.value
 
 
 def pool(call: relax.Call, values: Values) -> Blocked | None:
@@ -174,28 +154,10 @@ def _operand(arg: relax.Expr, like: Blocked, values: Values) -> relax.Expr | Non
     """An operand of an elementwise op in the same blocks, or None."""
     if not is_tensor(arg):
         return arg
-    extents = shape_of(arg)
-    if extents == like.shape:
-        found = values.in_blocks(arg, like.channels_last)
-        return found.value if _alike(found, like) else None
-    if not is_constant(arg) or extents is None:
-        return None
-    array = arg.value.numpy()
-    if array.size == 1:
-        return relax.const(array.reshape(()))
-    aligned = (1,) * (len(like.shape) - len(extents)) + extents
-    if not prod(aligned) == aligned[like.axis] == like.channels:
-        return None
-    filled = np.pad(array.reshape(-1), (0, -array.size % like.block), constant_values=1)
-    return relax.const(filled.reshape(1, -1, 1, 1, like.block))
-
-
-def _alike(one: Blocked, other: Blocked) -> bool:
-    return (one.shape, one.channels_last, one.block) == (
-        other.shape,
-        other.channels_last,
-        other.block,
-    )
+    if shape_of(arg) == like.shape:
+        return values.in_blocks(arg, like.channels_last).value
+    array = like.constant(arg.value.numpy()) if is_constant(arg) else None
+    return None if array is None else relax.const(array)
 
 
 def _like(found: Blocked, call: relax.Call, value: relax.Expr) -> Blocked:

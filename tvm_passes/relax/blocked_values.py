@@ -55,9 +55,9 @@ class Values:
     def in_blocks(self, expr: relax.Expr, channels_last: bool) -> Blocked:
         """The value in blocks, packed where it is not."""
         found = self.of(expr)
-        if found is not None:
+        if found is not None and found.channels_last == channels_last:
             return found
-        shape = shape_of(expr) or ()
+        expr, shape = self.plain(expr), shape_of(expr) or ()
         if len(shape) != 4:
             expr = self.emit(relax.op.reshape(expr, rows_of(shape)))
         pack = partial(blocked, block=self.block, channels_last=channels_last)

@@ -87,6 +87,25 @@ def _map_binding(
     return relax.VarBinding(binding.var, value, binding.span)
 
 
+def only_reader(
+    var: relax.Var, users: Any, bound: dict[int, relax.Binding]
+) -> relax.VarBinding | None:
+    """The binding that alone reads a variable, if the variable does not leave its block.
+
+    Parameters
+    ----------
+    var
+        The variable.
+    users
+        ``relax.analysis.udchain`` of the block.
+    bound
+        The block's bindings, by the hashes of their variables.
+    """
+    readers = list(users.get(var, ())) if isinstance(var, relax.DataflowVar) else []
+    found = bound.get(hash(readers[0])) if len(readers) == 1 else None
+    return found if isinstance(found, relax.VarBinding) else None
+
+
 def _same(new: list[Any], old: list[Any]) -> bool:
     return all(a.same_as(b) for a, b in zip(new, old, strict=True))
 

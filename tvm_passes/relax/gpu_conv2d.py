@@ -15,7 +15,7 @@ from tvm import relax
 
 from tvm_passes.decline import Decline
 from tvm_passes.relax.blocked_values import OUT_ELEMENTWISE_FUSABLE
-from tvm_passes.relax.blocks import map_dataflow_blocks
+from tvm_passes.relax.blocks import map_dataflow_blocks, only_reader
 from tvm_passes.relax.convolution import CONV2D, MAX_POOL2D, op_name, read_conv2d, shape_of
 from tvm_passes.schedules.conv2d import pack_weight
 from tvm_passes.schedules.gpu_conv2d import conv2d, nest_of
@@ -102,13 +102,11 @@ def _pool(
     binding: relax.VarBinding, users: Any, bound: dict[int, relax.Binding], conv: Conv2d
 ) -> tuple[relax.Var, MaxPool2d | None]:
     """The variable that the kernel binds, and the pool if it takes one along."""
-    var = binding.var
-    readers = list(users.get(var, ())) if isinstance(var, relax.DataflowVar) else []
-    reader = bound.get(hash(readers[0])) if len(readers) == 1 else None
-    if not isinstance(reader, relax.VarBinding) or op_name(reader.value) != MAX_POOL2D:
-        return var, None
+    reader = only_reader(binding.var, users, bound)
+    if reader is None or op_name(reader.value) != MAX_POOL2D:
+        return binding.var, None
     pool = read_max_pool2d(reader.value.attrs, conv)
-    return (var, None) if pool is None else (readers[0], pool)
+    return (binding.var, None) if pool is None else (reader.var, pool)
 
 
 def _layer(data: Any, weight: Any, conv: Conv2d, pool: MaxPool2d | None, tile: Tile) -> Any:

@@ -50,12 +50,9 @@ def layer(found: Layer, values: Values) -> Blocked:
 def _data(expr: relay.Expr, conv: Conv2d, values: Values) -> _Operand:
     """The data: in blocks where it is, and where the kernel can read them."""
     found = values.in_blocks(expr, conv.channels_last) if conv.depthwise else values.of(expr)
-    if found is not None and found.channels_last == conv.channels_last:
-        split = conv.groups > 1 and conv.channels // conv.groups % found.block
-        if conv.depthwise or not split:
-            shape = blocked_shape(found)
-            return _Operand(found.value, shape, conv.dtype, partial(unpack, like=found))
-    return _Operand(values.plain(expr), shape_of(expr) or (), conv.dtype, lambda param: param)
+    if found is None or not found.is_read_by(conv):
+        return _Operand(values.plain(expr), shape_of(expr) or (), conv.dtype, lambda param: param)
+    return _Operand(found.value, blocked_shape(found), conv.dtype, partial(unpack, like=found))
 
 
 def _weight(call: relay.Call, conv: Conv2d, data: tuple[int, ...]) -> _Operand:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 from tvm import relay
@@ -133,17 +132,11 @@ def can_block(arg: relay.Expr, call: relay.Call, like: Blocked) -> bool:
 
 
 def blocked_constant(arg: relay.Constant, call: relay.Call, like: Blocked) -> np.ndarray | None:
-    """A constant in the blocks of `like`: a scalar or a value a channel; None if it is neither."""
+    """A constant operand of an elementwise op in the blocks of `like`: see `Blocked.constant`."""
     array = arg.data.numpy()
-    rank = len(like.shape)
     if op_name(call) == BIAS_ADD:
+        rank = len(like.shape)
         if int(call.attrs.axis) % rank != like.axis:
             return None
         array = array.reshape([-1 if at == like.axis else 1 for at in range(rank)])
-    if array.size == 1:
-        return array.reshape(())
-    aligned = (1,) * (rank - array.ndim) + array.shape
-    if len(aligned) != rank or not prod(aligned) == aligned[like.axis] == like.channels:
-        return None
-    filled = np.pad(array.reshape(-1), (0, -array.size % like.block), constant_values=1)
-    return filled.reshape(1, -1, 1, 1, like.block)
+    return like.constant(array)
