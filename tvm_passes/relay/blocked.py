@@ -8,7 +8,7 @@ and concatenations, which TVM schedules; at the edges they are packed and unpack
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +47,7 @@ class BlockConv2d:
         self.on_remark = on_remark
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
-        """Rewrite every function; the kernels are added to the module."""
+        """Rewrite every function."""
         if str(self.target.kind.name) != "llvm":
             return mod
         register_codegen()
@@ -61,9 +61,8 @@ class BlockConv2d:
                 new = _rewritten(func, kernels, block, declined)
                 if not new.same_as(func):
                     typed.update_func(gvar, new)
-        if not kernels.functions:
+        if not kernels.count:
             return mod
-        typed.update(tvm.IRModule(kernels.functions))
         return relay.transform.InferType()(typed)
 
 
@@ -71,13 +70,14 @@ def _rewritten(
     func: relay.Function, kernels: Kernels, block: int, declined: Callable[[Decline], None]
 ) -> relay.Function:
     nodes = nodes_of(func.body)
-    layers = layers_of(func.body, nodes, block)
-    if not any(isinstance(layer, Layer) for layer in layers.values()):
-        for layer in layers.values():
-            if isinstance(layer, Decline):
-                declined(layer)
+    found = layers_of(func.body, nodes, block).values()
+    for decline in found:
+        if isinstance(decline, Decline):
+            declined(decline)
+    layers = [item for item in found if isinstance(item, Layer)]
+    if not layers:
         return func
-    rewriter = _Rewriter(Values(kernels, block), layers, declined)
+    rewriter = _Rewriter(Values(kernels, block), layers)
     for expr, read in nodes:
         rewriter.rewrite(expr, read)
     body = rewriter.values.plain(func.body)
@@ -89,23 +89,18 @@ class _Rewriter:
     """Rewrites the nodes of a function, operands first."""
 
     values: Values
-    layers: Mapping[int, Layer | Decline]
-    declined: Callable[[Decline], None]
+    layers: Sequence[Layer]
     outputs: dict[int, Layer] = field(default_factory=dict)
     inside: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        for found in self.layers.values():
-            if isinstance(found, Layer):
-                self.outputs[key(found.output)] = found
-                self.inside.update(key(call) for call in found.calls())
+        for found in self.layers:
+            self.outputs[key(found.output)] = found
+            self.inside.update(key(call) for call in found.calls())
 
     def rewrite(self, expr: relay.Expr, read: list[relay.Expr]) -> None:
         """Find what a node becomes."""
         node = key(expr)
-        declined = self.layers.get(node)
-        if isinstance(declined, Decline):
-            self.declined(declined)
         if node in self.outputs:
             self.values.bind(expr, layer(self.outputs[node], self.values))
             return

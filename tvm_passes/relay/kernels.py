@@ -2,7 +2,8 @@
 
 Such a function carries the attributes of a partition (BYOC): ``Compiler``, ``Primitive`` and
 ``global_symbol``.  Its body says in Relay's own ops what it computes; the PrimFunc that computes it
-is an attribute as well, and ``relay.ext.tvm_passes`` compiles that.
+is an attribute as well, and ``relay.ext.tvm_passes`` compiles that.  They are called in place, as
+TVM's Inline leaves a partition's: that pass itself fails where one is called more than once.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tvm
 from tvm import relay, te
 
 from tvm_passes.namespaces import dlight
+from tvm_passes.relay.nodes import key, nodes_of
 from tvm_passes.schedules.conv2d_rule import BlockedConv2d
 from tvm_passes.schedules.spatial import Spatial
 from tvm_passes.schedules.tuned import Tuned
@@ -40,9 +42,8 @@ class Kernels:
 
     target: tvm.target.Target
     taken: frozenset[str] = frozenset()
-    functions: dict[tvm.ir.GlobalVar, relay.Function] = field(default_factory=dict)
-    _meanings: dict[tvm.ir.GlobalVar, relay.Function] = field(default_factory=dict)
-    _by_hash: dict[int, list[tvm.ir.GlobalVar]] = field(default_factory=dict)
+    count: int = 0
+    _by_hash: dict[int, list[tuple[relay.Function, relay.Function]]] = field(default_factory=dict)
 
     def call(
         self,
@@ -63,29 +64,23 @@ class Kernels:
         """
         return relay.Call(self._kernel(meaning, compute), list(args))
 
-    def _kernel(
-        self, meaning: relay.Function, compute: Callable[..., te.Tensor]
-    ) -> tvm.ir.GlobalVar:
+    def _kernel(self, meaning: relay.Function, compute: Callable[..., te.Tensor]) -> relay.Function:
         alike = self._by_hash.setdefault(tvm.ir.structural_hash(meaning), [])
-        for gvar in alike:
-            if tvm.ir.structural_equal(self._meanings[gvar], meaning):
-                return gvar
+        for known, kernel in alike:
+            if tvm.ir.structural_equal(known, meaning):
+                return kernel
         name = self._name()
-        func = meaning.with_attr("Primitive", tvm.tir.IntImm("int32", 1))
-        func = func.with_attr("Inline", tvm.tir.IntImm("int32", 1))
-        func = func.with_attr("Compiler", COMPILER).with_attr("global_symbol", name)
-        func = func.with_attr(KERNEL, self._kernel_of(meaning, compute, name))
-        ((gvar, typed),) = relay.transform.InferType()(tvm.IRModule({name: func})).functions.items()
-        self.functions[gvar] = typed
-        self._meanings[gvar] = meaning
-        alike.append(gvar)
-        return gvar
+        kernel = meaning.with_attr("Primitive", tvm.tir.IntImm("int32", 1))
+        kernel = kernel.with_attr("Compiler", COMPILER).with_attr("global_symbol", name)
+        kernel = kernel.with_attr(KERNEL, self._kernel_of(meaning, compute, name))
+        alike.append((meaning, kernel))
+        return kernel
 
     def _name(self) -> str:
-        count = len(self.functions)
-        while f"{COMPILER}_{count}" in self.taken:
-            count += 1
-        return f"{COMPILER}_{count}"
+        while (name := f"{COMPILER}_{self.count}") in self.taken:
+            self.count += 1
+        self.count += 1
+        return name
 
     def _kernel_of(
         self, meaning: relay.Function, compute: Callable[..., te.Tensor], name: str
@@ -99,8 +94,14 @@ class Kernels:
 
 def kernels_of(mod: tvm.IRModule) -> list[Any]:
     """The PrimFuncs of a module's kernels, not scheduled yet."""
-    funcs = mod.functions.values()
-    return [func.attrs[KERNEL] for func in funcs if func.attrs and KERNEL in func.attrs]
+    nodes = (expr for func in mod.functions.values() for expr, _ in nodes_of(func.body))
+    kernels = (expr for expr in nodes if is_kernel(expr))
+    return [kernel.attrs[KERNEL] for kernel in {key(expr): expr for expr in kernels}.values()]
+
+
+def is_kernel(expr: relay.Expr) -> bool:
+    """Whether an expression is a function that a kernel computes."""
+    return isinstance(expr, relay.Function) and bool(expr.attrs) and KERNEL in expr.attrs
 
 
 def register_codegen() -> None:
