@@ -1,4 +1,4 @@
-"""Build and time candidate schedules by MetaSchedule's own builders and runners."""
+"""Build candidate schedules, and time them by MetaSchedule's own runners."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def measure(trials: Sequence[Trial], fleet: Fleet) -> Iterator[tuple[Trial, floa
         for number, trial in enumerate(trials):
             path = str(Path(folder) / f"{number}.tar")
             try:
-                export_tar(trial.schedule.mod, trial.target, path)
+                _export_tar(trial.schedule.mod, trial.target, path)
             except (RuntimeError, ValueError) as err:
                 yield trial, None, last_line(str(err))
             else:
@@ -142,7 +142,7 @@ def _evaluator() -> Any:
     return _meta_schedule().runner.EvaluatorConfig(number=1, repeat=7, min_repeat_ms=20)
 
 
-def export_tar(mod: Any, target: Any, path: str) -> None:
+def _export_tar(mod: Any, target: Any, path: str) -> None:
     """Build a module and pack it, for a runner to link and load."""
     from tvm_passes.namespaces import build_module, tar
 

@@ -23,6 +23,9 @@ PAGE = "tuned.json"
 FILES = ("database_workload.json", "database_tuning_record.json")
 """MetaSchedule's own names."""
 
+EVERY = 1 << 20
+"""More records than a kernel has candidates."""
+
 
 @dataclass(frozen=True)
 class TaskGain:
@@ -55,14 +58,13 @@ class Records:
 
         self.folder, self.page = folder, page
         self.database = _opened(meta_schedule.database.JSONDatabase, folder)
-        self._known = {
-            (record.workload.mod.script(), str(record.trace))
-            for record in self.database.get_all_tuning_records()
-        }
 
-    def has(self, workload: Any, candidate: Any) -> bool:
-        """Whether a candidate was measured before."""
-        return (workload.script(), str(candidate.trace)) in self._known
+    def measured(self, workload: Any) -> dict[str, float]:
+        """Seconds of the candidates of a kernel that have run, by the text of their traces."""
+        if not self.database.has_workload(workload):
+            return {}
+        records = self.database.get_top_k(self.database.commit_workload(workload), EVERY)
+        return {str(record.trace): float(record.run_secs[0]) for record in records}
 
     def add(self, trial: Trial, seconds: float) -> None:
         """Append a trial that has run."""
@@ -78,17 +80,10 @@ class Records:
                 meta_schedule.arg_info.ArgInfo.from_prim_func(func),
             )
         )
-        self._known.add((trial.workload.script(), str(trial.schedule.trace)))
 
     def gain(self, name: str, workload: Any, first: Any) -> TaskGain | None:
         """What was gained over the candidate `first`; None before both have run."""
-        if not self.database.has_workload(workload):
-            return None
-        entry = self.database.commit_workload(workload)
-        times = {
-            str(record.trace): float(record.run_secs[0])
-            for record in self.database.get_top_k(entry, 1 << 20)
-        }
+        times = self.measured(workload)
         untuned = times.get(str(first.trace))
         if untuned is None:
             return None

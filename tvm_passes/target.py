@@ -81,14 +81,12 @@ def require_host(config: Mapping[str, Any]) -> None:
     TargetError
         If it cannot: the code would die of an illegal instruction.
     """
-    import tvm
-
     if config["kind"] != "llvm":
         raise TargetError(
             f"expected a target for this machine's CPU, found {config['kind']}: "
             "bench --static compares a GPU's kernels without one"
         )
-    missing = [name for name in _missing(tvm, config) if name.startswith(CHOSEN_BY_LLVM)]
+    missing = _missing(config)
     if missing:
         raise TargetError(
             f"expected a target that runs here: this machine lacks {', '.join(missing)}; "
@@ -110,30 +108,38 @@ def _config(text: str) -> dict[str, Any]:
     if text in KINDS:
         return {"kind": text}
     if text == HOST:
-        import tvm
-
-        return _host(tvm)
+        return _host()
     if is_arch(text):
         return {"kind": CUDA, "arch": text}
     names = ", ".join((*KINDS, HOST, "sm_90 or the like", *shipped_targets()))
     raise TargetError(f"no target {text!r}: expected {names}, a JSON object, or a file with one")
 
 
-def _host(tvm: Any) -> dict[str, Any]:
+def _host() -> dict[str, Any]:
     """The CPU of this machine, without what a hypervisor hides of it."""
-    mcpu = str(tvm.get_global_func("tvm.codegen.llvm.GetHostCPUName")())
-    config: dict[str, Any] = {"kind": LLVM, "mcpu": mcpu}
-    missing = [name for name in _missing(tvm, config) if name.startswith(CHOSEN_BY_LLVM)]
+    from tvm_passes.namespaces import host_cpu
+
+    config: dict[str, Any] = {"kind": LLVM, "mcpu": host_cpu()}
+    missing = _missing(config)
     return {**config, "mattr": [f"-{name}" for name in missing]} if missing else config
 
 
-def _missing(tvm: Any, config: Mapping[str, Any]) -> list[str]:
-    """Features that a target has and this machine lacks."""
+def _missing(config: Mapping[str, Any]) -> list[str]:
+    """Features that a target has, LLVM emits unasked, and this machine lacks."""
+    import tvm
+
+    from tvm_passes.namespaces import cpu_features
+
+    wanted = cpu_features(tvm.target.Target(dict(config)))
+    return sorted(name for name in wanted & _lacks() if name.startswith(CHOSEN_BY_LLVM))
+
+
+def _lacks() -> frozenset[str]:
+    """Features that this machine is known to lack."""
+    import tvm
+
     here = tvm.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")()
-    lacks = {str(name) for name, has in here.items() if not has}
-    target = tvm.target.Target(dict(config))
-    wanted = {str(name) for name in tvm.get_global_func("target.llvm_get_cpu_features")(target)}
-    return sorted(wanted & lacks)
+    return frozenset(str(name) for name, has in here.items() if not has)
 
 
 def _object(source: str, text: str) -> dict[str, Any]:
@@ -176,13 +182,14 @@ def _check_arch(config: dict[str, Any], text: str) -> None:
 
 def _check_cpu(tvm: Any, target: Any, config: dict[str, Any]) -> None:
     """Refuse a CPU or a feature that LLVM does not know: TVM would go on without it."""
+    from tvm_passes.namespaces import cpu_features
+
     mcpu = config.get("mcpu")
     if mcpu is not None:
         _check_known("CPU", mcpu, tvm.get_global_func("target.llvm_get_cpu_archlist")(target))
     if config.get("mattr"):
         whole = {name: value for name, value in config.items() if name != "mattr"}
-        features = tvm.get_global_func("target.llvm_get_cpu_features")
-        known = [*features(target), *features(tvm.target.Target(whole))]
+        known = cpu_features(target) | cpu_features(tvm.target.Target(whole))
         for feature in config["mattr"]:
             if feature[:1] not in "+-" or feature[1:] not in known:
                 _check_known("feature", feature.lstrip("+-"), known)

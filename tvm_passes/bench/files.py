@@ -65,6 +65,17 @@ def model_file(folder: Path, order: str = ORIGINAL) -> Path:
     return Path(json.loads(path.read_text())) if path.exists() else folder / f"{order}.onnx"
 
 
+def named_file(folder: Path, variant: str, runtime: str, dialect: str) -> tuple[str, Path]:
+    """What to run, and the file of its model.
+
+    The runtime named as the dialect runs versions of the model in the order in which it is; any
+    other is what it is called, on the order that is its variant.
+    """
+    if runtime == dialect:
+        return variant, model_file(folder)
+    return runtime, model_file(folder, variant)
+
+
 def onnx_file(folder: Path, order: str) -> Path:
     """As `model_file`, for runtimes that read ONNX alone."""
     path = model_file(folder, order)

@@ -12,7 +12,7 @@ import tvm
 from tvm import relax, s_tir
 
 from tvm_passes.bench.figures import kernel_figures
-from tvm_passes.bench.files import inputs_of, model_file
+from tvm_passes.bench.files import inputs_of, named_file
 from tvm_passes.bench.peaks import peaks
 from tvm_passes.bench.tuned import records_for
 from tvm_passes.bench.versions import FUSED, ORIGINAL_VERSION, REORDERED, SCHEDULED, TUNED
@@ -53,18 +53,13 @@ class Relax:
         """Compile the model, or the block in the order of the variant."""
         config = options.get("target") or parse_target("host")
         target = tvm.target.Target({"num-cores": self.threads, **config})
-        if self.runtime == RELAX:
-            mod, pipeline = load_model(model_file(folder), RELAX), PIPELINES[variant]
-        else:
-            mod = load_model(model_file(folder, variant), RELAX)
-            pipeline = PIPELINES[self.runtime]
+        name, file = named_file(folder, variant, self.runtime, RELAX)
         built: list[tvm.IRModule] = []
         with target:
-            passes = [pipeline(target, options), _keep(built)]
-        name = variant if self.runtime == RELAX else self.runtime
+            passes = [PIPELINES[name](target, options), _keep(built)]
         with records_for(name, RELAX, config, options):
             pipeline = tvm.transform.Sequential(passes)
-            executable = tvm.compile(mod, target, relax_pipeline=pipeline)
+            executable = tvm.compile(load_model(file, RELAX), target, relax_pipeline=pipeline)
         return Bound(executable, built[0], inputs_of(folder))
 
 

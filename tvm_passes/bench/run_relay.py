@@ -18,7 +18,7 @@ from tvm.contrib.graph_executor import GraphModule
 
 from tvm_passes import relay as tvm_passes_relay
 from tvm_passes.bench.figures import kernel_figures
-from tvm_passes.bench.files import inputs_of, model_file
+from tvm_passes.bench.files import inputs_of, named_file
 from tvm_passes.bench.peaks import peaks
 from tvm_passes.bench.tuned import records_for
 from tvm_passes.bench.versions import FUSED, ORIGINAL_VERSION, REORDERED, TUNED
@@ -70,17 +70,14 @@ class Relay:
         """Compile the model, or the block in the order of the variant."""
         cpu = options.get("target") or parse_target("host")
         target = tvm.target.Target({"num-cores": self.threads, **cpu})
-        if self.runtime == RELAY:
-            mod, build = load_model(model_file(folder), RELAY), BUILDS[variant]
-        else:
-            mod, build = load_model(model_file(folder, variant), RELAY), BUILDS[self.runtime]
+        name, file = named_file(folder, variant, self.runtime, RELAY)
+        mod = load_model(file, RELAY)
         lowered: list[Any] = []
         config = {"tir.add_lower_pass": [(3, _keep(lowered))]}
         context = tvm.transform.PassContext(opt_level=3, config=config)
-        name = variant if self.runtime == RELAY else self.runtime
         records = records_for(name, RELAY, cpu, options)
         with context, autotvm.apply_history_best([]), records:
-            factory = build(mod, target)
+            factory = BUILDS[name](mod, target)
         return Bound(factory, lowered, inputs_of(folder))
 
 
