@@ -5,6 +5,7 @@
 from pathlib import Path
 
 import numpy as np
+from arrays import bits
 
 README = Path(__file__).parent.parent / "README.md"
 SHAPE = (1, 8, 12, 12)
@@ -16,10 +17,6 @@ def window(*values):
     rng = np.random.default_rng(0)
     x = rng.standard_normal(SHAPE)
     return np.where(rng.random(SHAPE) < 0.5, rng.choice(values, SHAPE), x).astype("float32")
-
-
-def bits(array):
-    return array.view(f"u{array.itemsize}")
 
 
 def only(value):

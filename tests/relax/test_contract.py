@@ -5,9 +5,9 @@
 import numpy as np
 import pytest
 import tvm
-from contract_cells import CELLS, README, SHAPE, bits, only
+from contract_cells import CELLS, README, SHAPE, only
 from relax_builders import const, data, max_pool, module, reasons, run_pass
-from relax_runs import run
+from relax_runs import bits, run
 from tvm.relax import op
 
 

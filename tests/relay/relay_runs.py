@@ -1,13 +1,15 @@
-"""Build a Relay module for the CPU and run it; inputs that are hard on a maximum."""
+"""Build a Relay module for the CPU and run it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import tvm
+from arrays import bits, hard_values
 from tvm import relay
 from tvm.contrib import graph_executor
+
+__all__ = ["CPU_FLAGS", "HAS_FMA", "TARGETS", "bits", "hard_values", "outputs", "run"]
 
 CPU_FLAGS = Path("/proc/cpuinfo")
 HAS_FMA = CPU_FLAGS.exists() and {"fma", "avx2"} <= set(CPU_FLAGS.read_text().split())
@@ -28,21 +30,3 @@ def run(lib, *inputs):
         executor.set_input(index, value)
     executor.run()
     return [executor.get_output(n).numpy() for n in range(executor.get_num_outputs())]
-
-
-def bits(array):
-    return array.view(f"u{array.itemsize}")
-
-
-def hard_values(shape, dtype, *, infinite=False):
-    """Negatives, ties, both zeros, denormals and large values; infinities where asked for."""
-    rng = np.random.default_rng(0)
-    info = np.iinfo(dtype) if np.issubdtype(dtype, np.integer) else None
-    if info:
-        return rng.integers(info.min, info.max, shape, dtype, endpoint=True)
-    limits = np.finfo(dtype)
-    special = [0.0, -0.0, limits.tiny / 8, -limits.tiny / 8, 1e4, -1e4, 0.5, -0.5]
-    special += [np.inf, -np.inf] if infinite else []
-    x = rng.standard_normal(shape) * 3
-    x = np.where(rng.random(shape) < 0.3, np.round(x), x)  # ties
-    return np.where(rng.random(shape) < 0.3, rng.choice(special, shape), x).astype(dtype)
