@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 import time
 from collections import Counter
@@ -26,6 +25,7 @@ from graph_modules import decisions, module, reorder, run, sample
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from random_graphs import Graph, graphs
 
+from tvm_passes.bench.environment import environment
 from tvm_passes.compare import compare
 from tvm_passes.compile import TVM
 from tvm_passes.dialects import require
@@ -125,20 +125,12 @@ def record(tally: Tally, dialect: str, target: Target) -> dict[str, Any]:
     return {
         "command": " ".join(["python", *sys.argv]),
         "date": date.today().isoformat(),
-        "machine": f"{machine()}, {os.cpu_count()} cores",
+        "machine": f"{environment()['cpu']}, {os.cpu_count()} cores",
         "versions": {name: version(name) for name in packages},
         "target": target,
         "different": 0,
         **counts,
     }
-
-
-def machine() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def resumed(output: Path | None) -> Tally:

@@ -69,6 +69,18 @@ def sample(graph: Graph) -> np.ndarray:
     return np.where(rng.random(value.shape) < 0.3, special, x).astype(value.dtype)
 
 
+def elu(node: Node, x: Any, ops: Any, relu: Callable[[Any], Any], const: Any) -> Any:
+    """Elu as several ops of either dialect: a sum, or a choice."""
+    one, alpha = (const(number, node.value.dtype) for number in (1.0, node.attrs["alpha"]))
+    if node.attrs["spelling"] == "sum":
+        minus = const(-node.attrs["alpha"], node.value.dtype)
+        return ops.add(ops.multiply(minus, relu(ops.subtract(one, ops.exp(x)))), relu(x))
+    below = ops.subtract(ops.exp(x), one)
+    if node.attrs["alpha"] != 1.0:
+        below = ops.multiply(alpha, below)
+    return ops.where(ops.greater(x, const(0.0, node.value.dtype)), x, below)
+
+
 if installed() == RELAX:
     import tvm
     from tvm import relax
@@ -130,6 +142,7 @@ if installed() == RELAX:
         **dict.fromkeys(SAME_NAMES, _same_name),
         **dict.fromkeys(("add", "subtract", "multiply", "maximum", "minimum"), _relax_binary),
         "relu": lambda _, x: op.nn.relu(x),
+        "elu": lambda n, x: elu(n, x, op, op.nn.relu, relax.const),
         "clip": lambda n, x: op.clip(x, n.attrs["low"], n.attrs["high"]),
         "leaky_relu": lambda n, x: op.nn.leakyrelu(x, n.attrs["alpha"]),
         "bias_add": _relax_bias,
@@ -210,6 +223,7 @@ else:
         **dict.fromkeys(SAME_NAMES, _same_name),
         **dict.fromkeys(("add", "subtract", "multiply", "maximum", "minimum"), _relay_binary),
         "relu": lambda _, x: relay.nn.relu(x),
+        "elu": lambda n, x: elu(n, x, relay, relay.nn.relu, relay.const),
         "clip": lambda n, x: relay.clip(x, float(n.attrs["low"]), float(n.attrs["high"])),
         "leaky_relu": lambda n, x: relay.nn.leaky_relu(x, n.attrs["alpha"]),
         "bias_add": lambda n, x: relay.nn.bias_add(x, relay.const(constant(n)), n.attrs["axis"]),

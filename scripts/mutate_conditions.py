@@ -11,6 +11,7 @@ Example: python scripts/mutate_conditions.py --output scripts/records/mutants-re
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import shutil
@@ -18,14 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import click
 
+from tvm_passes.bench.environment import environment
 from tvm_passes.compile import TVM
 from tvm_passes.dialects import require
 from tvm_passes.output import write_text
@@ -34,7 +37,7 @@ ROOT = Path(__file__).parent.parent
 DECLINES = ("Decline", "_not_constant", "_not_finite", "_negative")
 QUICK = [
     f"tests/core/test_{name}.py"
-    for name in ("conditions", "legality", "decision", "quantized", "movement")
+    for name in ("conditions", "legality", "decision", "quantized_rows", "movement")
 ]
 """Tests that take a second: they kill most mutants."""
 
@@ -161,45 +164,76 @@ def _passes(folder: Path, tests: Sequence[str]) -> bool:
     return result.returncode == 0
 
 
+def digest(folder: Path) -> str:
+    """What tells whether the package or its tests have changed since an earlier run."""
+    found = hashlib.sha256()
+    for part in ("tvm_passes", "tests"):
+        for path in sorted((folder / part).rglob("*.py")):
+            found.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def resumed(output: Path | None, sources: str) -> dict[str, Any]:
+    """The record of an earlier run of these sources that was cut off, or an empty one."""
+    empty = {"sources": sources, "seconds": 0, "dropped": [], "survivors": []}
+    if output is None or not output.exists():
+        return empty
+    found = json.loads(output.read_text(encoding="utf-8"))
+    return {name: found[name] for name in empty} if found.get("sources") == sources else empty
+
+
+def record(
+    found: Mapping[str, Any], suites: Sequence[Sequence[str]], mutants_in_all: int
+) -> dict[str, Any]:
+    """What a run found, where and when, as JSON."""
+    dialect = require()
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "date": date.today().isoformat(),
+        "machine": f"{environment()['cpu']}, {os.cpu_count()} cores",
+        "versions": {TVM[dialect]: version(TVM[dialect])},
+        "tests": [" ".join(tests) for tests in suites],
+        "mutants": mutants_in_all,
+        "killed": len(found["dropped"]) - len(found["survivors"]),
+        **found,
+    }
+
+
 @click.command()
-@click.option("--output", type=click.Path(path_type=Path), help="A JSON file for what was found.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="A JSON file for what was found; a run cut off goes on, of the same package and tests.",
+)
 @click.option("--only", default="", help="Mutants whose description has this in it.")
 @click.option("--list", "listing", is_flag=True, help="List the mutants and stop.")
 def main(output: Path | None, only: str, listing: bool) -> None:
     """List the conditions that can be dropped without a test failing; exit code 1 if any can."""
-    dialect, began = require(), time.perf_counter()
-    suites = [QUICK, CORE, [f"tests/{dialect}/test_{name}.py" for name in DIALECT_TESTS]]
+    suites = [QUICK, CORE, [f"tests/{require()}/test_{name}.py" for name in DIALECT_TESTS]]
     chosen = [mutant for mutant in mutants(ROOT / "tvm_passes") if only in str(mutant)]
     if listing:
         click.echo("\n".join(map(str, chosen)))
         return
-    alive = []
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         folder = Path(name)
         for part in ("tvm_passes", "tests", "scripts", "targets", "pyproject.toml"):
             copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             copy(ROOT / part, folder / part)
-        if not all(_passes(folder, tests) for tests in suites):
+        found = resumed(output, digest(folder))
+        if not found["dropped"] and not all(_passes(folder, tests) for tests in suites):
             raise click.ClickException("the tests fail without a mutant: mend them first")
-        for mutant in chosen:
+        for mutant in (m for m in chosen if str(m) not in found["dropped"]):
+            began = time.perf_counter()
             lives = survives(mutant, folder, suites)
-            alive += [mutant] if lives else []
+            found["dropped"].append(str(mutant))
+            found["survivors"] += [asdict(mutant)] if lives else []
+            found["seconds"] += round(time.perf_counter() - began)
             click.echo(f"{'LIVES ' if lives else 'killed'} {mutant}")
-    record = {
-        "command": " ".join(["python", *sys.argv]),
-        "date": date.today().isoformat(),
-        "versions": {TVM[dialect]: version(TVM[dialect])},
-        "tests": [" ".join(tests) for tests in suites],
-        "seconds": round(time.perf_counter() - began),
-        "mutants": len(chosen),
-        "killed": len(chosen) - len(alive),
-        "survivors": [asdict(mutant) for mutant in alive],
-        "dropped": [str(mutant) for mutant in chosen],
-    }
-    if output is not None:
-        write_text(output, json.dumps(record, indent=1) + "\n")
-    click.echo(f"{len(chosen)} mutants, {len(alive)} survivors")
-    sys.exit(1 if alive else 0)
+            if output is not None:
+                written = record(found, suites, len(chosen))
+                write_text(output, json.dumps(written, indent=1) + "\n")
+    click.echo(f"{len(chosen)} mutants, {len(found['survivors'])} survivors")
+    sys.exit(1 if found["survivors"] else 0)
 
 
 DIALECT_TESTS = ("declines", "quantized", "moves", "pools", "reorder")

@@ -119,6 +119,18 @@ def _leaky(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     return [Node("leaky_relu", (at,), value, {"alpha": alpha})] if value.is_float else []
 
 
+def _elu(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    """In one of the ways in which front ends spell it with several ops."""
+    value = nodes[at].value
+    if not value.is_float:
+        return []
+    spelling = draw(st.sampled_from(("sum", "choice")))
+    return [Node("elu", (at,), value, {"spelling": spelling, "alpha": draw(ELU_SLOPES)})]
+
+
+ELU_SLOPES = st.sampled_from((1.0, 1.0, 0.3, 2.0, -0.5))
+
+
 def _arithmetic(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     """An op with a constant: of one element, along the channels, or along any axis."""
     value = nodes[at].value
@@ -285,6 +297,7 @@ ACTIVATIONS = (
     *[_clip] * 2,
     _leaky,
     _exp,
+    _elu,
     _quantize,
 )
 MOVES = (_pad, _pad, _transpose, _reshape)

@@ -4,7 +4,7 @@ from math import inf, nan
 
 import numpy as np
 import pytest
-from site_builders import assert_declined, bias, op, pool
+from site_builders import MULTIPLY, RULE, assert_declined, bias, op, pool, site
 
 from tvm_passes.conditions import (
     constant_in_window,
@@ -20,6 +20,7 @@ from tvm_passes.conditions import (
     softplus_as_checked,
 )
 from tvm_passes.decline import Reason
+from tvm_passes.legality import keeps_rounding, not_absorbed, rule_conditions
 from tvm_passes.site import Operand
 
 NHWC = pool(layout="NHWC", in_shape=(1, 16, 16, 8), out_shape=(1, 8, 8, 8))
@@ -240,3 +241,33 @@ def test_a_bound_may_be_computed():
     computed = op("maximum", params={"bound": Operand((1, 8, 1, 1), None, stored=False)})
     assert constant_in_window("bound", contracts=False)(computed, pool()) is None
     assert constant_in_window("bound")(computed, pool()) is not None
+
+
+TENSORS = [
+    (name, param)
+    for name in RULE
+    for param, value in op(name).params.items()
+    if isinstance(value, Operand)
+]
+
+
+@pytest.mark.parametrize(("name", "param"), TENSORS)
+def test_no_tensor_of_a_row_may_vary_over_the_window(name, param):
+    number = op(name).params[param].value.ravel()[0]
+    varies = Operand((1, 1, 16, 1), np.full((1, 1, 16, 1), number))
+    assert rule_conditions(op(name), pool()) is None
+    decline = rule_conditions(op(name, params=op(name).params | {param: varies}), pool())
+    assert_declined(decline, Reason.VARIES_IN_WINDOW, f"the.{name}", "1x1x16x1")
+
+
+SCALES = {f"{op}{sign}" for op in ("multiply", "divide") for sign in ("", "_negative")}
+SCALES |= {"quantize (relay)", "dequantize"}
+SUMS = {"bias_add", "subtract", "subtract_from"}
+
+
+def test_sums_and_products_round_with_what_is_above_them():
+    alone = {name for name, row in RULE.items() if not row.patterns}
+    rounded = {name for name in alone if keeps_rounding(op(name), MULTIPLY) is not None}
+    assert rounded == SUMS | SCALES | {"square"}
+    folded = {name for name in alone if not_absorbed(op(name), site(absorbers=("conv",)))}
+    assert folded == SCALES

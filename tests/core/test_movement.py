@@ -143,6 +143,8 @@ FIXED = [
     (op(), nan, False),
     (op("leaky_relu"), 0.0, True),
     (op("leaky_relu"), -1.0, False),
+    (op("prelu"), 0.0, True),
+    (op("prelu"), -1.0, False),
     (op("tanh"), 0.0, True),
     (op("tanh"), 1.0, False),
     (op("clip"), 6.0, True),

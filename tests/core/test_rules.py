@@ -149,7 +149,10 @@ PARAMS = {
         )
     },
     "softplus": st.fixed_dictionaries(
-        {"beta": any_float | st.just(2.0), "threshold": any_float | st.just(20.0)}
+        {
+            "beta": st.sampled_from((0.25, 0.5, 1.0, 2.0, 4.0, 3.0, -1.0)),
+            "threshold": st.sampled_from((20.0, 20.0, 20.0, 19.0)),
+        }
     ),
     "clip": st.fixed_dictionaries({"low": any_float, "high": any_float}),
     "leaky_relu_negative": st.fixed_dictionaries({"alpha": any_float}),
