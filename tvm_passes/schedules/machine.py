@@ -32,6 +32,8 @@ class Machine:
         Whether a multiply-add broadcasts one of its operands from memory, in no register.
     l1, l2
         Bytes of a core's data caches.
+    l3
+        Bytes of the cache that cores share.
     cores
         Threads that TVM's pool runs on.
     """
@@ -44,6 +46,7 @@ class Machine:
     memory_operands: bool
     l1: int = 32 << 10
     l2: int = 512 << 10
+    l3: int = 16 << 20
     cores: int = 1
 
 
@@ -81,6 +84,7 @@ def machine_of(target: Any) -> Machine:
             family,
             l1=caches.get(1, family.l1),
             l2=caches.get(2, family.l2),
+            l3=caches.get(3, family.l3),
             cores=len(os.sched_getaffinity(0)),
         )
     return replace(family, cores=cores) if cores else family

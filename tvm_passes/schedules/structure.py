@@ -184,6 +184,22 @@ def _axes(stmt: Any) -> tuple[list[Any], list[Any]]:
     return spatial, [axis for axis in stmt.iter_vars if int(axis.iter_type) == REDUCTION]
 
 
+def extents(stmt: Any, reduction: bool | None = None) -> list[int | None]:
+    """Extents of a block's axes, None where one is not known.
+
+    Parameters
+    ----------
+    stmt
+        The block.
+    reduction
+        Only of those that it sums or selects over, or only of the others.
+    """
+    kinds = {None: {PARALLEL_DATA, REDUCTION}, True: {REDUCTION}, False: {PARALLEL_DATA}}
+    axes = [axis for axis in stmt.iter_vars if int(axis.iter_type) in kinds[reduction]]
+    known = [isinstance(axis.dom.extent, tir.IntImm) for axis in axes]
+    return [_extent(axis) if is_known else None for axis, is_known in zip(axes, known, strict=True)]
+
+
 def _extent(axis: Any) -> int:
     return int(axis.dom.extent)
 

@@ -1,0 +1,265 @@
+"""Winograd convolution on blocks of channels, and the max-pool that reads it, in tensor expressions.
+
+Tiles of the input are transformed, multiplied with transformed weights by a matrix product at each
+element of the tile, and transformed back; channels are the lanes of vectors throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from tvm import te, topi
+
+from tvm_passes.namespaces import tir
+from tvm_passes.schedules.operators import Conv2d, MaxPool2d, Pair
+from tvm_passes.winograd import Winograd
+
+DTYPE = "float32"
+
+
+def takes(conv: Conv2d, family: Winograd) -> bool:
+    """Whether a convolution can be computed so."""
+    return (
+        conv.kernel == (family.taps, family.taps)
+        and conv.strides == conv.dilation == (1, 1)
+        and conv.dtype == DTYPE
+        and not conv.depthwise
+    )
+
+
+def winograd_conv2d(
+    data: te.Tensor, weight: te.Tensor, conv: Conv2d, pool: MaxPool2d | None, family: Winograd
+) -> te.Tensor:
+    """The layer.
+
+    Parameters
+    ----------
+    data
+        [n, c/b, h, w, b].
+    weight
+        As `pack_transformed` makes it.
+    conv
+        A convolution that `family` takes.
+    pool
+        The max-pool that reads it, if any.
+    family
+        The tile.
+
+    Returns
+    -------
+    te.Tensor
+        [n, filters/b, h, w, b]; channels past the last filter hold what zero weights give.
+    """
+    rows, columns = (_windows(data, conv, axis) for axis in (0, 1))
+    in_tile = pool is not None and pool_in_tile(pool, family, rows, columns)
+    if pool is not None and in_tile:
+        rows, columns = rows - rows % pool.kernel[0], columns - columns % pool.kernel[1]
+    transformed = _transformed(data, conv, family, (rows, columns))
+    tiles = _tiles(_products(transformed, weight, conv), family)
+    if pool is not None and in_tile:
+        return _pooled_tiles(tiles, pool, rows, columns)
+    image = _image(tiles, rows, columns)
+    if pool is None:
+        return image
+    return topi.nn.pool2d(
+        image,
+        list(pool.kernel),
+        list(pool.strides),
+        list(pool.dilation),
+        list(pool.padding),
+        "max",
+        pool.ceil_mode,
+        f"NCHW{conv.block}c",
+    )
+
+
+def pool_in_tile(pool: MaxPool2d, family: Winograd, rows: int, columns: int) -> bool:
+    """Whether each window of a pool lies in one tile of outputs.
+
+    Parameters
+    ----------
+    pool
+        The pool.
+    family
+        The tile.
+    rows, columns
+        Extents of what the pool reads.
+    """
+    height, width = pool.kernel
+    if pool.kernel != pool.strides or any(pool.padding) or pool.dilation != (1, 1):
+        return False
+    if pool.ceil_mode and (rows % height or columns % width):
+        return False
+    return family.outputs % height == family.outputs % width == 0
+
+
+def pack_transformed(
+    weight: np.ndarray, layout: str, conv: Conv2d, family: Winograd
+) -> np.ndarray:
+    """Weights for `winograd_conv2d`.
+
+    Parameters
+    ----------
+    weight
+        In `layout`, some order of the letters O, I, H and W; I counts the channels of a group.
+    layout
+        For example ``OIHW``.
+    conv
+        The convolution.
+    family
+        The tile.
+
+    Returns
+    -------
+    np.ndarray
+        [tile, tile, filters/b, c/groups/b, b, b], the last axis that of filters, zeros past the
+        last channel and filter.
+    """
+    ordered = weight.transpose([layout.index(letter) for letter in "OIHW"])
+    transformed = family.transform(ordered).astype(weight.dtype)
+    short = [(0, -extent % conv.block) for extent in transformed.shape[2:]]
+    padded = np.pad(transformed, [(0, 0), (0, 0), *short])
+    tile, _, filters, channels = padded.shape
+    split = (tile, tile, filters // conv.block, conv.block, channels // conv.block, conv.block)
+    return np.ascontiguousarray(padded.reshape(split).transpose(0, 1, 2, 4, 5, 3))
+
+
+def _transformed(data: te.Tensor, conv: Conv2d, family: Winograd, outputs: Pair) -> te.Tensor:
+    """B^T d B of each tile: [tile, tile, n, rows, columns, c/b, b]."""
+    batch, outer, _, _, inner = (int(extent) for extent in data.shape)
+    m, size = family.outputs, family.tile
+    down, across = (-(-extent // m) for extent in outputs)
+    source = _padded(data, conv, down * m + size - m, across * m + size - m)
+
+    def rows(n: Any, y: Any, x: Any, o: Any, e: Any, s: Any, i: Any) -> Any:
+        column = [source(n, o, y * m + r, x * m + s, i) for r in range(size)]
+        return _choose(e, [_by_parity(row, column) for row in family.data])
+
+    half = te.compute((batch, down, across, outer, size, size, inner), rows, name="rows")
+
+    def columns(e: Any, v: Any, n: Any, y: Any, x: Any, o: Any, i: Any) -> Any:
+        row = [half(n, y, x, o, e, s, i) for s in range(size)]
+        return _choose(v, [_by_parity(column, row) for column in family.data])
+
+    shape = (size, size, batch, down, across, outer, inner)
+    return te.compute(shape, columns, name="transformed")
+
+
+def _padded(data: te.Tensor, conv: Conv2d, rows: int, columns: int) -> te.Tensor:
+    """The data with zeros around it, up to the end of the last tile."""
+    batch, outer, height, width, inner = (int(extent) for extent in data.shape)
+    top, left = conv.padding[:2]
+
+    def value(n: Any, o: Any, y: Any, x: Any, i: Any) -> Any:
+        inside = tir.all(y >= top, y < height + top, x >= left, x < width + left)
+        return tir.if_then_else(inside, data(n, o, y - top, x - left, i), tir.const(0, DTYPE))
+
+    return te.compute((batch, outer, rows, columns, inner), value, name="padded")
+
+
+def _products(tiles: te.Tensor, weight: te.Tensor, conv: Conv2d) -> te.Tensor:
+    """The sum over the channels of a group: [tile, tile, n, filters/b, rows, columns, b]."""
+    size, _, batch, down, across, _, _ = (int(extent) for extent in tiles.shape)
+    blocks, per_group = int(weight.shape[2]), int(weight.shape[3])
+    outer = te.reduce_axis((0, per_group), "co")
+    inner = te.reduce_axis((0, int(weight.shape[4])), "ci")
+
+    def value(e: Any, v: Any, n: Any, o: Any, y: Any, x: Any, i: Any) -> Any:
+        group = 0 if conv.groups == 1 else o // (blocks // conv.groups) * per_group
+        product = tiles(e, v, n, y, x, outer + group, inner) * weight(e, v, o, outer, inner, i)
+        return te.sum(product, axis=[outer, inner])
+
+    shape = (size, size, batch, blocks, down, across, conv.block)
+    return te.compute(shape, value, name="products")
+
+
+def _tiles(products: te.Tensor, family: Winograd) -> te.Tensor:
+    """A^T p A of each tile: [n, filters/b, rows, columns, m, m, b]."""
+    size, _, batch, blocks, down, across, block = (int(extent) for extent in products.shape)
+    m = family.outputs
+
+    def rows(n: Any, o: Any, y: Any, x: Any, a: Any, v: Any, i: Any) -> Any:
+        column = [products(e, v, n, o, y, x, i) for e in range(size)]
+        return _choose(a, [_by_pairs(row, column) for row in family.output])
+
+    half = te.compute((batch, blocks, down, across, m, size, block), rows, name="half")
+
+    def columns(n: Any, o: Any, y: Any, x: Any, a: Any, c: Any, i: Any) -> Any:
+        row = [half(n, o, y, x, a, v, i) for v in range(size)]
+        return _choose(c, [_by_pairs(column, row) for column in family.output])
+
+    return te.compute((batch, blocks, down, across, m, m, block), columns, name="tiles")
+
+
+def _image(tiles: te.Tensor, rows: int, columns: int) -> te.Tensor:
+    """Tiles side by side: [n, filters/b, rows, columns, b]."""
+    batch, blocks, _, _, m, _, block = (int(extent) for extent in tiles.shape)
+
+    def value(n: Any, o: Any, y: Any, x: Any, i: Any) -> Any:
+        return tiles(n, o, y // m, x // m, y % m, x % m, i)
+
+    return te.compute((batch, blocks, rows, columns, block), value, name="image")
+
+
+def _pooled_tiles(tiles: te.Tensor, pool: MaxPool2d, rows: int, columns: int) -> te.Tensor:
+    """The maximum over each window: [n, filters/b, rows, columns, b]."""
+    batch, blocks, _, _, m, _, block = (int(extent) for extent in tiles.shape)
+    (height, width), down, across = pool.kernel, m // pool.kernel[0], m // pool.kernel[1]
+    kh, kw = te.reduce_axis((0, height), "kh"), te.reduce_axis((0, width), "kw")
+
+    def value(n: Any, o: Any, y: Any, x: Any, i: Any) -> Any:
+        at = (y % down * height + kh, x % across * width + kw)
+        return te.max(tiles(n, o, y // down, x // across, *at, i), axis=[kh, kw])
+
+    shape = (batch, blocks, rows // height, columns // width, block)
+    return te.compute(shape, value, name="pooled")
+
+
+def _windows(data: te.Tensor, conv: Conv2d, axis: int) -> int:
+    padding = conv.padding[axis] + conv.padding[axis + 2]
+    return int(data.shape[2 + axis]) + padding - conv.kernel[axis] + 1
+
+
+def _choose(index: Any, values: Sequence[Any]) -> Any:
+    """The value at an index, which the schedule makes a constant."""
+    *others, last = enumerate(values)
+    return reduce(lambda rest, at: tir.Select(index == at[0], at[1], rest), others[::-1], last[1])
+
+
+def _by_parity(row: Sequence[Fraction], values: Sequence[Any]) -> Any:
+    """A row of B^T times a column: even powers and odd ones apart.
+
+    The rows of p and -p then differ in one sign, and share the rest.
+    """
+    terms = [(c, value) for c, value in zip(row, values, strict=True)]
+    even, odd = ([(c, v) for c, v in terms[at::2] if c] for at in (0, 1))
+    if not even or not odd:
+        return _sum(even or odd)
+    if odd[0][0] > 0:
+        return _sum(even) + _sum(odd)
+    return _sum(even) - _sum((-c, v) for c, v in odd)
+
+
+def _by_pairs(row: Sequence[Fraction], values: Sequence[Any]) -> Any:
+    """A row of A^T times a column: what stands at p and at -p is added, or subtracted, first."""
+    terms = [(row[0], values[0])]
+    for at in range(1, len(row) - 1, 2):
+        plus, minus = values[at], values[at + 1]
+        terms.append((row[at], plus + minus if row[at] == row[at + 1] else plus - minus))
+    return _sum([*terms, (row[-1], values[-1])])
+
+
+def _sum(terms: Iterable[tuple[Fraction, Any]]) -> Any:
+    """The sum of products with constants, without those of 0 and 1; positive ones come first."""
+    total = None
+    for c, value in sorted((term for term in terms if term[0]), key=lambda term: term[0] < 0):
+        product = value if abs(c) == 1 else value * tir.const(float(abs(c)), DTYPE)
+        if total is None:
+            total = product if c > 0 else tir.const(0, DTYPE) - product
+        else:
+            total = total + product if c > 0 else total - product
+    return total

@@ -1,0 +1,248 @@
+"""Schedule a Winograd convolution, and the max-pool and activation that follow it, as one kernel.
+
+Groups of tiles are transformed, multiplied and transformed back while they are in the cache; where
+windows of the pool lie in a tile, their maxima are taken in registers on the way back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm_passes.namespaces import Schedule, ScheduleRule, block
+from tvm_passes.schedules.conv2d_rule import SPACE
+from tvm_passes.schedules.machine import machine_of
+from tvm_passes.schedules.structure import (
+    BLOCKED_RANK,
+    ELEMENTWISE,
+    MAXIMUM,
+    SUM,
+    extents,
+    kind_of,
+    split_axes,
+)
+from tvm_passes.schedules.winograd_tiles import WinogradNest, WinogradTiles, candidates
+
+TILED_RANK = 7
+"""Axes of transformed inputs and products: two of the tile, and those of tiles and channels."""
+
+
+ACROSS = 4
+"""The axis of transformed inputs that counts the tiles of a row."""
+
+LINE = 16
+"""float32 elements of a cache line.
+
+An odd number of lines from tile to tile spreads those of a register tile over all sets of L1.
+"""
+
+
+@dataclass(frozen=True)
+class WinogradLayer:
+    """The blocks of a Winograd convolution with what surrounds it.
+
+    Parameters
+    ----------
+    copy
+        The padded input.
+    half_transformed, transformed
+        One axis of each tile transformed, and both.
+    products
+        The sums over channels.
+    half, tiles
+        One axis of each tile of products transformed back, and both.
+    pool
+        The maximum over windows in a tile, if any.
+    epilogue
+        Elementwise blocks after that, the last of which writes the result.
+    nest
+        The extents.
+    """
+
+    copy: Any
+    half_transformed: Any
+    transformed: Any
+    products: Any
+    half: Any
+    tiles: Any
+    pool: Any | None
+    epilogue: tuple[Any, ...]
+    nest: WinogradNest
+
+
+class WinogradConv2d(ScheduleRule):
+    """A dlight schedule rule for `tvm_passes.schedules.winograd.winograd_conv2d`, on CPUs.
+
+    Composes with others in ``dlight.ApplyDefaultSchedule``; where a tunable schedule is asked
+    for, gives a list of them, the most promising first.
+    """
+
+    def apply(self, func: Any, target: Any, tunable: bool) -> Schedule | list[Schedule] | None:
+        """Schedule `func` if it computes such a layer for a target of kind llvm."""
+        if str(target.kind.name) != "llvm":
+            return None
+        ranked = ranked_tiles(func, target)
+        if not ranked:
+            return None
+        return [schedule(func, tiles) for tiles in ranked] if tunable else schedule(func, ranked[0])
+
+
+def ranked_tiles(func: Any, target: Any) -> list[WinogradTiles]:
+    """The most promising tilings of the layer that `func` computes; none if it is no such layer."""
+    layer = winograd_layer_of(Schedule(func))
+    return [] if layer is None else candidates(layer.nest, machine_of(target))[:SPACE]
+
+
+def winograd_layer_of(sch: Schedule) -> WinogradLayer | None:
+    """The layer that a function computes, or None where it is no Winograd convolution."""
+    blocks = list(sch.get_child_blocks(block(sch, "root")))
+    stmts = [sch.get(item) for item in blocks]
+    kinds = [kind_of(stmt) for stmt in stmts]
+    expected = [ELEMENTWISE] * 3 + [SUM] + [ELEMENTWISE] * 2
+    if kinds[:6] != expected or len(blocks) == 6 or not all(map(_static, stmts)):
+        return None
+    pooled = kinds[6] == MAXIMUM
+    epilogue = tuple(blocks[7 if pooled else 6 :])
+    if any(kind != ELEMENTWISE for kind in kinds[7:]) or not epilogue:
+        return None
+    follows = zip(blocks, blocks[1:], strict=False)
+    if not all(_alone_reads(sch, one, other) for one, other in list(follows)[:5]):
+        return None
+    ranks = [len(_spatial(stmts[at])) for at in (2, 3, 5, -1)]
+    if ranks != [TILED_RANK, TILED_RANK, TILED_RANK, BLOCKED_RANK]:
+        return None
+    nest = _nest(*(stmts[at] for at in (2, 3, 5)), stmts[6] if pooled else None)
+    return WinogradLayer(*blocks[:6], blocks[6] if pooled else None, epilogue, nest)
+
+
+def _alone_reads(sch: Schedule, one: Any, other: Any) -> bool:
+    readers = list(sch.get_consumers(one))
+    return len(readers) == 1 and sch.get(readers[0]).same_as(sch.get(other))
+
+
+def _static(stmt: Any) -> bool:
+    return all(extent is not None for extent in extents(stmt))
+
+
+def _spatial(stmt: Any) -> list[int]:
+    return extents(stmt, reduction=False)
+
+
+def _nest(transformed: Any, products: Any, tiles: Any, pool: Any | None) -> WinogradNest:
+    size, _, batch, down, across, channel_blocks, _ = _spatial(transformed)
+    outer, inner = extents(products, reduction=True)
+    height, width = (1, 1) if pool is None else extents(pool, reduction=True)
+    return WinogradNest(
+        batch=batch,
+        down=down,
+        across=across,
+        blocks=_spatial(products)[3],
+        block=_spatial(products)[6],
+        channels=outer * inner,
+        channel_blocks=channel_blocks,
+        tile=size,
+        outputs=_spatial(tiles)[4],
+        window=(height, width),
+    )
+
+
+def schedule(func: Any, tiles: WinogradTiles) -> Schedule:
+    """The layer of `func`, tiled.
+
+    Raises
+    ------
+    ValueError
+        If it is no such layer.
+    """
+    sch = Schedule(func)
+    layer = winograd_layer_of(sch)
+    if layer is None:
+        raise ValueError("expected a Winograd convolution")
+    for item in layer.epilogue[:-1]:
+        sch.compute_inline(item)
+    group, part, tile = _tile_output(sch, layer, tiles)
+    for item in (layer.pool, layer.tiles, layer.half):
+        if item is not None:
+            _in_registers(sch, item, tile)
+    sch.compute_at(layer.products, part, preserve_unit_loops=True)
+    _transform_inputs(sch, layer, None if tiles.whole else group, tiles.parallel)
+    _multiply(sch, layer.products, tiles)
+    return sch
+
+
+def _tile_output(
+    sch: Schedule, layer: WinogradLayer, tiles: WinogradTiles
+) -> tuple[Any, Any, Any]:
+    """The loops over groups of tiles, over parts of the filters, and over tiles."""
+    nest = layer.nest
+    image, channel, row, column, lane = sch.get_loops(layer.epilogue[-1])
+    down, row = sch.split(row, [None, nest.outputs // nest.window[0]])
+    across, column = sch.split(column, [None, nest.outputs // nest.window[1]])
+    strip, down = sch.split(down, [None, tiles.rows])
+    segment, across = sch.split(across, [None, tiles.columns])
+    part, channel = sch.split(channel, [None, tiles.blocks])
+    sch.reorder(image, strip, segment, part, channel, down, across, row, column, lane)
+    group = sch.fuse(image, strip, segment)
+    if tiles.whole:
+        group = part = sch.fuse(group, part)
+    if tiles.parallel:
+        sch.parallel(group)
+    _vectorize(sch, row, column, lane)
+    return group, part, across
+
+
+def _in_registers(sch: Schedule, item: Any, tile: Any) -> None:
+    """Compute what a tile of the result takes where it is used, in straight-line code."""
+    sch.set_scope(item, 0, "local")
+    sch.compute_at(item, tile, preserve_unit_loops=True)
+    spatial, window = split_axes(sch, item)
+    if window:
+        sch.reorder(*window, *spatial)
+    _vectorize(sch, *window, *spatial[-3:])
+    if window:
+        _vectorize(sch, *sch.get_loops(sch.decompose_reduction(item, window[0]))[-3:])
+
+
+def _transform_inputs(sch: Schedule, layer: WinogradLayer, group: Any, parallel: bool) -> None:
+    """Transform tile by tile; at `group` where there is one, else all of them first."""
+    if group is not None:
+        sch.compute_at(layer.transformed, group, preserve_unit_loops=True)
+    (row, column, image, down, across, channel, lane), _ = split_axes(sch, layer.transformed)
+    sch.reorder(image, down, across, channel, row, column, lane)
+    sch.storage_align(layer.transformed, 0, ACROSS, 2 * LINE, LINE)
+    sch.set_scope(layer.half_transformed, 0, "local")
+    sch.compute_at(layer.half_transformed, channel, preserve_unit_loops=True)
+    _vectorize(sch, row, column, lane)
+    _vectorize(sch, *sch.get_loops(layer.half_transformed)[-3:])
+    if group is not None:
+        sch.compute_at(layer.copy, group, preserve_unit_loops=True)
+    *outer, _, lane = sch.get_loops(layer.copy)
+    sch.vectorize(lane)
+    if group is None and parallel:
+        sch.parallel(sch.fuse(*outer))
+        sch.parallel(sch.fuse(image, down, across))
+
+
+def _multiply(sch: Schedule, products: Any, tiles: WinogradTiles) -> None:
+    """Matrix products, one for each element of a tile, a register tile at a time."""
+    (row, column, image, channel, down, across, lane), reduction = split_axes(sch, products)
+    channel, channels = sch.split(channel, [None, tiles.register_blocks])
+    down, rows = sch.split(down, [None, tiles.register_rows])
+    across, columns = sch.split(across, [None, tiles.register_columns])
+    sch.reorder(
+        row, column, image, channel, down, across, *reduction, channels, rows, columns, lane
+    )
+    stored = sch.cache_write(products, 0, "local")
+    sch.reverse_compute_at(stored, across, preserve_unit_loops=True)
+    sch.annotate(across, "pragma_loop_partition_hint", 1)
+    _vectorize(sch, channels, rows, columns, lane)
+    for item in (sch.decompose_reduction(products, reduction[0]), stored):
+        _vectorize(sch, *sch.get_loops(item)[-4:])
+
+
+def _vectorize(sch: Schedule, *loops: Any) -> None:
+    """Vectorize the last loop, and unroll the others."""
+    *outer, lane = loops
+    for loop in outer:
+        sch.unroll(loop)
+    sch.vectorize(lane)
