@@ -42,7 +42,10 @@ from tvm_passes.site import (
     layout_axes,
 )
 
-ALLOWABLE = frozenset({Direction.QUASI_CONVEX.value})
+WINOGRAD = "winograd"
+"""What `allow` calls sums in another order; the reorder itself has none."""
+
+ALLOWABLE = frozenset({Direction.QUASI_CONVEX.value, WINOGRAD})
 """What `allow` may name."""
 
 Argument = int | float | Operand | None
@@ -79,7 +82,7 @@ def vocabulary(rules: Sequence[Rule], dialect: str, allow: Collection[str] = ())
     Raises
     ------
     AllowError
-        If `allow` names anything but ``quasi-convex``.
+        If `allow` names anything but ``quasi-convex`` and ``winograd``.
     """
     unknown = set(allow) - ALLOWABLE
     if unknown:

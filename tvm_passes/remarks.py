@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
@@ -175,8 +175,8 @@ _RecordDumper.add_representer(_Record, _represent)
 
 
 @dataclass
-class MissedKernels:
-    """Says of each convolution of a function that stays as it is why it does.
+class ChosenKernels:
+    """Says of each convolution of a function why it stays as it is, or in which order it sums.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ class MissedKernels:
     op
         The op that stays.
     on_remark
-        Called with a Missed remark each time, if given.
+        Called with each remark, if given.
     """
 
     function: str
@@ -193,11 +193,30 @@ class MissedKernels:
     on_remark: Callable[[Remark], object] | None
     count: int = 0
 
-    def __call__(self, decline: Decline) -> None:
-        """Number the convolution, and say why it stays."""
+    def declined(self, decline: Decline) -> None:
+        """Number a convolution, and say why it stays."""
+        message = f"{decline.detail}; {decline.suggestion}"
+        self._say(Kind.MISSED, decline.reason.value, message)
+
+    def computed(self, family: str, bounds: Mapping[str, float]) -> None:
+        """Number a convolution, and say of one in other sums than those written what they are.
+
+        Parameters
+        ----------
+        family
+            The sums' name; empty where they are those written.
+        bounds
+            How far results may be off, by name.
+        """
+        if family:
+            message = f"{self.op} by {family}, which may be off by a share of the largest input"
+            self._say(Kind.PASSED, "winograd", message, **bounds)
+        else:
+            self.count += 1
+
+    def _say(self, kind: Kind, reason: str, message: str, **numbers: float) -> None:
         if self.on_remark is not None:
             site = f"{self.function}/{self.op}#{self.count}"
-            message = f"{decline.detail}; {decline.suggestion}"
-            reason = decline.reason.value
-            self.on_remark(Remark(Kind.MISSED, self.function, site, self.op, "", reason, message))
+            known = tuple(numbers.items())
+            self.on_remark(Remark(kind, self.function, site, self.op, "", reason, message, known))
         self.count += 1

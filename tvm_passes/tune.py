@@ -108,7 +108,7 @@ def tune_model(
 def tasks_of(kernels: Sequence[Any], target: Any) -> list[Task]:
     """The kernels that have schedules to choose from, each once."""
     from tvm_passes.namespaces import buffers
-    from tvm_passes.schedules.conv2d_rule import ranked_tiles, schedule
+    from tvm_passes.schedules.rules import schedules
     from tvm_passes.schedules.tuned import NAME, workload_of
 
     tasks: dict[str, Task] = {}
@@ -116,14 +116,10 @@ def tasks_of(kernels: Sequence[Any], target: Any) -> list[Task]:
         workload = workload_of(func)
         kernel = workload[NAME]
         shapes = ("x".join(str(int(extent)) for extent in item.shape) for item in buffers(kernel))
-        ways = [_way(schedule, kernel, tiles) for tiles in ranked_tiles(kernel, target)]
+        ways = schedules(kernel, target)
         if ways:
             tasks.setdefault(workload.script(), Task(", ".join(shapes), workload, ways))
     return list(tasks.values())
-
-
-def _way(schedule: Callable[[Any, Any], Any], func: Any, tiles: Any) -> Callable[[], Any]:
-    return lambda: schedule(func, tiles)
 
 
 @dataclass

@@ -134,9 +134,10 @@ def as_array(matrix: Matrix) -> np.ndarray:
 
 def _from_roots(roots: Sequence[Fraction]) -> list[Fraction]:
     """Coefficients, from the constant up, of the monic polynomial with these roots."""
-    found = [Fraction(1)]
+    found, zero = [Fraction(1)], Fraction(0)
     for root in roots:
-        found = [low - root * high for low, high in zip([0, *found], [*found, 0], strict=True)]
+        shifted = zip([zero, *found], [*found, zero], strict=True)
+        found = [low - root * high for low, high in shifted]
     return found
 
 

@@ -8,7 +8,7 @@ pools; at the edges they are packed and unpacked.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,9 +21,17 @@ from tvm_passes.decline import Decline
 from tvm_passes.relax.blocked_ops import OPS, convolution
 from tvm_passes.relax.blocked_values import Values
 from tvm_passes.relax.blocks import map_dataflow_blocks, only_reader
-from tvm_passes.relax.convolution import CONV2D, MAX_POOL2D, op_name, read_conv2d, shape_of
-from tvm_passes.remarks import MissedKernels, Remark
-from tvm_passes.schedules.machine import block_of, machine_of
+from tvm_passes.relax.convolution import (
+    CONV2D,
+    MAX_POOL2D,
+    layout_of,
+    op_name,
+    read_conv2d,
+    shape_of,
+)
+from tvm_passes.remarks import ChosenKernels, Remark
+from tvm_passes.schedules.algorithm import Chooser
+from tvm_passes.schedules.machine import machine_of
 from tvm_passes.schedules.operators import read_max_pool2d
 
 PASS_NAME = "BlockConv2d"
@@ -39,23 +47,31 @@ class BlockConv2d:
     Parameters
     ----------
     on_remark
-        Called with a Missed remark for each conv2d that stays on TVM's own path.
+        Called with a Missed remark for each conv2d that stays on TVM's own path, and with a
+        Passed one for each that Winograd's filtering computes.
+    allow
+        ``{"winograd"}`` for sums in another order, where that should be faster.
     """
 
-    def __init__(self, on_remark: Callable[[Remark], object] | None = None) -> None:
+    def __init__(
+        self,
+        on_remark: Callable[[Remark], object] | None = None,
+        allow: Collection[str] = (),
+    ) -> None:
         self.on_remark = on_remark
+        self.allow = frozenset(allow)
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite every function; the kernels are added to the module."""
         target = tvm.target.Target.current(allow_none=True)
         if target is None or str(target.kind.name) != "llvm":
             return mod
-        block = block_of(machine_of(target))
+        chooser = Chooser(machine_of(target), self.allow)
         builder = relax.BlockBuilder(mod)
         for gvar, func in mod.functions.items():
             if isinstance(func, relax.Function):
-                declined = MissedKernels(str(gvar.name_hint), CONV2D, self.on_remark)
-                rewrite = partial(_rewritten, builder=builder, block=block, declined=declined)
+                said = ChosenKernels(str(gvar.name_hint), CONV2D, self.on_remark)
+                rewrite = partial(_rewritten, builder=builder, chooser=chooser, said=said)
                 builder.update_func(gvar, map_dataflow_blocks(func, rewrite, builder))
         return builder.finalize()
 
@@ -63,10 +79,10 @@ class BlockConv2d:
 def _rewritten(
     old: relax.DataflowBlock,
     builder: relax.BlockBuilder,
-    block: int,
-    declined: Callable[[Decline], None],
+    chooser: Chooser,
+    said: ChosenKernels,
 ) -> relax.DataflowBlock:
-    return _Rewriter(Values(builder, block), declined).run(old)
+    return _Rewriter(Values(builder, chooser.block), chooser, said).run(old)
 
 
 @dataclass
@@ -74,7 +90,8 @@ class _Rewriter:
     """Rewrites one dataflow block, binding by binding."""
 
     values: Values
-    declined: Callable[[Decline], None]
+    chooser: Chooser
+    said: ChosenKernels
     taken: set[int] = field(default_factory=set)
 
     def run(self, block: relax.DataflowBlock) -> relax.DataflowBlock:
@@ -104,12 +121,16 @@ class _Rewriter:
     def _convolution(self, binding: relax.VarBinding, reader: relax.VarBinding | None) -> bool:
         conv, pool = read_conv2d(binding.value, self.values.block), None
         if isinstance(conv, Decline):
-            self.declined(conv)
+            self.said.declined(conv)
             return False
         if reader is not None and op_name(reader.value) == MAX_POOL2D:
             pool = read_max_pool2d(reader.value.attrs, conv)
-        var = binding.var if reader is None or pool is None else reader.var
+        data, weight = binding.value.args
+        algorithm = self.chooser.fastest(conv, pool, shape_of(data))
+        bounds = algorithm.error_bounds(weight.value.numpy(), layout_of(binding.value))
+        self.said.computed(algorithm.name, bounds)
+        var = binding.var if reader is None or algorithm.pool is None else reader.var
         self.taken.add(hash(var))
-        value = convolution(binding.value, conv, pool, self.values)
+        value = convolution(binding.value, algorithm, self.values)
         self.values.bind(var, Blocked(value, shape_of(var) or (), conv.channels_last, conv.block))
         return True

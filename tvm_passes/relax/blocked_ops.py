@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 from tvm import relax
@@ -16,23 +15,22 @@ from tvm_passes.relax.convolution import (
     AVG_POOL2D,
     MAX_POOL2D,
     is_constant,
+    layout_of,
     op_name,
     read_matmul,
     shape_of,
 )
-from tvm_passes.schedules.conv2d import conv2d, pack_weight
-from tvm_passes.schedules.operators import Conv2d, MaxPool2d
+from tvm_passes.schedules.algorithm import Algorithm
 from tvm_passes.schedules.structure import BLOCKED_RANK
 
 
-def convolution(
-    call: relax.Call, conv: Conv2d, pool: MaxPool2d | None, values: Values
-) -> relax.Expr:
-    """conv2d, and the max-pool of its result if there is one, as one kernel."""
-    data, weight = call.args
-    found = values.in_blocks(data, conv.channels_last) if conv.depthwise else values.of(data)
+def convolution(call: relax.Call, algorithm: Algorithm, values: Values) -> relax.Expr:
+    """conv2d, and the max-pool of its result if it is taken along, as one kernel."""
+    (data, weight), conv = call.args, algorithm.conv
+    in_blocks = conv.depthwise or algorithm.family is not None
+    found = values.in_blocks(data, conv.channels_last) if in_blocks else values.of(data)
     source = values.plain(data) if found is None or not found.is_read_by(conv) else found.value
-    return _layer(source, weight.value.numpy(), str(call.attrs.kernel_layout), conv, pool, values)
+    return _layer(source, weight.value.numpy(), layout_of(call), algorithm, values)
 
 
 def matmul(call: relax.Call, values: Values) -> Blocked | None:
@@ -47,7 +45,7 @@ def matmul(call: relax.Call, values: Values) -> Blocked | None:
     if not found:
         data = values.emit(op.reshape(data, rows_of(shape_of(data) or ())))
     weight = call.args[1].value.numpy()[None, None]
-    value = _layer(data, weight, "HWIO", conv, None, values)
+    value = _layer(data, weight, "HWIO", Algorithm(conv, None), values)
     return Blocked(value, shape_of(call) or (), True, conv.block)
 
 
@@ -55,14 +53,12 @@ def _layer(
     data: relax.Expr,
     weight: np.ndarray,
     layout: str,
-    conv: Conv2d,
-    pool: MaxPool2d | None,
+    algorithm: Algorithm,
     values: Values,
 ) -> relax.Expr:
     extents = shape_of(data) or ()
-    fill = extents[-1] if len(extents) == BLOCKED_RANK and not conv.depthwise else 1
-    packed = relax.const(pack_weight(weight, layout, conv, fill))
-    return values.kernel(partial(conv2d, conv=conv, pool=pool), data, packed)
+    fill = extents[-1] if len(extents) == BLOCKED_RANK and not algorithm.conv.depthwise else 1
+    return values.kernel(algorithm.compute, data, relax.const(algorithm.pack(weight, layout, fill)))
 
 
 def pool(call: relax.Call, values: Values) -> Blocked | None:

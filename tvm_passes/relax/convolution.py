@@ -34,6 +34,11 @@ def is_constant(expr: relax.Expr) -> bool:
     return isinstance(expr, tvm.ir.GenericConst)
 
 
+def layout_of(call: relax.Call) -> str:
+    """The layout of a convolution's weights."""
+    return str(call.attrs.kernel_layout)
+
+
 def read_conv2d(call: relax.Call, block: int) -> Conv2d | Decline:
     """A convolution in blocks of `block` channels."""
     data, weight = call.args

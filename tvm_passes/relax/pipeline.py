@@ -17,11 +17,9 @@ from tvm_passes.relax.gpu_conv2d import TileConv2d
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RULES, Rule
-from tvm_passes.schedules.conv2d_rule import BlockedConv2d
 from tvm_passes.schedules.gpu_conv2d_rule import TiledConv2d
 from tvm_passes.schedules.gpu_pool import MaxPool
-from tvm_passes.schedules.spatial import Spatial
-from tvm_passes.schedules.tuned import Tuned
+from tvm_passes.schedules.rules import cpu_rules
 
 PIPELINE_NAME = "tvm_reorder"
 
@@ -58,7 +56,7 @@ def tvm_reorder_pipeline(
             return tvm.transform.Sequential([reorder, stock_pipeline()])(mod)
         passes = [
             *passes_before_schedules(target, rules, on_remark, allow),
-            dlight.ApplyDefaultSchedule(Tuned(), BlockedConv2d(), Spatial()),
+            dlight.ApplyDefaultSchedule(*cpu_rules()),
             *cpu.dataflow_lower_passes(target),
             *cpu.finalize_passes(target),
         ]
@@ -97,7 +95,7 @@ def passes_before_schedules(
     return [
         ReorderActivationAfterMaxPool(rules, on_remark, allow),
         relax.transform.FoldConstant(),
-        BlockConv2d(on_remark),
+        BlockConv2d(on_remark, allow),
         *cpu.library_dispatch_passes(target),
         *cpu.legalize_passes(target),
     ]

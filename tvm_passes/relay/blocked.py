@@ -8,7 +8,7 @@ and concatenations, which TVM schedules; at the edges they are packed and unpack
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +24,9 @@ from tvm_passes.relay.convolution import CONV2D, op_name
 from tvm_passes.relay.kernels import Kernels, register_codegen
 from tvm_passes.relay.layers import Layer, layers_of
 from tvm_passes.relay.nodes import is_opaque, key, nodes_of, with_children
-from tvm_passes.remarks import MissedKernels, Remark
-from tvm_passes.schedules.machine import block_of, machine_of
+from tvm_passes.remarks import ChosenKernels, Remark
+from tvm_passes.schedules.algorithm import Chooser
+from tvm_passes.schedules.machine import machine_of
 
 PASS_NAME = "BlockConv2d"
 
@@ -39,12 +40,21 @@ class BlockConv2d:
     target
         What the module will be compiled for: kernels are scheduled for it.
     on_remark
-        Called with a Missed remark for each conv2d that stays on TVM's own path.
+        Called with a Missed remark for each conv2d that stays on TVM's own path, and with a
+        Passed one for each that Winograd's filtering computes.
+    allow
+        ``{"winograd"}`` for sums in another order, where that should be faster.
     """
 
-    def __init__(self, target: Any, on_remark: Callable[[Remark], object] | None = None) -> None:
+    def __init__(
+        self,
+        target: Any,
+        on_remark: Callable[[Remark], object] | None = None,
+        allow: Collection[str] = (),
+    ) -> None:
         self.target = tvm.target.Target(target)
         self.on_remark = on_remark
+        self.allow = frozenset(allow)
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite every function."""
@@ -54,11 +64,11 @@ class BlockConv2d:
         typed = relay.transform.InferType()(mod.clone())
         names = frozenset(str(gvar.name_hint) for gvar in typed.functions)
         kernels = Kernels(self.target, names)
-        block = block_of(machine_of(self.target))
+        machine = machine_of(self.target)
         for gvar, func in typed.functions.items():
             if isinstance(func, relay.Function) and not is_opaque(func):
-                declined = MissedKernels(str(gvar.name_hint), CONV2D, self.on_remark)
-                new = _rewritten(func, kernels, block, declined)
+                said = ChosenKernels(str(gvar.name_hint), CONV2D, self.on_remark)
+                new = _rewritten(func, kernels, Chooser(machine, self.allow), said)
                 if not new.same_as(func):
                     typed.update_func(gvar, new)
         if not kernels.count:
@@ -67,17 +77,19 @@ class BlockConv2d:
 
 
 def _rewritten(
-    func: relay.Function, kernels: Kernels, block: int, declined: Callable[[Decline], None]
+    func: relay.Function, kernels: Kernels, chooser: Chooser, said: ChosenKernels
 ) -> relay.Function:
     nodes = nodes_of(func.body)
-    found = layers_of(func.body, nodes, block).values()
-    for decline in found:
-        if isinstance(decline, Decline):
-            declined(decline)
+    found = layers_of(func.body, nodes, chooser).values()
+    for item in found:
+        if isinstance(item, Decline):
+            said.declined(item)
+        else:
+            said.computed(item.algorithm.name, item.error_bounds())
     layers = [item for item in found if isinstance(item, Layer)]
     if not layers:
         return func
-    rewriter = _Rewriter(Values(kernels, block), layers)
+    rewriter = _Rewriter(Values(kernels, chooser.block), layers)
     for expr, read in nodes:
         rewriter.rewrite(expr, read)
     body = rewriter.values.plain(func.body)

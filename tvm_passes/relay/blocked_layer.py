@@ -16,9 +16,15 @@ from tvm_passes.relay.blocked_values import Values
 from tvm_passes.relay.convolution import dtype_of, shape_of
 from tvm_passes.relay.layers import BIAS_ADD, Layer, blocked_constant
 from tvm_passes.relay.nodes import key
-from tvm_passes.relay.packing import blocked_shape, pack, unpack, unpack_constant, unpack_weight
-from tvm_passes.schedules.conv2d import conv2d, pack_weight
-from tvm_passes.schedules.operators import Conv2d
+from tvm_passes.relay.packing import (
+    blocked_shape,
+    pack,
+    unpack,
+    unpack_constant,
+    unpack_transformed,
+    unpack_weight,
+)
+from tvm_passes.schedules.algorithm import Algorithm
 
 Value = TypeVar("Value")
 
@@ -35,9 +41,9 @@ class _Operand:
 
 def layer(found: Layer, values: Values) -> Blocked:
     """Call the kernel that computes a layer."""
-    conv, like = found.conv, found.result(None)
-    data = _data(found.call.args[0], conv, values)
-    weight = _weight(found.call, conv, data.shape)
+    like = found.result(None)
+    data = _data(found.call.args[0], found.algorithm, values)
+    weight = _weight(found, data.shape)
     others = [_other(arg, link, like, values) for link, arg in _others(found)]
     operands = [data, weight, *others]
     params = [relay.var(f"p{n}", shape=o.shape, dtype=o.dtype) for n, o in enumerate(operands)]
@@ -47,19 +53,23 @@ def layer(found: Layer, values: Values) -> Blocked:
     return found.result(values.kernels.call(meaning, compute, [o.value for o in operands]))
 
 
-def _data(expr: relay.Expr, conv: Conv2d, values: Values) -> _Operand:
+def _data(expr: relay.Expr, algorithm: Algorithm, values: Values) -> _Operand:
     """The data: in blocks where it is, and where the kernel can read them."""
-    found = values.in_blocks(expr, conv.channels_last) if conv.depthwise else values.of(expr)
+    conv = algorithm.conv
+    in_blocks = conv.depthwise or algorithm.family is not None
+    found = values.in_blocks(expr, conv.channels_last) if in_blocks else values.of(expr)
     if found is None or not found.is_read_by(conv):
         return _Operand(values.plain(expr), shape_of(expr) or (), conv.dtype, lambda param: param)
     return _Operand(found.value, blocked_shape(found), conv.dtype, partial(unpack, like=found))
 
 
-def _weight(call: relay.Call, conv: Conv2d, data: tuple[int, ...]) -> _Operand:
-    layout, array = str(call.attrs.kernel_layout), call.args[1].data.numpy()
+def _weight(found: Layer, data: tuple[int, ...]) -> _Operand:
+    conv, array = found.conv, found.weight
     fill = data[4] if len(data) == 5 and not conv.depthwise else 1
-    packed = pack_weight(array, layout, conv, fill)
-    plain = partial(unpack_weight, conv=conv, layout=layout, shape=array.shape)
+    packed = found.algorithm.pack(array, found.layout, fill)
+    family = found.algorithm.family
+    unpacked = unpack_weight if family is None else partial(unpack_transformed, family=family)
+    plain = partial(unpacked, conv=conv, layout=found.layout, shape=array.shape)
     return _Operand(relay.const(packed), packed.shape, conv.dtype, plain)
 
 
@@ -98,7 +108,7 @@ def _call(link: relay.Call, args: list[relay.Expr]) -> relay.Expr:
 def _compute(*tensors: te.Tensor, found: Layer, target: tvm.target.Target) -> te.Tensor:
     """The layer in tensor expressions, on blocks."""
     data, weight, *others = tensors
-    value = conv2d(data, weight, found.conv, found.pool)
+    value = found.algorithm.compute(data, weight)
     return _append(found, value, others, partial(te_of, target=target))
 
 

@@ -67,7 +67,7 @@ def passes(
     if only is None:
         return [_bind(params), reorder]
     fold = relay.transform.FoldConstant()
-    return [_bind(params), reorder, fold, BlockConv2d(only, on_remark)]
+    return [_bind(params), reorder, fold, BlockConv2d(only, on_remark, allow)]
 
 
 def _only(target: Any) -> tvm.target.Target | None:

@@ -17,9 +17,7 @@ from tvm import relay, te
 
 from tvm_passes.namespaces import dlight
 from tvm_passes.relay.nodes import key, nodes_of
-from tvm_passes.schedules.conv2d_rule import BlockedConv2d
-from tvm_passes.schedules.spatial import Spatial
-from tvm_passes.schedules.tuned import Tuned
+from tvm_passes.schedules.rules import cpu_rules
 
 COMPILER = "tvm_passes"
 KERNEL = "tvm_passes.kernel"
@@ -115,5 +113,5 @@ def _compile(func: relay.Function) -> tvm.runtime.Module:
     target = kernel.attrs["target"]
     mod = tvm.IRModule({kernel.attrs["global_symbol"]: kernel})
     with target:
-        mod = dlight.ApplyDefaultSchedule(Tuned(), BlockedConv2d(), Spatial())(mod)
+        mod = dlight.ApplyDefaultSchedule(*cpu_rules())(mod)
     return tvm.build(mod, target=target)

@@ -12,7 +12,8 @@ from tvm_passes.blocked import Blocked
 from tvm_passes.decline import Decline
 from tvm_passes.relay.convolution import CONV2D, MAX_POOL2D, op_name, read_conv2d, shape_of
 from tvm_passes.relay.nodes import Nodes, key
-from tvm_passes.schedules.operators import Conv2d, MaxPool2d, read_max_pool2d
+from tvm_passes.schedules.algorithm import Algorithm, Chooser
+from tvm_passes.schedules.operators import Conv2d, read_max_pool2d
 
 BIAS_ADD, DIVIDE = "nn.bias_add", "divide"
 
@@ -34,19 +35,37 @@ class Layer:
 
     Parameters
     ----------
-    conv, call
-        The convolution.
-    pool, pool_call
-        The max-pool that alone reads it, if a kernel takes it along.
+    algorithm, call
+        The convolution, and how it is computed.
+    pool_call
+        The max-pool that alone reads it, if the kernel takes it along.
     links
         Elementwise ops, each of which alone reads the one before.
     """
 
-    conv: Conv2d
+    algorithm: Algorithm
     call: relay.Call
-    pool: MaxPool2d | None
     pool_call: relay.Call | None
     links: tuple[relay.Call, ...]
+
+    @property
+    def conv(self) -> Conv2d:
+        """The convolution."""
+        return self.algorithm.conv
+
+    @property
+    def weight(self) -> np.ndarray:
+        """The convolution's weights, in `layout`."""
+        return self.call.args[1].data.numpy()
+
+    @property
+    def layout(self) -> str:
+        """The layout of the weights."""
+        return str(self.call.attrs.kernel_layout)
+
+    def error_bounds(self) -> dict[str, float]:
+        """See `Algorithm.error_bounds`."""
+        return self.algorithm.error_bounds(self.weight, self.layout)
 
     @property
     def output(self) -> relay.Call:
@@ -64,7 +83,7 @@ class Layer:
         return Blocked(value, shape, self.conv.channels_last, self.conv.block)
 
 
-def layers_of(root: relay.Expr, nodes: Nodes, block: int) -> Mapping[int, Layer | Decline]:
+def layers_of(root: relay.Expr, nodes: Nodes, chooser: Chooser) -> Mapping[int, Layer | Decline]:
     """The layers below `root`, by the keys of their convolutions; no call is in two."""
     readers = _only_readers(root, nodes)
     found: dict[int, Layer | Decline] = {}
@@ -72,11 +91,11 @@ def layers_of(root: relay.Expr, nodes: Nodes, block: int) -> Mapping[int, Layer 
     for expr, _ in nodes:
         if op_name(expr) != CONV2D:
             continue
-        conv = read_conv2d(expr, block)
+        conv = read_conv2d(expr, chooser.block)
         if isinstance(conv, Decline):
             found[key(expr)] = conv
             continue
-        layer = _layer(conv, expr, readers, claimed)
+        layer = _layer(conv, expr, readers, claimed, chooser)
         claimed.update(key(call) for call in layer.calls())
         found[key(expr)] = layer
     return found
@@ -96,19 +115,21 @@ def _layer(
     call: relay.Call,
     readers: Mapping[int, relay.Expr | None],
     claimed: set[int],
+    chooser: Chooser,
 ) -> Layer:
     reader = readers.get(key(call))
     pool = None
     if isinstance(reader, relay.Call) and op_name(reader) == MAX_POOL2D:
         pool = read_max_pool2d(reader.attrs, conv)
-    pool_call = None if pool is None else reader
+    algorithm = chooser.fastest(conv, pool, shape_of(call.args[0]))
+    pool_call = None if algorithm.pool is None else reader
     last = pool_call or call
     links: list[relay.Call] = []
     like = Blocked(None, shape_of(last) or (), conv.channels_last, conv.block)
     while True:
         reader = readers.get(key(last))
         if reader is None or key(reader) in claimed or not _appends(reader, last, like):
-            return Layer(conv, call, pool, pool_call, tuple(links))
+            return Layer(algorithm, call, pool_call, tuple(links))
         links.append(reader)
         last = reader
 

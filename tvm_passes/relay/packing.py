@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
 from tvm import relay
 
 from tvm_passes.blocked import Blocked, rows_of
 from tvm_passes.schedules.operators import Conv2d
+from tvm_passes.winograd import Winograd, as_array
 
 
 def pack(value: relay.Expr, like: Blocked) -> relay.Expr:
@@ -40,7 +42,7 @@ def unpack(value: relay.Expr, like: Blocked) -> relay.Expr:
 
 
 def unpack_weight(
-    value: relay.Expr, conv: Conv2d, layout: str, shape: tuple[int, ...]
+    value: relay.Expr, *, conv: Conv2d, layout: str, shape: tuple[int, ...]
 ) -> relay.Expr:
     """What `tvm_passes.schedules.conv2d.pack_weight` has packed, in its own layout and shape."""
     order = "OHWI" if conv.channels_last else "OIHW"
@@ -55,6 +57,25 @@ def unpack_weight(
     ends = [extents[letter] for letter in order]
     value = relay.strided_slice(value, begin=[0] * 4, end=ends)
     return relay.transpose(value, [order.index(letter) for letter in layout])
+
+
+def unpack_transformed(
+    value: relay.Expr, *, family: Winograd, conv: Conv2d, layout: str, shape: tuple[int, ...]
+) -> relay.Expr:
+    """What `tvm_passes.schedules.winograd.pack_transformed` has packed, in its own layout, shape.
+
+    The transform has more elements than the weights: a left inverse gives them, but for rounding.
+    """
+    extents = dict(zip(layout, shape, strict=True))
+    inverse = np.linalg.pinv(as_array(family.weight))
+    both = relay.const(np.kron(inverse, inverse).astype("float32"))
+    value = relay.reshape(relay.transpose(value, (0, 1, 2, 5, 3, 4)), (family.tile**2, -1))
+    value = relay.nn.dense(both, relay.transpose(value, (1, 0)))
+    taps, filters, channels = family.taps, extents["O"], extents["I"]
+    packed = -(-channels // conv.block) * conv.block
+    value = relay.reshape(value, (taps, taps, -1, packed))
+    value = relay.strided_slice(value, begin=[0] * 4, end=[taps, taps, filters, channels])
+    return relay.transpose(value, ["HWOI".index(letter) for letter in layout])
 
 
 def unpack_constant(value: relay.Expr, shape: tuple[int, ...]) -> relay.Expr:

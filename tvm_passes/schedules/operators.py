@@ -168,6 +168,12 @@ def read_max_pool2d(attrs: Any, conv: Conv2d) -> MaxPool2d | None:
     return MaxPool2d(kernel, strides, dilation, sides(attrs.padding), bool(attrs.ceil_mode))
 
 
+def images_of(shape: tuple[int, ...], conv: Conv2d) -> tuple[int, int, int]:
+    """Images, rows and columns of a convolution's data."""
+    n, a, b, c = shape
+    return (n, a, b) if conv.channels_last else (n, b, c)
+
+
 def pair(values: Iterable[Any]) -> Pair:
     """Values along rows and columns, from one or two."""
     first, *rest = (int(value) for value in values)

@@ -184,20 +184,14 @@ def _axes(stmt: Any) -> tuple[list[Any], list[Any]]:
     return spatial, [axis for axis in stmt.iter_vars if int(axis.iter_type) == REDUCTION]
 
 
-def extents(stmt: Any, reduction: bool | None = None) -> list[int | None]:
-    """Extents of a block's axes, None where one is not known.
+def is_static(stmt: Any) -> bool:
+    """Whether the extents of all axes of a block are known."""
+    return all(isinstance(axis.dom.extent, tir.IntImm) for axis in stmt.iter_vars)
 
-    Parameters
-    ----------
-    stmt
-        The block.
-    reduction
-        Only of those that it sums or selects over, or only of the others.
-    """
-    kinds = {None: {PARALLEL_DATA, REDUCTION}, True: {REDUCTION}, False: {PARALLEL_DATA}}
-    axes = [axis for axis in stmt.iter_vars if int(axis.iter_type) in kinds[reduction]]
-    known = [isinstance(axis.dom.extent, tir.IntImm) for axis in axes]
-    return [_extent(axis) if is_known else None for axis, is_known in zip(axes, known, strict=True)]
+
+def extents(stmt: Any, *, reduction: bool) -> list[int]:
+    """Extents of the axes that a block sums or selects over, or else of the others."""
+    return [_extent(axis) for axis in _axes(stmt)[reduction]]
 
 
 def _extent(axis: Any) -> int:

@@ -1,4 +1,4 @@
-"""Winograd convolution on blocks of channels, and the max-pool that reads it, in tensor expressions.
+"""Winograd convolution on blocks of channels, and the max-pool behind it, as tensor expressions.
 
 Tiles of the input are transformed, multiplied with transformed weights by a matrix product at each
 element of the tile, and transformed back; channels are the lanes of vectors throughout.
@@ -27,7 +27,7 @@ def takes(conv: Conv2d, family: Winograd) -> bool:
         conv.kernel == (family.taps, family.taps)
         and conv.strides == conv.dilation == (1, 1)
         and conv.dtype == DTYPE
-        and not conv.depthwise
+        and (conv.groups == 1 or conv.channels // conv.groups % conv.block == 0)
     )
 
 
@@ -97,9 +97,7 @@ def pool_in_tile(pool: MaxPool2d, family: Winograd, rows: int, columns: int) -> 
     return family.outputs % height == family.outputs % width == 0
 
 
-def pack_transformed(
-    weight: np.ndarray, layout: str, conv: Conv2d, family: Winograd
-) -> np.ndarray:
+def pack_transformed(weight: np.ndarray, layout: str, conv: Conv2d, family: Winograd) -> np.ndarray:
     """Weights for `winograd_conv2d`.
 
     Parameters
@@ -135,13 +133,15 @@ def _transformed(data: te.Tensor, conv: Conv2d, family: Winograd, outputs: Pair)
     down, across = (-(-extent // m) for extent in outputs)
     source = _padded(data, conv, down * m + size - m, across * m + size - m)
 
-    def rows(n: Any, y: Any, x: Any, o: Any, e: Any, s: Any, i: Any) -> Any:
+    def rows(*at: Any) -> Any:
+        n, y, x, o, e, s, i = at
         column = [source(n, o, y * m + r, x * m + s, i) for r in range(size)]
         return _choose(e, [_by_parity(row, column) for row in family.data])
 
     half = te.compute((batch, down, across, outer, size, size, inner), rows, name="rows")
 
-    def columns(e: Any, v: Any, n: Any, y: Any, x: Any, o: Any, i: Any) -> Any:
+    def columns(*at: Any) -> Any:
+        e, v, n, y, x, o, i = at
         row = [half(n, y, x, o, e, s, i) for s in range(size)]
         return _choose(v, [_by_parity(column, row) for column in family.data])
 
@@ -168,7 +168,8 @@ def _products(tiles: te.Tensor, weight: te.Tensor, conv: Conv2d) -> te.Tensor:
     outer = te.reduce_axis((0, per_group), "co")
     inner = te.reduce_axis((0, int(weight.shape[4])), "ci")
 
-    def value(e: Any, v: Any, n: Any, o: Any, y: Any, x: Any, i: Any) -> Any:
+    def value(*at: Any) -> Any:
+        e, v, n, o, y, x, i = at
         group = 0 if conv.groups == 1 else o // (blocks // conv.groups) * per_group
         product = tiles(e, v, n, y, x, outer + group, inner) * weight(e, v, o, outer, inner, i)
         return te.sum(product, axis=[outer, inner])
@@ -182,13 +183,15 @@ def _tiles(products: te.Tensor, family: Winograd) -> te.Tensor:
     size, _, batch, blocks, down, across, block = (int(extent) for extent in products.shape)
     m = family.outputs
 
-    def rows(n: Any, o: Any, y: Any, x: Any, a: Any, v: Any, i: Any) -> Any:
+    def rows(*at: Any) -> Any:
+        n, o, y, x, a, v, i = at
         column = [products(e, v, n, o, y, x, i) for e in range(size)]
         return _choose(a, [_by_pairs(row, column) for row in family.output])
 
     half = te.compute((batch, blocks, down, across, m, size, block), rows, name="half")
 
-    def columns(n: Any, o: Any, y: Any, x: Any, a: Any, c: Any, i: Any) -> Any:
+    def columns(*at: Any) -> Any:
+        n, o, y, x, a, c, i = at
         row = [half(n, o, y, x, a, v, i) for v in range(size)]
         return _choose(c, [_by_pairs(column, row) for column in family.output])
 
@@ -212,8 +215,8 @@ def _pooled_tiles(tiles: te.Tensor, pool: MaxPool2d, rows: int, columns: int) ->
     kh, kw = te.reduce_axis((0, height), "kh"), te.reduce_axis((0, width), "kw")
 
     def value(n: Any, o: Any, y: Any, x: Any, i: Any) -> Any:
-        at = (y % down * height + kh, x % across * width + kw)
-        return te.max(tiles(n, o, y // down, x // across, *at, i), axis=[kh, kw])
+        element = (y % down * height + kh, x % across * width + kw)
+        return te.max(tiles(n, o, y // down, x // across, *element, i), axis=[kh, kw])
 
     shape = (batch, blocks, rows // height, columns // width, block)
     return te.compute(shape, value, name="pooled")

@@ -7,6 +7,7 @@ windows of the pool lie in a tile, their maxima are taken in registers on the wa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from tvm_passes.namespaces import Schedule, ScheduleRule, block
@@ -18,6 +19,7 @@ from tvm_passes.schedules.structure import (
     MAXIMUM,
     SUM,
     extents,
+    is_static,
     kind_of,
     split_axes,
 )
@@ -99,29 +101,35 @@ def winograd_layer_of(sch: Schedule) -> WinogradLayer | None:
     stmts = [sch.get(item) for item in blocks]
     kinds = [kind_of(stmt) for stmt in stmts]
     expected = [ELEMENTWISE] * 3 + [SUM] + [ELEMENTWISE] * 2
-    if kinds[:6] != expected or len(blocks) == 6 or not all(map(_static, stmts)):
+    if kinds[:6] != expected or len(blocks) == 6 or not all(map(is_static, stmts)):
         return None
     pooled = kinds[6] == MAXIMUM
     epilogue = tuple(blocks[7 if pooled else 6 :])
     if any(kind != ELEMENTWISE for kind in kinds[7:]) or not epilogue:
         return None
-    follows = zip(blocks, blocks[1:], strict=False)
-    if not all(_alone_reads(sch, one, other) for one, other in list(follows)[:5]):
+    if not all(_alone_reads(sch, one, other) for one, other in pairwise(blocks[:6])):
         return None
     ranks = [len(_spatial(stmts[at])) for at in (2, 3, 5, -1)]
     if ranks != [TILED_RANK, TILED_RANK, TILED_RANK, BLOCKED_RANK]:
         return None
-    nest = _nest(*(stmts[at] for at in (2, 3, 5)), stmts[6] if pooled else None)
-    return WinogradLayer(*blocks[:6], blocks[6] if pooled else None, epilogue, nest)
+    nest = _nest(stmts[2], stmts[3], stmts[5], stmts[6] if pooled else None)
+    copy, half_transformed, transformed, products, half, tiles = blocks[:6]
+    return WinogradLayer(
+        copy=copy,
+        half_transformed=half_transformed,
+        transformed=transformed,
+        products=products,
+        half=half,
+        tiles=tiles,
+        pool=blocks[6] if pooled else None,
+        epilogue=epilogue,
+        nest=nest,
+    )
 
 
 def _alone_reads(sch: Schedule, one: Any, other: Any) -> bool:
     readers = list(sch.get_consumers(one))
     return len(readers) == 1 and sch.get(readers[0]).same_as(sch.get(other))
-
-
-def _static(stmt: Any) -> bool:
-    return all(extent is not None for extent in extents(stmt))
 
 
 def _spatial(stmt: Any) -> list[int]:
@@ -170,9 +178,7 @@ def schedule(func: Any, tiles: WinogradTiles) -> Schedule:
     return sch
 
 
-def _tile_output(
-    sch: Schedule, layer: WinogradLayer, tiles: WinogradTiles
-) -> tuple[Any, Any, Any]:
+def _tile_output(sch: Schedule, layer: WinogradLayer, tiles: WinogradTiles) -> tuple[Any, Any, Any]:
     """The loops over groups of tiles, over parts of the filters, and over tiles."""
     nest = layer.nest
     image, channel, row, column, lane = sch.get_loops(layer.epilogue[-1])

@@ -103,8 +103,8 @@ L3_BYTES = 12
 MEMORY_BYTES = 4
 """Bytes that a core gets each cycle from memory: read off layers of 512 channels (Zen 4)."""
 
-STREAM_BYTES = 2
-"""Of these, what one stream of addresses gets: prefetching stops at the end of each page."""
+STREAM_BYTES = 2.5
+"""What one stream of addresses gets from behind L2: prefetching stops at the end of each page."""
 
 L2_LATENCY = 1 / 256
 """Cycles a byte of weights adds to a product where it comes from L2, not L1 (Zen 4)."""
@@ -142,9 +142,8 @@ def _weight_cycles(nest: WinogradNest, tiles: WinogradTiles, machine: Machine) -
     a_block = nest.tile**2 * nest.block * nest.channels * 4
     if nest.blocks * a_block <= machine.l2 // 2:
         return 0
-    if nest.blocks * a_block <= machine.l3 // 2:
-        return tiles.blocks * a_block / L3_BYTES
-    return tiles.blocks * a_block / min(MEMORY_BYTES, STREAM_BYTES * tiles.register_blocks)
+    source = L3_BYTES if nest.blocks * a_block <= machine.l3 // 2 else MEMORY_BYTES
+    return tiles.blocks * a_block / min(source, STREAM_BYTES * tiles.register_blocks)
 
 
 def _input_cycles(nest: WinogradNest, tiles: WinogradTiles, machine: Machine) -> float:
@@ -179,9 +178,7 @@ def _register_tiles(nest: WinogradNest, machine: Machine) -> Iterator[tuple[int,
                     yield blocks, rows, columns
 
 
-def _groups(
-    nest: WinogradNest, registers: tuple[int, int, int]
-) -> Iterator[tuple[int, int]]:
+def _groups(nest: WinogradNest, registers: tuple[int, int, int]) -> Iterator[tuple[int, int]]:
     """Rows and columns of tiles of a group: parts of a row, or whole rows."""
     _, rows, columns = registers
     if rows == 1:

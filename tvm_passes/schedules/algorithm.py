@@ -1,0 +1,196 @@
+"""How a convolution is computed, as it is written or by Winograd's filtering: which is faster."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from math import ceil, prod
+
+import numpy as np
+from tvm import te
+
+from tvm_passes.describe import WINOGRAD
+from tvm_passes.schedules import tiles, winograd_tiles
+from tvm_passes.schedules.conv2d import conv2d, pack_weight
+from tvm_passes.schedules.machine import Machine, block_of
+from tvm_passes.schedules.operators import Conv2d, MaxPool2d, Pair, images_of
+from tvm_passes.schedules.tiles import Nest
+from tvm_passes.schedules.winograd import pack_transformed, pool_in_tile, takes, winograd_conv2d
+from tvm_passes.schedules.winograd_tiles import WinogradNest
+from tvm_passes.winograd import Winograd, direct_error_bound
+
+FAMILIES = (Winograd(4, 3), Winograd(2, 3), Winograd(2, 5))
+"""Tiles of six inputs and of four; with eight, sums were off by 30 times as much."""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """The computation of a kernel.
+
+    Parameters
+    ----------
+    conv
+        The convolution.
+    pool
+        The max-pool that the kernel takes along, if any.
+    family
+        Winograd's tile, None for the sum as it is written.
+    """
+
+    conv: Conv2d
+    pool: MaxPool2d | None
+    family: Winograd | None = None
+
+    def compute(self, data: te.Tensor, weight: te.Tensor) -> te.Tensor:
+        """The result in blocks, of data and packed weights."""
+        if self.family is None:
+            return conv2d(data, weight, self.conv, self.pool)
+        return winograd_conv2d(data, weight, self.conv, self.pool, self.family)
+
+    @property
+    def name(self) -> str:
+        """Winograd's tile, as papers write it, or nothing."""
+        return "" if self.family is None else str(self.family)
+
+    def error_bounds(self, weight: np.ndarray, layout: str) -> dict[str, float]:
+        """How far its sums may be off, and those written, as a share of the largest input."""
+        if self.family is None:
+            return {}
+        ordered = weight.transpose([layout.index(letter) for letter in "OIHW"])
+        return {
+            "error_bound": self.family.error_bound(ordered),
+            "error_bound_as_written": direct_error_bound(ordered),
+        }
+
+    def pack(self, weight: np.ndarray, layout: str, fill: int) -> np.ndarray:
+        """The weights as `compute` takes them: see `pack_weight` and `pack_transformed`."""
+        if self.family is None:
+            return pack_weight(weight, layout, self.conv, fill)
+        return pack_transformed(weight, layout, self.conv, self.family)
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """Chooses computations for a CPU.
+
+    Parameters
+    ----------
+    machine
+        The CPU.
+    allow
+        Without ``winograd`` in it, sums are taken as they are written.
+    """
+
+    machine: Machine
+    allow: Collection[str] = ()
+
+    @property
+    def block(self) -> int:
+        """Channels of a block of values."""
+        return block_of(self.machine)
+
+    def fastest(
+        self, conv: Conv2d, pool: MaxPool2d | None, data: tuple[int, ...] | None
+    ) -> Algorithm:
+        """The computation that should take the fewest cycles.
+
+        Parameters
+        ----------
+        conv, pool
+            The convolution, and the max-pool that alone reads it, if any.
+        data
+            Extents of the data, in the source layout.
+        """
+        direct = Algorithm(conv, pool)
+        if WINOGRAD not in self.allow or data is None:
+            return direct
+        ways = predicted(direct, images_of(data, conv), self.machine)
+        return min(ways, key=lambda way: way[0])[1]
+
+
+def predicted(
+    direct: Algorithm, images: tuple[int, int, int], machine: Machine
+) -> Iterator[tuple[float, Algorithm]]:
+    """Ways to compute a layer, each with its cycles."""
+    conv, pool = direct.conv, direct.pool
+    nest = _direct_nest(conv, pool, images)
+    yield tiles.cycles(nest, tiles.candidates(nest, machine)[0], machine), direct
+    for family in FAMILIES:
+        if not takes(conv, family):
+            continue
+        rows, columns = _outputs(conv, images)
+        inside = pool is not None and pool_in_tile(pool, family, rows, columns)
+        found = _winograd_nest(conv, pool if inside else None, images, family)
+        best = winograd_tiles.candidates(found, machine)[0]
+        alone = 0.0 if inside or pool is None else _pool_cycles(nest, machine)
+        yield (
+            winograd_tiles.cycles(found, best, machine) + alone,
+            Algorithm(conv, pool if inside else None, family),
+        )
+
+
+def _outputs(conv: Conv2d, images: tuple[int, int, int]) -> Pair:
+    """Rows and columns of a convolution's result."""
+    rows, columns = (
+        (extent + sum(conv.padding[axis::2]) - (conv.kernel[axis] - 1) * conv.dilation[axis] - 1)
+        // conv.strides[axis]
+        + 1
+        for axis, extent in enumerate(images[1:])
+    )
+    return rows, columns
+
+
+def _direct_nest(conv: Conv2d, pool: MaxPool2d | None, images: tuple[int, int, int]) -> Nest:
+    rows, columns = _outputs(conv, images)
+    out = [rows, columns]
+    if pool is not None:
+        for axis in (0, 1):
+            reach = (pool.kernel[axis] - 1) * pool.dilation[axis] + 1
+            extent = out[axis] + sum(pool.padding[axis::2]) - reach
+            step = pool.strides[axis]
+            out[axis] = (ceil(extent / step) if pool.ceil_mode else extent // step) + 1
+    per_group = conv.channels // conv.groups
+    padded = images[2] + sum(conv.padding[1::2]) if any(conv.padding) else 0
+    return Nest(
+        batch=images[0],
+        blocks=ceil(conv.filters / conv.block),
+        block=conv.block,
+        rows=rows,
+        columns=columns,
+        out_rows=out[0],
+        out_columns=out[1],
+        reduction=per_group * prod(conv.kernel),
+        kernel_rows=(conv.kernel[0] - 1) * conv.dilation[0] + 1,
+        stride=conv.strides[0],
+        row_bytes=padded * conv.channels * 4,
+        pool=(1, 1) if pool is None else pool.kernel,
+        pool_stride=(1, 1) if pool is None else pool.strides,
+        pool_padded=pool is not None and any(pool.padding),
+    )
+
+
+def _winograd_nest(
+    conv: Conv2d, pool: MaxPool2d | None, images: tuple[int, int, int], family: Winograd
+) -> WinogradNest:
+    window = (1, 1) if pool is None else pool.kernel
+    rows, columns = (n - n % w for n, w in zip(_outputs(conv, images), window, strict=True))
+    return WinogradNest(
+        batch=images[0],
+        down=ceil(rows / family.outputs),
+        across=ceil(columns / family.outputs),
+        blocks=ceil(conv.filters / conv.block),
+        block=conv.block,
+        channels=ceil(conv.channels // conv.groups / conv.block) * conv.block,
+        channel_blocks=ceil(conv.channels / conv.block),
+        tile=family.tile,
+        outputs=family.outputs,
+        window=window,
+    )
+
+
+def _pool_cycles(nest: Nest, machine: Machine) -> float:
+    """Cycles of a max-pool of its own, which loads each element of every window."""
+    vectors = nest.batch * nest.blocks * nest.block / machine.lanes
+    loads = nest.out_rows * nest.out_columns * prod(nest.pool) / machine.loads
+    stored = nest.rows * nest.columns / machine.loads
+    return vectors * (loads + stored) / machine.cores
