@@ -16,6 +16,7 @@ from tvm_passes.bench.files import inputs_of, named_file
 from tvm_passes.bench.peaks import peaks
 from tvm_passes.bench.tuned import records_for
 from tvm_passes.bench.versions import FUSED, ORIGINAL_VERSION, REORDERED, SCHEDULED, TUNED
+from tvm_passes.describe import WINOGRAD
 from tvm_passes.frontends import load_model
 from tvm_passes.relax.pipeline import stock_pipeline, tvm_reorder_pipeline
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
@@ -90,6 +91,10 @@ def _ours(_target: tvm.target.Target, _options: Mapping[str, Any]) -> tvm.transf
     return tvm_reorder_pipeline()
 
 
+def _winograd(_target: tvm.target.Target, _options: Mapping[str, Any]) -> tvm.transform.Pass:
+    return tvm_reorder_pipeline(allow={WINOGRAD})
+
+
 def _metaschedule(target: tvm.target.Target, options: Mapping[str, Any]) -> tvm.transform.Pass:
     """Tune with TVM's own search, then go through its own pipeline."""
     from tvm_passes.bench.metaschedule import tuning
@@ -104,6 +109,7 @@ PIPELINES: Mapping[str, Callable[[Any, Mapping[str, Any]], tvm.transform.Pass]] 
     "tvm_metaschedule": _metaschedule,
     "tvm_passes": _ours,
     "tvm_passes_untuned": _ours,
+    "tvm_passes_winograd": _winograd,
     ORIGINAL_VERSION: _stock,
     REORDERED: _reordered,
     SCHEDULED: _scheduled,

@@ -34,6 +34,7 @@ class Runtime:
 OURS = (
     Runtime("tvm_passes", "relax", (ORIGINAL,), ours=True),
     Runtime("tvm_passes_untuned", "relax", (ORIGINAL,), ours=True),
+    Runtime("tvm_passes_winograd", "relax", (ORIGINAL,), ours=True),
     Runtime("tvm_passes_relay", "relay", (ORIGINAL,), ours=True),
 )
 _XLA = tuple(f"{order} xla" for order in ORDERS)

@@ -35,6 +35,7 @@ BACKENDS = {
     "tvm_metaschedule": "run_relax",
     "tvm_passes": "run_relax",
     "tvm_passes_untuned": "run_relax",
+    "tvm_passes_winograd": "run_relax",
     "tvm_relay": "run_relay",
     "tvm_passes_relay": "run_relay",
 }
