@@ -30,8 +30,9 @@ ALLOW = click.option(
     "--allow",
     multiple=True,
     type=click.Choice(sorted(ALLOWABLE)),
-    help="Sink functions that fall, then rise (gelu, silu, abs, slopes below 0), too, as the "
-    "larger of two results: exact in real numbers alone.",
+    help="What is exact in real numbers alone. quasi-convex: sink functions that fall, then rise "
+    "(gelu, silu, abs, slopes below 0), too, as the larger of two results. winograd: convolve by "
+    "Winograd's filtering where it is faster.",
 )
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tvm_passes.cli_options import DIALECT, MODEL, QUIET, TARGET
+from tvm_passes.cli_options import ALLOW, DIALECT, MODEL, QUIET, TARGET
 from tvm_passes.measure_trials import Tracker
 from tvm_passes.records import Records
 from tvm_passes.tune import Order, tune_model
@@ -48,6 +48,7 @@ class Address(click.ParamType):  # type: ignore[type-arg]
 )
 @TARGET
 @DIALECT
+@ALLOW
 @click.option("--rpc-tracker", type=Address(), help="Measure on the servers of this RPC tracker.")
 @click.option("--rpc-key", help="The key of those servers.")
 @QUIET
@@ -57,6 +58,7 @@ def tune_command(
     trials: int,
     target: str,
     dialect: str | None,
+    allow: tuple[str, ...],
     rpc_tracker: tuple[str, int] | None,
     rpc_key: str | None,
     quiet: bool,
@@ -73,6 +75,7 @@ def tune_command(
     if (rpc_tracker is None) != (rpc_key is None):
         raise click.UsageError("--rpc-tracker and --rpc-key go together")
     tracker = None if rpc_tracker is None else Tracker(*rpc_tracker, rpc_key or "")
+    command = shlex.join(["tvm-reorder", *sys.argv[1:]])
     bar = Progress(
         TextColumn("[progress.description]{task.description}"),
         BarColumn(),
@@ -86,7 +89,7 @@ def tune_command(
         records = tune_model(
             model,
             output,
-            Order(target, trials, dialect, tracker, shlex.join(["tvm-reorder", *sys.argv[1:]])),
+            Order(target, trials, dialect, tracker, command, allow),
             lambda done, total, what: bar.update(
                 line, completed=done, total=total, description=what
             ),

@@ -85,7 +85,9 @@ class Engine(Protocol):
         makes kernels for the target, but nothing that runs them.
         """
 
-    def unscheduled(self, mod: Any, target: Mapping[str, Any]) -> list[Any]:
+    def unscheduled(
+        self, mod: Any, target: Mapping[str, Any], allow: Collection[str] = ...
+    ) -> list[Any]:
         """The PrimFuncs that `build` would schedule, as they are before that."""
 
     def linker(self) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -56,6 +56,8 @@ class Order:
         Where to measure; on this machine without one.
     command
         What the user called, for the records.
+    allow
+        As for `tvm_passes.compile.compile_model`.
     """
 
     target: str
@@ -63,6 +65,7 @@ class Order:
     dialect: str | None = None
     tracker: Tracker | None = None
     command: str = ""
+    allow: Collection[str] = ()
 
 
 def tune_model(
@@ -98,7 +101,7 @@ def tune_model(
     target = tvm.target.Target(config)
     fleet = local_fleet() if order.tracker is None else remote_fleet(order.tracker)
     records = new_records(folder, tvm_engine.DIALECT, config, order.command)
-    tasks = tasks_of(tvm_engine.unscheduled(mod, config), target)
+    tasks = tasks_of(tvm_engine.unscheduled(mod, config, order.allow), target)
     run(tasks, target, records, fleet, order.trials, on_trial)
     gains = (records.gain(task.name, task.workload, task.schedules[0]()) for task in tasks)
     records.summarise([gain for gain in gains if gain is not None])

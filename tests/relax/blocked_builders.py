@@ -45,9 +45,10 @@ def layer(x, filters=8, kernel=(3, 3), *, groups=1, pool=None, bias=True, act=op
     return act(y)
 
 
-def compiled(mod, target, remarks=None):
+def compiled(mod, target, remarks=None, allow=()):
     with target:
-        pipeline = tvm_reorder_pipeline(on_remark=(remarks if remarks is not None else []).append)
+        on_remark = (remarks if remarks is not None else []).append
+        pipeline = tvm_reorder_pipeline(on_remark=on_remark, allow=allow)
     return tvm.compile(mod, target, relax_pipeline=pipeline)
 
 

@@ -95,11 +95,14 @@ def build(  # noqa: PLR0913 - what a build depends on
         return tvm.compile(mod, tvm_target, relax_pipeline=pipeline)
 
 
-def unscheduled(mod: tvm.IRModule, target: Mapping[str, Any]) -> list[Any]:
+def unscheduled(
+    mod: tvm.IRModule, target: Mapping[str, Any], allow: Collection[str] = ()
+) -> list[Any]:
     """The PrimFuncs that `build` would schedule."""
     tvm_target = tvm.target.Target(dict(target))
     with tvm_target:
-        after = tvm.transform.Sequential(passes_before_schedules(tvm_target))(mod)
+        passes = passes_before_schedules(tvm_target, allow=allow)
+        after = tvm.transform.Sequential(passes)(mod)
     return [func for func in after.functions.values() if isinstance(func, tvm.tirx.PrimFunc)]
 
 

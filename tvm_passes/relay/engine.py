@@ -102,10 +102,13 @@ def build(  # noqa: PLR0913 - what a build depends on
         return built if has_cuda() else None
 
 
-def unscheduled(mod: tvm.IRModule, target: Mapping[str, Any]) -> list[Any]:
+def unscheduled(
+    mod: tvm.IRModule, target: Mapping[str, Any], allow: Collection[str] = ()
+) -> list[Any]:
     """The PrimFuncs that `build` would schedule."""
     with tvm.transform.PassContext(opt_level=3):
-        after = tvm.transform.Sequential(passes(tvm.target.Target(dict(target))))(mod)
+        ours = passes(tvm.target.Target(dict(target)), allow=allow)
+        after = tvm.transform.Sequential(ours)(mod)
     return kernels_of(after)
 
 

@@ -1,0 +1,149 @@
+"""Convolutions by Winograd's filtering: within the bound that their remark states."""
+
+import numpy as np
+import pytest
+import tvm
+from blocked_builders import AVX2, AVX512, HALVE, NEON, OVERLAP, RUNNABLE, compiled, layer, weights
+from relax_builders import data, module
+from relax_runs import outputs, run
+from tvm.relax import op
+
+from tvm_passes.errors import AllowError
+from tvm_passes.namespaces import Schedule
+from tvm_passes.relax import ReorderActivationAfterMaxPool
+from tvm_passes.relax.blocked import BlockConv2d
+from tvm_passes.schedules.rules import schedules
+from tvm_passes.schedules.winograd_rule import winograd_layer_of
+
+WINOGRAD = "winograd"
+PADDED = {"filters": 32, "padding": (1, 1)}
+CASES = {
+    "no pool": ((1, 32, 14, 14), PADDED),
+    "2x2": ((1, 32, 16, 24), PADDED | {"pool": HALVE}),
+    "2x2 that leaves a row, partial tiles": ((1, 32, 19, 15), PADDED | {"pool": HALVE}),
+    "2x2 that leaves most of a tile": ((1, 32, 13, 9), PADDED | {"pool": HALVE}),
+    "4x4": ((1, 32, 16, 16), PADDED | {"pool": {"pool_size": (4, 4), "strides": (4, 4)}}),
+    "4x2": ((1, 32, 16, 16), PADDED | {"pool": {"pool_size": (4, 2), "strides": (4, 2)}}),
+    "3x3/2, padded": ((1, 32, 17, 15), PADDED | {"pool": OVERLAP}),
+    "ceil": ((1, 32, 15, 15), PADDED | {"pool": HALVE | {"ceil_mode": True}}),
+    "images, odd channels": ((3, 40, 12, 12), {"filters": 36, "pool": HALVE}),
+    "padding on one side": ((1, 32, 13, 12), {"filters": 32, "padding": (0, 1, 2, 0)}),
+    "groups": ((1, 64, 12, 12), {"filters": 64, "groups": 2, "padding": (1, 1), "pool": HALVE}),
+    "5x5": ((1, 32, 14, 14), {"filters": 48, "kernel": (5, 5), "padding": (2, 2), "pool": HALVE}),
+}
+
+
+def single(case, *, last=False):
+    shape, attrs = CASES[case]
+    if last:
+        n, c, h, w = shape
+        return module(lambda x: layer(x, data_layout="NHWC", **attrs), data((n, h, w, c)))
+    return module(lambda x: layer(x, **attrs), data(shape))
+
+
+def in_tiles(remarks):
+    return [remark for remark in remarks if remark.reason == WINOGRAD]
+
+
+def assert_within_bound(mod, target, x):
+    remarks = []
+    (found,) = run(compiled(mod, target, remarks, allow={WINOGRAD}), x)
+    (expected,) = outputs(mod, x, target=target)
+    (remark,) = in_tiles(remarks)
+    bounds = dict(remark.numbers)
+    error = np.abs(found - expected).max()
+    assert error <= (bounds["error_bound"] + bounds["error_bound_as_written"]) * np.abs(x).max()
+    assert error < 1e-4 * max(1, np.abs(expected).max())
+
+
+def normal(mod):
+    shape = tuple(int(extent) for extent in mod["main"].params[0].ty.shape.values)
+    return np.random.default_rng(0).standard_normal(shape).astype("float32")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_layer(case):
+    mod = single(case)
+    assert_within_bound(mod, RUNNABLE[-1], normal(mod))
+
+
+@pytest.mark.parametrize("case", ["2x2", "groups"])
+def test_channels_last(case):
+    mod = single(case, last=True)
+    assert_within_bound(mod, RUNNABLE[-1], normal(mod))
+
+
+@pytest.mark.parametrize("target", RUNNABLE[:-1])
+def test_narrower_vectors(target):
+    mod = single("2x2")
+    assert_within_bound(mod, target, normal(mod))
+
+
+def test_magnitudes_far_apart():
+    mod = single("2x2")
+    x = normal(mod) * 10.0 ** np.random.default_rng(1).uniform(-6, 6, normal(mod).shape)
+    assert_within_bound(mod, RUNNABLE[-1], x.astype("float32"))
+
+
+def test_who_does_not_allow_it_gets_the_written_sums():
+    mod, remarks = single("2x2"), []
+    (found,) = run(compiled(mod, RUNNABLE[-1], remarks), normal(mod))
+    (expected,) = outputs(mod, normal(mod), target=RUNNABLE[-1])
+    np.testing.assert_array_equal(found, expected, strict=True)
+    assert not in_tiles(remarks)
+
+
+@pytest.mark.parametrize(
+    ("shape", "attrs"),
+    [
+        ((1, 3, 64, 64), {"filters": 16, "padding": (1, 1), "pool": HALVE}),
+        ((1, 32, 16, 16), {"filters": 32, "strides": (2, 2)}),
+        ((1, 32, 16, 16), {"filters": 32, "dilation": (2, 2)}),
+        ((1, 32, 16, 16), {"filters": 32, "kernel": (1, 1)}),
+        ((1, 32, 16, 16), {"filters": 32, "groups": 32}),
+    ],
+    ids=["three channels", "strides", "dilation", "1x1", "depthwise"],
+)
+def test_what_is_summed_as_written_all_the_same(shape, attrs):
+    remarks = []
+    mod = module(lambda x: layer(x, **attrs), data(shape))
+    with AVX512:
+        BlockConv2d(remarks.append, {WINOGRAD})(mod)
+    assert not remarks
+
+
+def test_float16_is_summed_as_written():
+    remarks = []
+
+    def body(x):
+        return op.nn.conv2d(x, weights(32, 32, 3, 3, dtype="float16"))
+
+    with AVX512:
+        BlockConv2d(remarks.append, {WINOGRAD})(module(body, data((1, 32, 16, 16), "float16")))
+    assert not remarks
+
+
+@pytest.mark.parametrize("target", [AVX2, AVX512, NEON], ids=["avx2", "avx512", "neon"])
+def test_every_candidate_of_the_schedule_is_one(target):
+    with target:
+        mod = tvm.transform.Sequential([tvm_kernels(target)])(single("2x2"))
+    (kernel,) = [func for func in mod.functions.values() if is_winograd(func)]
+    ways = schedules(kernel, target)
+    assert len(ways) > 8
+    for make in ways[:: len(ways) // 4]:
+        assert make().mod is not None
+
+
+def tvm_kernels(target):
+    from tvm_passes.relax.pipeline import passes_before_schedules
+
+    return tvm.transform.Sequential(passes_before_schedules(target, allow={WINOGRAD}))
+
+
+def is_winograd(func):
+    return isinstance(func, tvm.tirx.PrimFunc) and winograd_layer_of(Schedule(func)) is not None
+
+
+def test_what_allow_may_name():
+    with pytest.raises(AllowError, match="expected quasi-convex, winograd, found fft"):
+        ReorderActivationAfterMaxPool(allow={"fft"})

@@ -1,0 +1,77 @@
+"""Relay's convolutions by Winograd's filtering: within the bound that their remark states."""
+
+import numpy as np
+import pytest
+import tvm
+from relay_builders import const, data, typed
+from relay_runs import HAS_FMA, outputs
+from tvm import relay
+
+from tvm_passes.relay.blocked import BlockConv2d
+from tvm_passes.relay.build import passes
+
+TARGET = tvm.target.Target("llvm -mcpu=haswell" if HAS_FMA else "llvm")
+NN = relay.nn
+WINOGRAD = "winograd"
+HALVE = {"pool_size": (2, 2), "strides": (2, 2)}
+SHAPE = (1, 32, 13, 18)
+
+
+def weights(*shape):
+    return const(np.random.default_rng(1).standard_normal(shape) * 0.2, "float32")
+
+
+def layer(x, taps=3, pool=None, channels=32, filters=36):
+    y = NN.conv2d(
+        x,
+        weights(filters, channels, taps, taps),
+        kernel_size=(taps, taps),
+        channels=filters,
+        padding=(taps // 2, taps // 2),
+    )
+    if pool is not None:
+        y = NN.max_pool2d(y, **pool)
+    return NN.relu(NN.bias_add(y, weights(filters)))
+
+
+CASES = {
+    "no pool": {},
+    "2x2": {"pool": HALVE},
+    "3x3/2": {"pool": {"pool_size": (3, 3), "strides": (2, 2), "padding": (1, 1)}},
+    "5x5": {"taps": 5, "pool": HALVE},
+}
+
+
+def module(body):
+    x = data(SHAPE)
+    return typed(tvm.IRModule.from_expr(relay.Function([x], body(x))))
+
+
+def values():
+    return np.random.default_rng(0).standard_normal(SHAPE).astype("float32")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_layer(case):
+    mod, remarks = module(lambda x: layer(x, **CASES[case])), []
+
+    def build(mod, target, **_):
+        ours = passes(target, on_remark=remarks.append, allow={WINOGRAD})
+        return relay.build(tvm.transform.Sequential(ours)(mod), target)
+
+    (found,) = outputs(mod, values(), target=TARGET, build=build)
+    (expected,) = outputs(mod, values(), target=TARGET)
+    (remark,) = [remark for remark in remarks if remark.reason == WINOGRAD]
+    bounds = dict(remark.numbers)
+    limit = (bounds["error_bound"] + bounds["error_bound_as_written"]) * np.abs(values()).max()
+    assert np.abs(found - expected).max() <= min(limit, 1e-4 * np.abs(expected).max())
+
+
+def test_what_a_kernel_stands_for():
+    """The body of each kernel, run by Relay itself, is the network."""
+    mod = module(lambda x: layer(layer(x, pool=HALVE), channels=36))
+    blocked = BlockConv2d(TARGET, allow={WINOGRAD})(mod)
+    assert not blocked["main"].body.same_as(mod["main"].body)
+    (found,) = outputs(relay.transform.DefuseOps()(blocked), values(), target=TARGET)
+    (expected,) = outputs(mod, values(), target=TARGET)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
