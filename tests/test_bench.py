@@ -155,7 +155,7 @@ def test_tuned_records(blocks, tmp_path, capsys):
         (["mnist1", "--threads", "0"], 2, "expected numbers"),
         (["mnist1", "--peers", "tvm"], 2, "no 'tvm': expected of onnxruntime"),
         (["mnist1", "--versions", "best"], 2, "no 'best'"),
-        (["mnist1", "--target", "cuda"], 1, "expected"),
+        (["mnist1", "--target", "cuda"], 1, "needs a CUDA GPU that TVM can use"),
         ([], 2, "Usage"),
     ],
 )

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tvm_passes.compare import Difference, compare, merge, raw_bits, ulp_distance
+from tvm_passes.compare import Difference, compare, inexact_bound, merge, raw_bits, ulp_distance
 
 FLOATS = ["float16", "float32", "float64"]
+LOOSE = inexact_bound(np.dtype("float32"))
 INTEGERS = ["int8", "uint8", "int32", "int64", "uint64"]
 checked = settings(deadline=None, derandomize=True, database=None, max_examples=300)
 
@@ -170,7 +171,7 @@ class TestRounding:
         a = np.array([0.25, -0.5], "float32")
         b = np.nextafter(a, np.float32(1))
         assert [f.kind for f in compare(a, b)] == [Difference.DIFFERENT]
-        (finding,) = compare(a, b, inexact=True)
+        (finding,) = compare(a, b, bound=LOOSE)
         assert (finding.kind, finding.count, finding.worst_ulp) == (Difference.ROUNDING, 2, 1)
         assert finding.kind.allowed
 
@@ -181,14 +182,14 @@ class TestRounding:
             limit = 64 * eps * max(size, 1)
             for share, kind in ((0.9, Difference.ROUNDING), (1.1, Difference.DIFFERENT)):
                 b = a + np.array([0, share * limit, 0], "float32")
-                assert [f.kind for f in compare(a, b, inexact=True)] == [kind]
+                assert [f.kind for f in compare(a, b, bound=LOOSE)] == [kind]
 
     def test_an_infinity_or_a_nan_is_not_close(self):
         a = np.array([1.0, 1.0])
         for other in (np.inf, np.nan):
-            found = compare(a, np.array([other, other]), inexact=True)
+            found = compare(a, np.array([other, other]), bound=LOOSE)
             assert [f.kind for f in found] == [Difference.DIFFERENT]
 
     def test_integers_are_never_close(self):
-        (finding,) = compare(np.array([1]), np.array([2]), inexact=True)
+        (finding,) = compare(np.array([1]), np.array([2]), bound=LOOSE)
         assert finding.kind is Difference.DIFFERENT

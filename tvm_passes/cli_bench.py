@@ -16,7 +16,7 @@ from rich.table import Table
 
 from tvm_passes.bench.bench import BUSY_LOAD, Bench, Request
 from tvm_passes.bench.results import busy, troubles
-from tvm_passes.bench.runtimes import PEERS
+from tvm_passes.bench.runtimes import GPU_PEERS, PEERS
 from tvm_passes.bench.sites import site_times
 from tvm_passes.bench.verdict import FASTER, SLOWER, compare
 from tvm_passes.bench.versions import VERSIONS
@@ -25,7 +25,7 @@ from tvm_passes.cli_static import FLAG, static_command
 from tvm_passes.compile import silent
 from tvm_passes.errors import InputError
 from tvm_passes.output import check_file, write_text
-from tvm_passes.target import parse_target, require_host
+from tvm_passes.target import GPUS, parse_target, require_device
 
 COLOURS = {FASTER: "green", SLOWER: "red"}
 
@@ -145,8 +145,9 @@ def run_command(
 ) -> int:
     """Time the versions of each MODEL or BLOCK: original, reordered, scheduled, fused, tuned.
 
-    Outputs are compared first. Exit code 0: equal; 1: one differs. What was measured before an
-    interruption is in the output.
+    On a GPU (--target cuda) its own clock tells the times, and the peers are torch, that is cuDNN,
+    and inductor. Outputs are compared first. Exit code 0: equal; 1: one differs. What was measured
+    before an interruption is in the output.
 
     \b
     Example:
@@ -154,9 +155,10 @@ def run_command(
     """
     if output is not None:
         check_file(output, apart_from=[Path(s) for s in sources if Path(s).exists()])
-    config = parse_target(target) if target else None
-    if config:
-        require_host(config)
+    config = require_device(parse_target(target)) if target else None
+    on_gpu = config is not None and config["kind"] in GPUS
+    if on_gpu:
+        _check_peers(peers, str(target))
     request = Request(
         sources=sources,
         blocks=blocks,
@@ -169,7 +171,7 @@ def run_command(
         peers=peers,
         rounds=rounds,
         tuned=tuned,
-        figures=figures,
+        figures=figures and not on_gpu,
     )
     bench = Bench(request, silent if quiet else progress)
     if bench.environment["load"] > BUSY_LOAD:
@@ -187,6 +189,16 @@ def run_command(
     return 1 if any(entry["differing"] for entry in results) else 0
 
 
+def _check_peers(peers: Sequence[str], target: str) -> None:
+    """Refuse peers that would run on the CPU beside versions that run on a GPU."""
+    others = [peer for peer in peers if peer not in GPU_PEERS]
+    if others:
+        raise InputError(
+            f"{others[0]} runs on the CPU here: for the target {target} expected peers of "
+            f"{', '.join(GPU_PEERS)}"
+        )
+
+
 def no_figures(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Versions whose kernels could not be looked at, and why."""
     for entry in results:
@@ -201,8 +213,7 @@ def _warn(line: str) -> None:
 
 def _print(entry: Mapping[str, Any], out: Console) -> None:
     """One source on one number of threads: a row for each version and each peer."""
-    threads = "1 thread" if entry["threads"] == 1 else f"{entry['threads']} threads"
-    title = f"{entry['block']}, {entry['dialect']}, {threads}"
+    title = f"{entry['block']}, {entry['dialect']}, {_where(entry)}"
     table = Table(title=escape(title), title_justify="left")
     table.add_column("version", no_wrap=True)
     for header in ("median ms", "± MAD", "original / this"):
@@ -215,6 +226,14 @@ def _print(entry: Mapping[str, Any], out: Console) -> None:
     if entry["figures"]:
         out.print(_figures(entry))
         out.print(_sites(entry))
+
+
+def _where(entry: Mapping[str, Any]) -> str:
+    """What it ran on: a GPU, or threads of this machine."""
+    target = entry["target"] or {}
+    if target.get("kind") in GPUS:
+        return str(target.get("arch", target["kind"]))
+    return "1 thread" if entry["threads"] == 1 else f"{entry['threads']} threads"
 
 
 def _bits(entry: Mapping[str, Any]) -> str:

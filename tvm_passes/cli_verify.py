@@ -17,7 +17,7 @@ from tvm_passes.cli_options import ALLOW, DIALECT, JSON, MODEL, QUIET, TARGET, p
 from tvm_passes.compare import Difference, Finding, raw_bits
 from tvm_passes.compile import silent
 from tvm_passes.inputs import DRAWS, Draws
-from tvm_passes.verify import SITE, Check, Verification, verify_model
+from tvm_passes.verify import CPU, SITE, Check, Verification, verify_model
 
 COLUMNS = {
     Difference.ZERO_SIGN: "±0",
@@ -156,10 +156,12 @@ def _explain(found: Verification) -> Iterator[str]:
 def _describe(finding: Finding, check: Check) -> str:
     first = finding.first
     apart = "a NaN among them" if finding.worst_ulp is None else f"up to {finding.worst_ulp} ulp"
+    one, other = ("in the original order", "reordered")
+    if check.kind == CPU:
+        one, other = ("on the CPU", "on the GPU")
     return (
         f"{finding.count} of {check.values} values, {apart}; first at {list(first.index)} "
-        f"of {first.sample}: {first.original!s} in the original order, "
-        f"{first.reordered!s} reordered"
+        f"of {first.sample}: {first.original!s} {one}, {first.reordered!s} {other}"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -18,7 +18,7 @@ from tvm_passes.frontends import load_model
 from tvm_passes.output import CUBIN, LIBRARY, MANIFEST, PTX, SOURCE, new_folder
 from tvm_passes.records import Chosen, chosen, in_scope
 from tvm_passes.remarks import Remark
-from tvm_passes.target import CUDA, parse_target
+from tvm_passes.target import CUDA, OPENCL, parse_target
 
 Step = Callable[[str], AbstractContextManager[object]]
 """Announces a step that may take long; its context lasts as long as the step."""
@@ -95,7 +95,12 @@ def compile_model(  # noqa: PLR0913 - the options of the command
     tvm_engine = engine(dialect)
     config = parse_target(target)
     require_linker(tvm_engine)
-    kernels = _kernels(config, fast_math=fast_math)
+    if config["kind"] == OPENCL:
+        raise TargetError(
+            "the target opencl is for verify, bench and tune: TVM's wheel runs no "
+            "OpenCL, so compile for cuda or llvm"
+        )
+    kernels = kernels_for(config, fast_math=fast_math)
     found = chosen(tuned, tvm_engine.DIALECT, config) if reorder else Chosen(None, "")
     remarks: list[Remark] = []
     with new_folder(folder) as staged:
@@ -133,8 +138,14 @@ def compile_model(  # noqa: PLR0913 - the options of the command
     return Compiled(folder, files, manifest, tuple(remarks), code, found.note)
 
 
-def _kernels(config: dict[str, Any], *, fast_math: bool) -> KernelCompiler | None:
-    """What compiles the kernels of a target that is a GPU."""
+def kernels_for(config: Mapping[str, Any], *, fast_math: bool = False) -> KernelCompiler | None:
+    """What compiles the kernels of a target of kind cuda; None for others.
+
+    Raises
+    ------
+    TvmPassesError
+        If there is no such compiler, or fast math is asked for without need for one.
+    """
     if config["kind"] == CUDA:
         return kernel_compiler(config["arch"], fast_math=fast_math)
     if fast_math:

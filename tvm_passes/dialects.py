@@ -96,8 +96,11 @@ class Engine(Protocol):
     def export(self, built: Any, path: Path) -> None:
         """Write a compiled module as a shared library."""
 
-    def load(self, path: Path, inputs: Sequence[str]) -> Runner:
-        """Load a shared library, with TVM's runtime alone; `inputs` names its inputs in order."""
+    def load(self, path: Path, inputs: Sequence[str], kind: str = ...) -> Runner:
+        """Load a shared library, with TVM's runtime alone; `inputs` names its inputs in order.
+
+        `kind` is that of the target that it was built for.
+        """
 
 
 def installed() -> str | None:

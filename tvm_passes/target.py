@@ -10,12 +10,21 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tvm_passes.cuda.arch import DEFAULT_ARCH, is_arch
+from tvm_passes.cuda.arch import DEFAULT_ARCH, arch_number, is_arch
 from tvm_passes.errors import TargetError
 
-LLVM, CUDA = "llvm", "cuda"
+LLVM, CUDA, OPENCL = "llvm", "cuda", "opencl"
 HOST = "host"
-KINDS = (LLVM, CUDA)
+KINDS = (LLVM, CUDA, OPENCL)
+GPUS = (CUDA, OPENCL)
+"""Kinds whose kernels are on threads."""
+
+OPENCL_LIMITS = {
+    "max_num_threads": 1024,
+    "max_threads_per_block": 1024,
+    "max_shared_memory_per_block": 48 << 10,
+}
+"""What TVM takes an NVIDIA GPU to have, so that schedules are those of the target cuda."""
 
 
 def targets_folder() -> Path:
@@ -37,9 +46,10 @@ def parse_target(text: str) -> dict[str, Any]:
     Parameters
     ----------
     text
-        ``llvm`` or ``cuda``, ``host`` for the CPU of this machine, an architecture of GPUs such as
-        ``sm_90``, a name from `shipped_targets`, a JSON object such as
-        ``{"kind": "llvm", "mcpu": "haswell"}``, or the path of a file that holds one.
+        ``llvm`` or ``cuda``, ``host`` for the CPU of this machine, ``opencl`` for the kernels of a
+        GPU on its OpenCL device, an architecture of GPUs such as ``sm_90``, a name from
+        `shipped_targets`, a JSON object such as ``{"kind": "llvm", "mcpu": "haswell"}``, or the
+        path of a file that holds one.
 
     Raises
     ------
@@ -51,10 +61,12 @@ def parse_target(text: str) -> dict[str, Any]:
     config = _config(text)
     kind = config.get("kind")
     if kind not in KINDS:
-        raise TargetError(f"target {text!r} is of kind {kind!r}: expected {' or '.join(KINDS)}")
+        raise TargetError(f"target {text!r} is of kind {kind!r}: expected {', '.join(KINDS)}")
     _check_options(config, text)
     if kind == CUDA:
         _check_arch(config, text)
+    if kind == OPENCL:
+        config = {**OPENCL_LIMITS, **config}
     try:
         target = tvm.target.Target(config)
     except (ValueError, TypeError, RuntimeError) as err:
@@ -68,8 +80,67 @@ CHOSEN_BY_LLVM = ("sse", "ssse", "avx", "fma", "f16c", "bmi", "lzcnt", "popcnt",
 """Beginnings of the names of x86 features whose instructions LLVM emits without being asked."""
 
 
-def require_host(config: Mapping[str, Any]) -> None:
+def require_device(config: Mapping[str, Any]) -> dict[str, Any]:
     """Make sure that this machine can run what is compiled for a target.
+
+    Parameters
+    ----------
+    config
+        A configuration that `parse_target` has returned.
+
+    Returns
+    -------
+    dict
+        The same, for the GPU of this machine where no architecture was asked for.
+
+    Raises
+    ------
+    TargetError
+        If it cannot.
+    """
+    if config["kind"] == CUDA:
+        return _for_gpu(config)
+    if config["kind"] == OPENCL:
+        _require_opencl()
+    else:
+        require_host(config)
+    return dict(config)
+
+
+def _for_gpu(config: Mapping[str, Any]) -> dict[str, Any]:
+    """For the GPU of this machine, which runs what is compiled for it and for earlier ones."""
+    import tvm
+
+    device = tvm.cuda()
+    if not device.exist:
+        raise TargetError(
+            "the target cuda needs a CUDA GPU that TVM can use, and this machine has none: "
+            "bench --static compares its kernels without one, the target opencl runs them "
+            "on the CPU"
+        )
+    here = int(str(device.compute_version).replace(".", ""))
+    arch = str(config["arch"])
+    if arch_number(arch) > here:
+        raise TargetError(f"{arch} is later than this machine's GPU: give sm_{here} or an earlier")
+    return {**config, "arch": f"sm_{here}" if arch == DEFAULT_ARCH else arch}
+
+
+def _require_opencl() -> None:
+    """Make sure that there is an OpenCL device, and a TVM whose kernels run on it."""
+    from tvm_passes.dialects import installed
+    from tvm_passes.rules import RELAX
+
+    if installed() != RELAX:
+        raise TargetError(
+            "the target opencl is for Relax: from Relay, cuda gives kernels to inspect"
+        )
+    from tvm_passes.relax.opencl import device
+
+    device()
+
+
+def require_host(config: Mapping[str, Any]) -> None:
+    """Make sure that this machine's CPU can run what is compiled for a target of kind llvm.
 
     Parameters
     ----------
@@ -81,11 +152,6 @@ def require_host(config: Mapping[str, Any]) -> None:
     TargetError
         If it cannot: the code would die of an illegal instruction.
     """
-    if config["kind"] != "llvm":
-        raise TargetError(
-            f"expected a target for this machine's CPU, found {config['kind']}: "
-            "bench --static compares a GPU's kernels without one"
-        )
     missing = _missing(config)
     if missing:
         raise TargetError(

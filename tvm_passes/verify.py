@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tvm_passes.compare import Difference, Finding, compare, merge
-from tvm_passes.compile import Step, export, require_linker, silent
+import numpy as np
+
+from tvm_passes.compare import (
+    Difference,
+    Finding,
+    compare,
+    cpu_bound,
+    inexact_bound,
+    merge,
+)
+from tvm_passes.compile import Step, export, kernels_for, require_linker, silent
+from tvm_passes.cuda.compiler import KernelCompiler
 from tvm_passes.decision import Decision
 from tvm_passes.describe import WINOGRAD
 from tvm_passes.dialects import Engine, Runner, engine
@@ -20,9 +30,9 @@ from tvm_passes.input_file import read_samples
 from tvm_passes.inputs import DRAWS, DTYPES, Draws, Sample, Signature, generated
 from tvm_passes.output import LIBRARY
 from tvm_passes.site import Operand
-from tvm_passes.target import parse_target, require_host
+from tvm_passes.target import GPUS, HOST, parse_target, require_device
 
-OUTPUT, SITE = "output", "site"
+OUTPUT, SITE, CPU = "output", "site", "cpu"
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,7 @@ class Check:
     Parameters
     ----------
     kind
-        ``output`` or ``site``.
+        ``output``, ``site``, or ``cpu``: an output of a GPU, compared with that of the CPU.
     name
         The output's number, or the site's name.
     runs, values
@@ -61,6 +71,7 @@ class Check:
 
     def passes(self, *, strict: bool = False) -> bool:
         """Whether only what the contract leaves open differs, or, if strict, nothing."""
+        strict = strict and self.kind != CPU  # whose bits are never promised
         return not any(strict or not finding.kind.allowed for finding in self.findings)
 
 
@@ -116,8 +127,7 @@ def verify_model(  # noqa: PLR0913 - the options of the command
         If the model, the target, the inputs or the environment is not as expected.
     """
     tvm_engine = engine(dialect)
-    config = parse_target(target)
-    require_host(config)
+    config = require_device(parse_target(target))
     require_linker(tvm_engine)
     with step(f"reading {model.name}"):
         mod = load_model(model, tvm_engine.DIALECT)
@@ -125,13 +135,15 @@ def verify_model(  # noqa: PLR0913 - the options of the command
     _require_arrays(signature, model)
     given = read_samples(inputs, signature) if inputs else ()
     with tempfile.TemporaryDirectory(prefix="tvm-reorder-") as folder:
-        bench = _Bench(tvm_engine, config, Path(folder), step, frozenset(allow))
+        kernels = kernels_for(config)
+        bench = _Bench(tvm_engine, config, Path(folder), step, frozenset(allow), kernels)
         samples = (*given, *generated(signature, draws))
         exact = all(map(_is_exact, tvm_engine.decisions(mod, allow=allow)))
         inexact = not exact or WINOGRAD in allow
         checks = [
             *bench.compare("the model", mod, samples, inexact=inexact),
             *bench.sites(mod, given, draws),
+            *(bench.with_cpu(mod, samples) if config["kind"] in GPUS else ()),
         ]
     return Verification(tvm_engine.DIALECT, config, tuple(checks))
 
@@ -145,6 +157,7 @@ class _Bench:
     folder: Path
     step: Step
     allow: frozenset[str]
+    kernels: KernelCompiler | None
 
     def sites(self, mod: Any, given: Sequence[Sample], draws: Draws) -> Iterator[Check]:
         """Compare each passed site as a module of its own."""
@@ -184,17 +197,18 @@ class _Bench:
         with self.step(f"compiling {name} in both orders"):
             original, reordered = self._load(mod, reorder=False), self._load(mod, reorder=True)
         with self.step(f"comparing {name}"):
-            runs = [_compare_once(original, reordered, sample, inexact) for sample in samples]
-        return [
-            Check(
-                OUTPUT,
-                f"output {n}",
-                runs=len(runs),
-                values=sum(values for values, _ in results),
-                findings=merge(finding for _, findings in results for finding in findings),
-            )
-            for n, results in enumerate(zip(*runs, strict=True))
-        ]
+            bound = inexact_bound if inexact else None
+            runs = [_compare_once(original, reordered, sample, bound) for sample in samples]
+        return _checks(OUTPUT, "output {}", runs)
+
+    def with_cpu(self, mod: Any, samples: Iterable[Sample]) -> list[Check]:
+        """Compare each output of the reordered module with that of the CPU's original one."""
+        with self.step("compiling for the CPU, too"):
+            cpu = self._load(mod, reorder=False, config=parse_target(HOST))
+            gpu = self._load(mod, reorder=True)
+        with self.step("comparing with the CPU"):
+            runs = [_compare_once(cpu, gpu, sample, cpu_bound) for sample in samples]
+        return _checks(CPU, "output {}, CPU", runs)
 
     def _carry(
         self, mod: Any, given: Sequence[Sample], alone: Mapping[str, Any]
@@ -215,26 +229,55 @@ class _Bench:
                     carried[name].append(Sample(sample.name, read))
         return carried
 
-    def _load(self, mod: Any, *, reorder: bool) -> Runner:
+    def _load(self, mod: Any, *, reorder: bool, config: Mapping[str, Any] | None = None) -> Runner:
         """Compile, link and load: what is compared is what ``tvm-reorder compile`` writes."""
         # In a folder of its own: a library that is loaded must not be written over.
         allow = self.allow if reorder else self.allow - {WINOGRAD}
-        built = self.engine.build(mod, self.config, reorder=reorder, kernels=True, allow=allow)
+        built = self.engine.build(
+            mod,
+            config or self.config,
+            reorder=reorder,
+            kernels=True,
+            allow=allow,
+            compile_kernels=None if config else self.kernels,
+        )
         path = Path(tempfile.mkdtemp(dir=self.folder)) / LIBRARY
         export(self.engine, built, path)
-        return self.engine.load(path, [tensor["name"] for tensor in self._inputs(mod)])
+        names = [tensor["name"] for tensor in self._inputs(mod)]
+        return self.engine.load(path, names, (config or self.config)["kind"])
 
     def _inputs(self, mod: Any) -> Signature:
         return self.engine.signature(mod)["inputs"]
 
 
-def _compare_once(
-    original: Runner, reordered: Runner, sample: Sample, inexact: bool
-) -> list[tuple[int, tuple[Finding, ...]]]:
-    """How many values each output has, and what differs."""
-    special = {"infinity": sample.has_infinity, "nan": sample.has_nan, "inexact": inexact}
+Run = list[tuple[int, tuple[Finding, ...]]]
+"""How many values each output has, and what differs."""
+
+Bound = Callable[[np.dtype[Any]], float]
+"""What counts as rounding, for a dtype."""
+
+
+def _compare_once(original: Runner, reordered: Runner, sample: Sample, bound: Bound | None) -> Run:
+    special = {"infinity": sample.has_infinity, "nan": sample.has_nan}
     pairs = zip(original(*sample.arrays), reordered(*sample.arrays), strict=True)
-    return [(a.size, compare(a, b, sample.name, **special)) for a, b in pairs]
+    return [
+        (a.size, compare(a, b, sample.name, bound=bound(a.dtype) if bound else 0.0, **special))
+        for a, b in pairs
+    ]
+
+
+def _checks(kind: str, name: str, runs: Sequence[Run]) -> list[Check]:
+    """One check for each output, of all runs."""
+    return [
+        Check(
+            kind,
+            name.format(n),
+            runs=len(runs),
+            values=sum(values for values, _ in results),
+            findings=merge(finding for _, findings in results for finding in findings),
+        )
+        for n, results in enumerate(zip(*runs, strict=True))
+    ]
 
 
 def _is_exact(decision: Decision) -> bool:

@@ -1,5 +1,6 @@
 """On a GPU, where there is one (pytest -m gpu): what the kernels compute there."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from gpu_layers import largest_tile
 from test_gpu_conv2d import CASES
 from test_gpu_networks import leaky, network
 
+from tvm_passes.cli import main
 from tvm_passes.cuda.compiler import kernel_compiler
 from tvm_passes.frontends import load_model
 from tvm_passes.relax import engine
@@ -59,7 +61,7 @@ def outputs(mod, data, folder, *, reorder):
     )
     library = folder / f"{reorder}.so"
     engine.export(built, library)
-    return engine.load(library, (), gpu=True)(data)[0]
+    return engine.load(library, (), "cuda")(data)[0]
 
 
 @pytest.mark.parametrize("name", ["mnist", "network"])
@@ -74,3 +76,14 @@ def test_both_orders_give_the_same_bits(name, tmp_path):
     expected = machine["main"](tvm.runtime.tensor(data)).numpy()
     # A GPU fuses multiply-adds, and TVM's own kernels sum in another order.
     np.testing.assert_allclose(reordered, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_verify_and_bench(tmp_path):
+    """On the GPU, what test_gpu_commands does on the CPU."""
+    output = tmp_path / "gpu.json"
+    assert main(["verify", str(MNIST), "--target", "cuda", "--rounds", "1"]) == 0
+    argv = ["bench", str(MNIST), "--target", "cuda", "--rounds", "3", "--output", str(output)]
+    assert main(argv) == 0
+    (entry,) = json.loads(output.read_text())["results"]
+    assert entry["target"]["arch"] == arch()
+    assert set(entry["versions"]) >= {"original", "reordered", "scheduled", "fused"}

@@ -150,6 +150,7 @@ class Bench:
         return {
             **result(name, session.settings.threads, session.runtimes, measured),
             "dialect": dialect,
+            "target": dict(self.request.target) if self.request.target else None,
             "versions": list(measured.samples.get(dialect, ())),
             "version_ratios": version_ratios(measured, dialect),
             "bitwise": [variant for runtime, variant in measured.bitwise if runtime == dialect],

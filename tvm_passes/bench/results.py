@@ -8,6 +8,7 @@ from typing import Any
 from tvm_passes.bench.runtimes import Runtime
 from tvm_passes.bench.session import Measured
 from tvm_passes.bench.statistics import Samples, geometric_mean
+from tvm_passes.target import LLVM
 
 MAIN = "tvm_passes"
 """The runtime of ours whose ratio counts."""
@@ -92,13 +93,19 @@ def troubles(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"{what}: {reason} ({at})"
 
 
+def _on_one_core(entry: Mapping[str, Any]) -> bool:
+    """Whether a run is the work of one thread of this machine, and not of a GPU."""
+    target = entry.get("target") or {"kind": LLVM}
+    return entry["threads"] == 1 and target["kind"] == LLVM
+
+
 def busy(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Warnings about runs on one thread that were kept from their core."""
     for entry in results:
         waiting = [
             name
             for name, variant in entry["fastest_variant"].items()
-            if entry["threads"] == 1 and entry["samples"][name][variant]["cores"] < BUSY
+            if _on_one_core(entry) and entry["samples"][name][variant]["cores"] < BUSY
         ]
         if waiting:
             yield f"busy machine at {entry['block']}: {', '.join(waiting)} had to wait for a core"

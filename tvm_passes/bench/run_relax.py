@@ -14,14 +14,16 @@ from tvm import relax, s_tir
 from tvm_passes.bench.figures import kernel_figures
 from tvm_passes.bench.files import inputs_of, named_file
 from tvm_passes.bench.peaks import peaks
+from tvm_passes.bench.run_gpu import load_version
 from tvm_passes.bench.tuned import records_for
 from tvm_passes.bench.versions import FUSED, ORIGINAL_VERSION, REORDERED, SCHEDULED, TUNED
+from tvm_passes.bench.worker import Prepared
 from tvm_passes.describe import WINOGRAD
 from tvm_passes.frontends import load_model
 from tvm_passes.relax.pipeline import stock_pipeline, tvm_reorder_pipeline
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
 from tvm_passes.rules import RELAX
-from tvm_passes.target import parse_target
+from tvm_passes.target import GPUS, parse_target
 
 
 class Relax:
@@ -50,9 +52,11 @@ class Relax:
         target = {"num-cores": self.threads, **parse_target("host")}
         return peaks(tvm.target.Target(target), self.threads)
 
-    def prepare(self, folder: Path, variant: str, options: Mapping[str, Any]) -> Bound:
+    def prepare(self, folder: Path, variant: str, options: Mapping[str, Any]) -> Prepared:
         """Compile the model, or the block in the order of the variant."""
         config = options.get("target") or parse_target("host")
+        if config["kind"] in GPUS:
+            return self._on_gpu(folder, variant, config, options)
         target = tvm.target.Target({"num-cores": self.threads, **config})
         name, file = named_file(folder, variant, self.runtime, RELAX)
         built: list[tvm.IRModule] = []
@@ -62,6 +66,17 @@ class Relax:
             pipeline = tvm.transform.Sequential(passes)
             executable = tvm.compile(load_model(file, RELAX), target, relax_pipeline=pipeline)
         return Bound(executable, built[0], inputs_of(folder))
+
+    def _on_gpu(
+        self,
+        folder: Path,
+        variant: str,
+        config: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> Prepared:
+        name, file = named_file(folder, variant, self.runtime, RELAX)
+        with records_for(name, RELAX, config, options):
+            return load_version(name, file, config, inputs_of(folder))
 
 
 def _keep(built: list[tvm.IRModule]) -> tvm.transform.Pass:

@@ -1,7 +1,8 @@
-"""PyTorch on the CPU: eager, and Inductor with frozen weights."""
+"""PyTorch, on the CPU or a GPU: eager, there by cuDNN, and Inductor with frozen weights."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,19 @@ class Torch:
         torch.set_num_interop_threads(1)
         self.compiled = compiled
 
-    def prepare(self, folder: Path, variant: str, _options: Mapping[str, Any]) -> Bound:
+    def prepare(self, folder: Path, variant: str, options: Mapping[str, Any]) -> Bound:
         """Build a variant; one that ends in ``nhwc`` is in channels-last memory."""
+        if (options.get("target") or {}).get("kind") == "cuda":
+            return self._prepared(folder, variant, _cuda(), BoundOnGpu)
+        return self._prepared(folder, variant, torch.device("cpu"), Bound)
+
+    def _prepared(
+        self, folder: Path, variant: str, device: torch.device, bound: type[Bound]
+    ) -> Bound:
         order, _, layout = variant.partition(" ")
         block, arrays = read_block(folder), read_arrays(folder)
-        model: Any = TorchBlock(block, order, arrays).eval()
-        x = torch.from_numpy(arrays["x"])
+        model: Any = TorchBlock(block, order, arrays).eval().to(device)
+        x = torch.from_numpy(arrays["x"]).to(device)
         if layout == "nhwc":
             model = model.to(memory_format=torch.channels_last)
             x = x.to(memory_format=torch.channels_last)
@@ -74,7 +82,14 @@ class Torch:
 
             inductor.freezing = True
             model = torch.compile(model)
-        return Bound(model, x)
+        return bound(model, x)
+
+
+def _cuda() -> torch.device:
+    """The GPU, on which cuDNN tries its algorithms, all of them in float32."""
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.device("cuda")
 
 
 class Bound:
@@ -92,7 +107,28 @@ class Bound:
 
     def outputs(self) -> list[np.ndarray]:
         """Fetch the output."""
-        return [np.ascontiguousarray(self.y.numpy())]
+        return [np.ascontiguousarray(self.y.cpu().numpy())]
+
+
+class BoundOnGpu(Bound):
+    """A model and its input on a GPU, timed by CUDA's events."""
+
+    def measure(self, seconds: float) -> dict[str, Any]:
+        """Call for about a time, as `tvm_passes.bench.worker.measure`."""
+        self._mean(1)
+        calls = max(1, round(seconds / max(self._mean(1), 1e-9)))
+        cpu = time.process_time()
+        mean = self._mean(calls)
+        return {"seconds": mean, "cpu": (time.process_time() - cpu) / calls, "calls": calls}
+
+    def _mean(self, calls: int) -> float:
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(calls):
+            self.run()
+        stop.record()
+        stop.synchronize()
+        return float(start.elapsed_time(stop)) / 1e3 / calls
 
 
 def start(runtime: str, threads: int) -> Torch:

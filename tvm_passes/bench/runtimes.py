@@ -49,5 +49,7 @@ PEERS = (
     Runtime("tvm_relay", "relay"),
     Runtime("tvm_metaschedule", "relax"),
 )
+GPU_PEERS = ("torch", "inductor")
+"""Those that run on a GPU, too: PyTorch by cuDNN, and its compiler."""
 DEFAULT_PEERS = tuple(peer.name for peer in PEERS if peer.name != "xla")
 """XLA is among TensorFlow's variants."""

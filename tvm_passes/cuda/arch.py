@@ -18,3 +18,11 @@ def is_arch(text: str) -> bool:
 def virtual(arch: str) -> str:
     """The architecture of the PTX for `arch`: ``compute_90`` for ``sm_90``."""
     return arch.replace("sm_", "compute_")
+
+
+def arch_number(arch: str) -> int:
+    """Its number: 90 for ``sm_90a``."""
+    found = ARCH.fullmatch(arch)
+    if found is None:
+        raise ValueError(f"expected an architecture, found {arch!r}")
+    return int(found[1].rstrip("af"))

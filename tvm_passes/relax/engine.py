@@ -13,14 +13,21 @@ import tvm.support.cc
 from tvm import relax
 
 from tvm_passes.errors import ModelError
+from tvm_passes.relax import opencl
 from tvm_passes.relax.blocked import PASS_NAME as BLOCK
 from tvm_passes.relax.device_code import compiled_by, mark_compiled
 from tvm_passes.relax.extract import feeding_module, site_module
-from tvm_passes.relax.pipeline import passes_before_schedules, stock_pipeline, tvm_reorder_pipeline
+from tvm_passes.relax.pipeline import (
+    gpu_kernel_passes,
+    passes_before_schedules,
+    stock_pipeline,
+    tvm_reorder_pipeline,
+)
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool, decisions
 from tvm_passes.remarks import PASS_NAME as REORDER
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RELAX
+from tvm_passes.target import CUDA, GPUS, LLVM, OPENCL
 
 __all__ = [
     "build",
@@ -80,9 +87,12 @@ def build(  # noqa: PLR0913 - what a build depends on
     compile_kernels: Callable[[str], bytes] | None = None,
 ) -> Any:
     """Compile for the target, through the passes or TVM's own pipeline alone."""
-    host = {} if compile_kernels is None else {"host": "llvm"}
-    tvm_target = tvm.target.Target({**target, **host})
     kernels = reorder if kernels is None else kernels
+    host = {"host": "llvm"} if target["kind"] in GPUS else {}
+    tvm_target = tvm.target.Target({**target, **host})
+    if target["kind"] == OPENCL:
+        first = [ReorderActivationAfterMaxPool(on_remark=on_remark, allow=allow)] if reorder else []
+        return opencl.build(mod, tvm_target, [*first, *gpu_kernel_passes(tvm_target, ours=kernels)])
     with tvm_target:
         ours = reorder or kernels
         pipeline = (
@@ -122,9 +132,11 @@ def _has_kernels(module: tvm.runtime.Module) -> bool:
     return str(module.kind) == "cuda" or any(map(_has_kernels, module.imports))
 
 
-def load(path: Path, inputs: Sequence[str], *, gpu: bool = False) -> Runner:  # noqa: ARG001 - Relax's are positional
+def load(path: Path, inputs: Sequence[str], kind: str = LLVM) -> Runner:  # noqa: ARG001 - Relax's are positional
     """Load a shared library into TVM's virtual machine; `inputs` names its inputs in order."""
-    device = tvm.cuda() if gpu else tvm.cpu()
+    if kind == OPENCL:
+        opencl.register()
+    device = tvm.cuda() if kind == CUDA else tvm.cpu()
     return Runner(relax.VirtualMachine(tvm.runtime.load_module(str(path)), device), device)
 
 
@@ -147,10 +159,18 @@ class Runner:
         main = self.machine["main"]
         return lambda: main(*tensors)
 
-    def events(self, *inputs: np.ndarray, number: int, repeat: int) -> list[float]:
-        """Seconds a run, by the device's own clock: `repeat` means of `number` runs."""
-        timer = self.machine.time_evaluator("main", self.device, number=number, repeat=repeat)
-        return [float(seconds) for seconds in timer(*self._tensors(inputs)).results]
+    def timer(self, *inputs: np.ndarray) -> Callable[[int], float]:
+        """Bind the inputs; the function returned is the mean seconds of a number of runs.
+
+        The device's own clock tells them: on CUDA, events.
+        """
+        tensors = self._tensors(inputs)
+
+        def mean(number: int) -> float:
+            timed = self.machine.time_evaluator("main", self.device, number=number, repeat=1)
+            return float(timed(*tensors).mean)
+
+        return mean
 
     def _tensors(self, inputs: Sequence[np.ndarray]) -> list[tvm.runtime.Tensor]:
         return [tvm.runtime.tensor(array, self.device) for array in inputs]

@@ -9,7 +9,6 @@ from typing import Any
 
 import tvm
 from tvm import relax
-from tvm.relax.backend.cuda import pipeline as cuda
 
 from tvm_passes.relax.device_code import compiled_by
 from tvm_passes.relax.launches import Launch, lower
@@ -51,10 +50,7 @@ def kernels_of(mod: tvm.IRModule, target: Mapping[str, Any], version: str) -> Ke
     tvm_target = tvm.target.Target({**target, "host": "llvm"})
     reorders, ours = version in ("reordered", "fused"), version in ("scheduled", "fused")
     passes = [ReorderActivationAfterMaxPool()] if reorders else []
-    if ours:
-        passes += gpu_kernel_passes(tvm_target)
-    else:
-        passes += cuda.library_dispatch_passes(tvm_target) + cuda.legalize_passes(tvm_target)
+    passes += gpu_kernel_passes(tvm_target, ours=ours)
     with tvm_target:
         mod = tvm.transform.Sequential(passes)(mod)
     functions = {

@@ -44,10 +44,9 @@ def tvm_reorder_pipeline(
         if target is not None and "gpu" in map(str, target.keys):
             stock = cuda if str(target.kind.name) == "cuda" else gpu
             ours = BLOCK not in map(str, ctx.disabled_pass)
-            own = [*stock.library_dispatch_passes(target), *stock.legalize_passes(target)]
             passes = [
                 reorder,
-                *(gpu_kernel_passes(target) if ours else own),
+                *gpu_kernel_passes(target, ours=ours),
                 *stock.dataflow_lower_passes(target),
                 *stock.finalize_passes(target),
             ]
@@ -65,15 +64,19 @@ def tvm_reorder_pipeline(
     return pipeline
 
 
-def gpu_kernel_passes(target: tvm.target.Target) -> list[tvm.transform.Pass]:
+def gpu_kernel_passes(target: tvm.target.Target, *, ours: bool = True) -> list[tvm.transform.Pass]:
     """From ops to scheduled kernels for a GPU: our schedules, and TVM's own for what is left.
 
     Parameters
     ----------
     target
         Of a kind that has threads.
+    ours
+        Whether there are ours; else all are TVM's.
     """
     stock = cuda if str(target.kind.name) == "cuda" else gpu
+    if not ours:
+        return [*stock.library_dispatch_passes(target), *stock.legalize_passes(target)]
     *legalize, schedule = stock.legalize_passes(target)
     return [
         relax.transform.FoldConstant(),

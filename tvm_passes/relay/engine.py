@@ -25,6 +25,7 @@ from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool, decisions
 from tvm_passes.remarks import PASS_NAME as REORDER
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RELAY
+from tvm_passes.target import CUDA, LLVM
 
 __all__ = [
     "build",
@@ -136,18 +137,22 @@ def export(built: Any, path: Path) -> None:
     built.export_library(str(path))
 
 
-def load(path: Path, inputs: Sequence[str]) -> Runner:
+def load(path: Path, inputs: Sequence[str], kind: str = LLVM) -> Runner:
     """Load a shared library into TVM's graph executor; `inputs` names its inputs in order."""
-    graph = GraphModule(tvm.runtime.load_module(str(path))["default"](tvm.cpu()))
-    return Runner(graph, tuple(inputs))
+    device = tvm.cuda() if kind == CUDA else tvm.cpu()
+    graph = GraphModule(tvm.runtime.load_module(str(path))["default"](device))
+    return Runner(graph, tuple(inputs), device)
 
 
 class Runner:
-    """A graph executor on the CPU."""
+    """A graph executor on the CPU, or on a GPU."""
 
-    def __init__(self, graph: GraphModule, inputs: tuple[str, ...]) -> None:
+    def __init__(
+        self, graph: GraphModule, inputs: tuple[str, ...], device: tvm.runtime.Device
+    ) -> None:
         self.graph = graph
         self.inputs = inputs
+        self.device = device
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """Run once and fetch the outputs."""
@@ -157,5 +162,5 @@ class Runner:
     def prepared(self, *inputs: np.ndarray) -> Callable[[], object]:
         """Bind the inputs; the function returned runs the model and fetches nothing."""
         for name, array in zip(self.inputs, inputs, strict=True):
-            self.graph.set_input(name, tvm.nd.array(array))
+            self.graph.set_input(name, tvm.nd.array(array, self.device))
         return self.graph.run

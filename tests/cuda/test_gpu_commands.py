@@ -1,0 +1,91 @@
+"""``verify`` and ``bench`` of GPU kernels, whose code takes the way of a GPU, on PoCL."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tvm
+
+from tvm_passes.cli import main
+from tvm_passes.errors import TvmPassesError
+from tvm_passes.relax import opencl
+from tvm_passes.target import parse_target, require_device
+
+ROOT = Path(__file__).parents[2]
+MNIST = str(ROOT / "tests" / "data" / "mnist.tflite")
+VERSIONS = ["original", "fused"]
+
+
+def test_one_go_without_a_gpu(tmp_path):
+    """What a borrowed GPU is for, rehearsed: verify, then bench, all of it in one file."""
+    output = tmp_path / "out.json"
+    script = [str(ROOT / "scripts" / "bench_gpu.py"), "--output", str(output), "--blocks", ""]
+    command = [sys.executable, *script, "--target", "opencl", "--rounds", "1"]
+    command += ["--versions", ",".join(VERSIONS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(output.read_text())
+    checks = document["verify"]["checks"]
+    assert set(checks) > {"output 0", "output 0, CPU"}
+    assert all(values == equal for name, (values, equal) in checks.items() if "CPU" not in name)
+    entry = document["mnist.tflite"]
+    assert entry["versions"] == VERSIONS
+    assert entry["differing"] == []
+    assert entry["target"]["kind"] == "opencl"
+    assert "stopped" not in document
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["bench", MNIST, "--target", "opencl", "--peers", "openvino"], "openvino runs on the CPU"),
+        (["compile", MNIST, "--target", "opencl", "-o", "out"], "for verify, bench and tune"),
+    ],
+)
+def test_refusals_are_one_line(capsys, argv, says):
+    assert main(argv) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
+
+
+def test_without_an_opencl_device_the_line_says_what_to_install(monkeypatch):
+    import pyopencl
+
+    monkeypatch.setattr(pyopencl, "get_platforms", list)
+    opencl.device.cache_clear()
+    with pytest.raises(TvmPassesError, match="pip install"):
+        require_device(parse_target("opencl"))
+
+
+class Gpu:
+    """What TVM says of a GPU."""
+
+    exist = True
+    compute_version = "8.6"
+
+
+def test_the_arch_is_that_of_the_gpu_unless_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr(tvm, "cuda", Gpu)
+    assert require_device(parse_target("cuda"))["arch"] == "sm_86"
+    assert require_device(parse_target("sm_75"))["arch"] == "sm_75"
+    with pytest.raises(TvmPassesError, match="sm_90 is later than this machine's GPU: give sm_86"):
+        require_device(parse_target("sm_90"))
+
+
+def test_a_difference_to_the_cpu_is_found(capsys, monkeypatch):
+    """Kernels that miss by a thousandth are not put down to rounding."""
+    run = opencl.run_program
+
+    def off(program, arrays):
+        run(program, arrays)
+        if arrays[-1].size == 10 and len(arrays) == 2:  # the softmax
+            arrays[-1] *= 1.001
+
+    monkeypatch.setattr(opencl, "run_program", off)
+    assert main(["verify", MNIST, "--target", "opencl", "--rounds", "1", "--json", "-q"]) == 1
+    found = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    kinds = [difference["kind"] for difference in found["output 0, CPU"]["differences"]]
+    assert "different" in kinds
+    assert found["output 0"]["differences"] == []
