@@ -150,7 +150,10 @@ def test_compile_applies_records_and_results_are_the_same(tasks, tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"target": {"kind": "llvm", "mcpu": "core2"}}, f"for the CPU core2, not {host_cpu()}"),
+        (
+            {"target": {"kind": "llvm", "mcpu": "core2"}},
+            f"for the processor core2, not {host_cpu()}",
+        ),
         ({"tvm": "0.1"}, "for the TVM 0.1, not "),
         ({"dialect": "other"}, "for the dialect other, not "),
     ],

@@ -6,12 +6,13 @@ import importlib.util
 import socket
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tvm_passes.errors import MissingExtraError, RecordsError, last_line
+from tvm_passes.errors import DeviceCompilerError, MissingExtraError, RecordsError, last_line
+from tvm_passes.target import CUDA, LLVM, OPENCL
 
 TRIES = 3
 """Times that a trial is given to a fleet: a server may die under it."""
@@ -33,12 +34,29 @@ class Trial:
         The candidate.
     target
         What it is built for.
+    kernel
+        From a candidate for a GPU to its scheduled function; None where it is that itself.
     """
 
     name: str
     workload: Any
     schedule: Any
     target: Any
+    kernel: Callable[[Any], Any] | None = None
+
+    @property
+    def kind(self) -> str:
+        """The kind of its target."""
+        return str(self.target.kind.name)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A trial that is compiled: its function, and where it lies."""
+
+    trial: Trial
+    func: Any
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -49,9 +67,15 @@ class Fleet:
     tries: int
 
 
-def local_fleet() -> Fleet:
+def local_fleet(kind: str = LLVM) -> Fleet:
     """One trial at a time, on this machine."""
-    return Fleet(_meta_schedule().runner.LocalRunner(TIMEOUT_S, _evaluator()), 1)
+    start: Callable[[], None] | None = None
+    if kind == OPENCL:
+        from tvm_passes.relax.opencl import register
+
+        start = register
+    runner = _meta_schedule().runner.LocalRunner(TIMEOUT_S, _evaluator(kind), initializer=start)
+    return Fleet(runner, 1)
 
 
 @dataclass(frozen=True)
@@ -63,8 +87,10 @@ class Tracker:
     key: str
 
 
-def remote_fleet(tracker: Tracker) -> Fleet:
+def remote_fleet(tracker: Tracker, kind: str = LLVM) -> Fleet:
     """The servers of a tracker that have its key.
+
+    Those for opencl were started with `tvm_passes.relax.opencl.register`.
 
     Raises
     ------
@@ -87,7 +113,7 @@ def remote_fleet(tracker: Tracker) -> Fleet:
             f"the tracker at {host}:{port} has no server with the key {key!r}: start one with "
             f"python -m tvm.exec.rpc_server --tracker {host}:{port} --key {key}"
         )
-    return Fleet(runner.RPCRunner(config, _evaluator(), max_workers=count), TRIES)
+    return Fleet(runner.RPCRunner(config, _evaluator(kind), max_workers=count), TRIES)
 
 
 def measure(trials: Sequence[Trial], fleet: Fleet) -> Iterator[tuple[Trial, float | None, str]]:
@@ -97,19 +123,18 @@ def measure(trials: Sequence[Trial], fleet: Fleet) -> Iterator[tuple[Trial, floa
     with tempfile.TemporaryDirectory() as folder:
         built = []
         for number, trial in enumerate(trials):
-            path = str(Path(folder) / f"{number}.tar")
+            # Device code is marked as compiled in a library, which a compressed tar would hide.
+            path = Path(folder) / f"{number}.{'tar' if trial.kernel is None else 'so'}"
             try:
-                _export_tar(trial.schedule.mod, trial.target, path)
-            except (RuntimeError, ValueError) as err:
+                func = _export(trial, path)
+            except (RuntimeError, ValueError, DeviceCompilerError) as err:
                 yield trial, None, last_line(str(err))
             else:
-                built.append((trial, path))
+                built.append(Built(trial, func, path))
         yield from _run(built, fleet)
 
 
-def _run(
-    running: Sequence[tuple[Trial, str]], fleet: Fleet
-) -> Iterator[tuple[Trial, float | None, str]]:
+def _run(running: Sequence[Built], fleet: Fleet) -> Iterator[tuple[Trial, float | None, str]]:
     remote = fleet.tries > 1
     waiting = list(running)
     for attempt in range(fleet.tries):
@@ -117,13 +142,13 @@ def _run(
         again = []
         groups = [waiting] if remote else [[item] for item in waiting]
         for group in groups:
-            futures = fleet.runner.run([_runner_input(*item) for item in group])
+            futures = fleet.runner.run([_runner_input(item) for item in group])
             for item, future in zip(group, futures, strict=True):
                 found = future.result()
                 if found.error_msg is None:
-                    yield item[0], statistics.median(map(float, found.run_secs)), ""
+                    yield item.trial, statistics.median(map(float, found.run_secs)), ""
                 elif last:
-                    yield item[0], None, last_line(str(found.error_msg))
+                    yield item.trial, None, last_line(str(found.error_msg))
                 else:
                     again.append(item)
         waiting = again
@@ -131,22 +156,33 @@ def _run(
             return
 
 
-def _runner_input(trial: Trial, path: str) -> Any:
+def _runner_input(built: Built) -> Any:
     meta_schedule = _meta_schedule()
-    (func,) = trial.workload.functions.values()
-    args = meta_schedule.arg_info.ArgInfo.from_prim_func(func)
-    return meta_schedule.runner.RunnerInput(path, "cpu", args)
+    args = meta_schedule.arg_info.ArgInfo.from_prim_func(built.func)
+    device = "cuda" if built.trial.kind == CUDA else "cpu"
+    return meta_schedule.runner.RunnerInput(str(built.path), device, args)
 
 
-def _evaluator() -> Any:
-    return _meta_schedule().runner.EvaluatorConfig(number=1, repeat=7, min_repeat_ms=20)
+def _evaluator(kind: str) -> Any:
+    """A CPU's and a GPU's samples last 20 ms; those of PoCL are for their results alone."""
+    enough = 0 if kind == OPENCL else 20
+    repeat = 1 if kind == OPENCL else 7
+    return _meta_schedule().runner.EvaluatorConfig(number=1, repeat=repeat, min_repeat_ms=enough)
 
 
-def _export_tar(mod: Any, target: Any, path: str) -> None:
-    """Build a module and pack it, for a runner to link and load."""
+def _export(trial: Trial, path: Path) -> Any:
+    """Build a trial and pack it, for a runner to link and load; the function that is measured."""
+    if trial.kernel is not None:
+        from tvm_passes.relax.gpu_trials import export
+
+        func = trial.kernel(trial.schedule)
+        export(func, trial.target, path)
+        return func
     from tvm_passes.namespaces import build_module, tar
 
-    build_module(mod, target).export_library(path, fcompile=tar)
+    build_module(trial.schedule.mod, trial.target).export_library(str(path), fcompile=tar)
+    (func,) = trial.workload.functions.values()
+    return func
 
 
 def _meta_schedule() -> Any:

@@ -17,7 +17,7 @@ from tvm_passes.dialects import TVM
 from tvm_passes.errors import RecordsError
 from tvm_passes.measure_trials import Trial
 from tvm_passes.output import write_text
-from tvm_passes.target import targets_folder
+from tvm_passes.target import GPUS, targets_folder
 
 PAGE = "tuned.json"
 FILES = ("database_workload.json", "database_tuning_record.json")
@@ -173,9 +173,16 @@ def chosen(folder: Path | None, dialect: str, config: Mapping[str, Any]) -> Chos
 def shipped_folder(dialect: str, config: Mapping[str, Any]) -> Path | None:
     """The folder of records that ship for a target's CPU."""
     for path in sorted(targets_folder().glob(f"*/{dialect}/{PAGE}")):
-        if _page(path.parent)["target"].get("mcpu") == config.get("mcpu"):
+        if processor(_page(path.parent)["target"]) == processor(config):
             return path.parent
     return None
+
+
+def processor(config: Mapping[str, Any]) -> str:
+    """The CPU of a target, or the GPU's architecture, by which records are told apart."""
+    if config.get("kind") in GPUS:
+        return str(config.get("arch", config["kind"]))
+    return str(config.get("mcpu", "generic"))
 
 
 def in_scope(records: Records | None) -> AbstractContextManager[Any]:
@@ -199,7 +206,7 @@ def _page(folder: Path) -> dict[str, Any]:
 def _mismatch(page: Mapping[str, Any], dialect: str, config: Mapping[str, Any]) -> str:
     """How records differ from what is wanted, or an empty string."""
     wanted = {
-        "CPU": (page["target"].get("mcpu", "generic"), config.get("mcpu", "generic")),
+        "processor": (processor(page["target"]), processor(config)),
         "dialect": (page["dialect"], dialect),
         "TVM": (page["tvm"], version(TVM[dialect])),
     }

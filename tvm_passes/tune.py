@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
+from tvm_passes.compile import kernels_for
 from tvm_passes.dialects import engine
-from tvm_passes.errors import RecordsError
+from tvm_passes.errors import RecordsError, TargetError
 from tvm_passes.frontends import load_model
 from tvm_passes.measure_trials import Fleet, Tracker, Trial, local_fleet, measure, remote_fleet
 from tvm_passes.records import Records, new_records
-from tvm_passes.target import parse_target, require_host
+from tvm_passes.rules import RELAX
+from tvm_passes.target import GPUS, parse_target, require_device
 
 BATCH = 8
 """Trials that are built together; each is recorded as soon as it has run."""
@@ -31,11 +34,14 @@ class Task:
         The kernel as records name it.
     schedules
         Each makes a candidate, the most promising first.
+    kernel
+        As of `tvm_passes.measure_trials.Trial`.
     """
 
     name: str
     workload: Any
     schedules: Sequence[Callable[[], Any]]
+    kernel: Callable[[Any], Any] | None = None
 
 
 OnTrial = Callable[[int, int, str], object]
@@ -95,11 +101,15 @@ def tune_model(
 
     tvm_engine = engine(order.dialect)
     config = parse_target(order.target)
+    kind = config["kind"]
+    if kind in GPUS and tvm_engine.DIALECT != RELAX:
+        raise TargetError(f"kernels for {kind} are tuned from Relax: this is {tvm_engine.DIALECT}")
     if order.tracker is None:
-        require_host(config)
+        config = require_device(config)
+    kernels_for(config)
     mod = load_model(model, tvm_engine.DIALECT)
-    target = tvm.target.Target(config)
-    fleet = local_fleet() if order.tracker is None else remote_fleet(order.tracker)
+    target = tvm.target.Target({**config, "host": "llvm"} if kind in GPUS else config)
+    fleet = local_fleet(kind) if order.tracker is None else remote_fleet(order.tracker, kind)
     records = new_records(folder, tvm_engine.DIALECT, config, order.command)
     tasks = tasks_of(tvm_engine.unscheduled(mod, config, order.allow), target)
     run(tasks, target, records, fleet, order.trials, on_trial)
@@ -110,6 +120,8 @@ def tune_model(
 
 def tasks_of(kernels: Sequence[Any], target: Any) -> list[Task]:
     """The kernels that have schedules to choose from, each once."""
+    if str(target.kind.name) in GPUS:
+        return list(_gpu_tasks(kernels, target))
     from tvm_passes.namespaces import buffers
     from tvm_passes.schedules.rules import schedules
     from tvm_passes.schedules.tuned import NAME, workload_of
@@ -123,6 +135,18 @@ def tasks_of(kernels: Sequence[Any], target: Any) -> list[Task]:
         if ways:
             tasks.setdefault(workload.script(), Task(", ".join(shapes), workload, ways))
     return list(tasks.values())
+
+
+def _gpu_tasks(kernels: Sequence[Any], target: Any) -> Iterator[Task]:
+    from tvm_passes.relax.gpu_trials import kernel_of, layers_of, points
+
+    for layer in layers_of(kernels):
+        workload, schedules = points(layer, target)
+        conv = layer.conv
+        weight = (conv.filters, conv.channels // conv.groups, *conv.kernel)
+        shapes = [layer.shape, weight, *(() if layer.pool is None else (layer.pool.kernel,))]
+        name = ", ".join("x".join(map(str, shape)) for shape in shapes)
+        yield Task(name, workload, schedules, partial(kernel_of, layer=layer))
 
 
 @dataclass
@@ -178,7 +202,7 @@ def run(
         if str(candidate.trace) in before[id(task)]:
             this.count(f"{task.name}: measured before")
             continue
-        batch.append(Trial(task.name, task.workload, candidate, target))
+        batch.append(Trial(task.name, task.workload, candidate, target, task.kernel))
         measured += 1
         if len(batch) == BATCH:
             this.measure(batch)

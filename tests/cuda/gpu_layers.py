@@ -7,7 +7,7 @@ import numpy as np
 from tvm import te
 
 from tvm_passes.schedules.conv2d import pack_weight
-from tvm_passes.schedules.gpu_conv2d import conv2d, nest_of
+from tvm_passes.schedules.gpu_conv2d import LayerOf, conv2d
 from tvm_passes.schedules.gpu_tiles import candidates
 from tvm_passes.schedules.operators import Conv2d, MaxPool2d
 
@@ -28,8 +28,12 @@ class Case:
         return (n, h, w, c) if self.conv.channels_last else self.data
 
     @property
+    def layer(self):
+        return LayerOf(self.shape, self.conv, self.pool)
+
+    @property
     def nest(self):
-        return nest_of(self.shape, self.conv, self.pool)
+        return self.layer.nest
 
     def func(self, tile, activation=None):
         """The layer in a tile, as a PrimFunc of data, weights and the result."""

@@ -19,6 +19,7 @@ from tvm_passes.relax.device_code import compiled_by, mark_compiled
 from tvm_passes.relax.extract import feeding_module, site_module
 from tvm_passes.relax.pipeline import (
     gpu_kernel_passes,
+    gpu_passes_before_schedules,
     passes_before_schedules,
     stock_pipeline,
     tvm_reorder_pipeline,
@@ -109,10 +110,11 @@ def unscheduled(
     mod: tvm.IRModule, target: Mapping[str, Any], allow: Collection[str] = ()
 ) -> list[Any]:
     """The PrimFuncs that `build` would schedule."""
-    tvm_target = tvm.target.Target(dict(target))
+    on_gpu = target["kind"] in GPUS
+    tvm_target = tvm.target.Target({**target, "host": "llvm"} if on_gpu else dict(target))
+    passes = gpu_passes_before_schedules if on_gpu else passes_before_schedules
     with tvm_target:
-        passes = passes_before_schedules(tvm_target, allow=allow)
-        after = tvm.transform.Sequential(passes)(mod)
+        after = tvm.transform.Sequential(passes(tvm_target, allow=allow))(mod)
     return [func for func in after.functions.values() if isinstance(func, tvm.tirx.PrimFunc)]
 
 

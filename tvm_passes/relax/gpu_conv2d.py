@@ -18,11 +18,14 @@ from tvm_passes.relax.blocked_values import OUT_ELEMENTWISE_FUSABLE
 from tvm_passes.relax.blocks import map_dataflow_blocks, only_reader
 from tvm_passes.relax.convolution import CONV2D, MAX_POOL2D, op_name, read_conv2d, shape_of
 from tvm_passes.schedules.conv2d import pack_weight
-from tvm_passes.schedules.gpu_conv2d import conv2d, nest_of
-from tvm_passes.schedules.gpu_tiles import Tile, best
+from tvm_passes.schedules.gpu_conv2d import LayerOf, conv2d
+from tvm_passes.schedules.gpu_space import choose
+from tvm_passes.schedules.gpu_tiles import Tile
 from tvm_passes.schedules.operators import Conv2d, MaxPool2d, read_max_pool2d
 
 PASS_NAME = "TileConv2d"
+
+Choose = Callable[[LayerOf], Tile]
 
 
 @tvm.transform.module_pass(opt_level=1, name=PASS_NAME)
@@ -37,24 +40,30 @@ class TileConv2d:
     Parameters
     ----------
     choose
-        The tile of a layer.
+        The tile of a layer for a target; by default that of the fastest record in
+        ``Database.current()``, or else the model's choice.
     """
 
-    def __init__(self, choose: Callable[[Any], Tile] = best) -> None:
+    def __init__(self, choose: Callable[[LayerOf, Any], Tile] = choose) -> None:
         self.choose = choose
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite every function; the kernels are added to the module."""
         builder = relax.BlockBuilder(mod)
+        target = tvm.target.Target.current(allow_none=True)
+
+        def choose(layer: LayerOf) -> Tile:
+            return self.choose(layer, target)
+
         for gvar, func in mod.functions.items():
             if isinstance(func, relax.Function):
-                rewrite = partial(_rewritten, builder=builder, choose=self.choose)
+                rewrite = partial(_rewritten, builder=builder, choose=choose)
                 builder.update_func(gvar, map_dataflow_blocks(func, rewrite, builder))
         return builder.finalize()
 
 
 def _rewritten(
-    old: relax.DataflowBlock, builder: relax.BlockBuilder, choose: Callable[[Any], Tile]
+    old: relax.DataflowBlock, builder: relax.BlockBuilder, choose: Choose
 ) -> relax.DataflowBlock:
     users = relax.analysis.udchain(old)
     bound = {hash(binding.var): binding for binding in old.bindings}
@@ -75,7 +84,7 @@ def _kernel(
     users: Any,
     bound: dict[int, relax.Binding],
     builder: relax.BlockBuilder,
-    choose: Callable[[Any], Tile],
+    choose: Choose,
 ) -> relax.VarBinding | None:
     """What binds a convolution, and the pool that alone reads it, to a kernel."""
     if not isinstance(binding, relax.VarBinding) or op_name(binding.value) != CONV2D:
@@ -85,7 +94,7 @@ def _kernel(
     if isinstance(conv, Decline) or conv.dtype != "float32":
         return None
     var, pool = _pool(binding, users, bound, conv)
-    tile = choose(nest_of(shape_of(call.args[0]) or (), conv, pool))
+    tile = choose(LayerOf(shape_of(call.args[0]) or (), conv, pool))
     conv = replace(conv, block=tile.block_filters)
     weight = pack_weight(call.args[1].value.numpy(), str(call.attrs.kernel_layout), conv)
     value = builder.call_te(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import tvm
 from tvm import relax
@@ -42,7 +43,7 @@ def tvm_reorder_pipeline(
         target = tvm.target.Target.current(allow_none=True)
         reorder = ReorderActivationAfterMaxPool(rules, on_remark, allow)
         if target is not None and "gpu" in map(str, target.keys):
-            stock = cuda if str(target.kind.name) == "cuda" else gpu
+            stock = _stock(target)
             ours = BLOCK not in map(str, ctx.disabled_pass)
             passes = [
                 reorder,
@@ -74,18 +75,38 @@ def gpu_kernel_passes(target: tvm.target.Target, *, ours: bool = True) -> list[t
     ours
         Whether there are ours; else all are TVM's.
     """
-    stock = cuda if str(target.kind.name) == "cuda" else gpu
-    if not ours:
-        return [*stock.library_dispatch_passes(target), *stock.legalize_passes(target)]
+    stock = _stock(target)
     *legalize, schedule = stock.legalize_passes(target)
+    if not ours:
+        return [*stock.library_dispatch_passes(target), *legalize, schedule]
+    return [
+        *_gpu_kernels(target),
+        dlight.ApplyDefaultSchedule(TiledConv2d(), MaxPool()),
+        schedule,
+    ]
+
+
+def gpu_passes_before_schedules(
+    target: tvm.target.Target, allow: Collection[str] = ()
+) -> list[tvm.transform.Pass]:
+    """What makes kernels of a module, for a GPU: their schedules come next."""
+    return [ReorderActivationAfterMaxPool(allow=allow), *_gpu_kernels(target)]
+
+
+def _gpu_kernels(target: tvm.target.Target) -> list[tvm.transform.Pass]:
+    stock = _stock(target)
+    *legalize, _ = stock.legalize_passes(target)
     return [
         relax.transform.FoldConstant(),
         TileConv2d(),
         *stock.library_dispatch_passes(target),
         *legalize,
-        dlight.ApplyDefaultSchedule(TiledConv2d(), MaxPool()),
-        schedule,
     ]
+
+
+def _stock(target: tvm.target.Target) -> Any:
+    """TVM's own passes for a GPU."""
+    return cuda if str(target.kind.name) == "cuda" else gpu
 
 
 def passes_before_schedules(

@@ -6,6 +6,7 @@ the result's are whole tiles, so that only loads and stores at the edges need co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from dataclasses import fields as dataclass_fields
 from math import ceil
@@ -15,14 +16,70 @@ from tvm import te
 
 from tvm_passes.namespaces import tir
 from tvm_passes.schedules.gpu_tiles import Axis, Nest, Tile
-from tvm_passes.schedules.operators import Conv2d, MaxPool2d
+from tvm_passes.schedules.operators import Conv2d, MaxPool2d, Pair, Sides
 
 TILE = "tvm_passes.tile"
 """Annotation of the block that sums: the fields of `Tile`, in their order."""
+LAYER = "tvm_passes.layer"
+"""Annotation of the same block: the fields of `LayerOf`, in their order."""
 
 SPREAD_RANK = 5
 
 NO_POOL = MaxPool2d((1, 1), (1, 1), (1, 1), (0, 0, 0, 0))
+
+
+@dataclass(frozen=True)
+class LayerOf:
+    """What a kernel computes, whatever its tile.
+
+    Parameters
+    ----------
+    shape
+        Of the data: [n, c, h, w], or [n, h, w, c] if `conv.channels_last`.
+    conv
+        The convolution; its block is left open.
+    pool
+        The max-pool that reads it, if any.
+    """
+
+    shape: tuple[int, ...]
+    conv: Conv2d
+    pool: MaxPool2d | None
+
+    @property
+    def nest(self) -> Nest:
+        """Its loops."""
+        return nest_of(self.shape, self.conv, self.pool)
+
+    def numbers(self) -> list[int]:
+        """All of it, for an annotation."""
+        conv, pool = self.conv, self.pool
+        found = [*self.shape, conv.channels, conv.filters, conv.groups, int(conv.channels_last)]
+        found += [*conv.kernel, *conv.strides, *conv.dilation, *conv.padding]
+        if pool is not None:
+            found += [*pool.kernel, *pool.strides, *pool.dilation, *pool.padding]
+            found += [int(pool.ceil_mode)]
+        return found
+
+    @staticmethod
+    def of(numbers: Any) -> LayerOf:
+        """The inverse of `numbers`."""
+        n, c, h, w, channels, filters, groups, last, *rest = (int(number) for number in numbers)
+        kernel, strides, dilation, padding = _windows(rest[:10])
+        conv = Conv2d(
+            channels, filters, groups, kernel, strides, dilation, padding, bool(last), block=1
+        )
+        pool = None
+        if rest[10:]:
+            *of, ceil_mode = rest[10:]
+            pool = MaxPool2d(*_windows(of), bool(ceil_mode))
+        return LayerOf((n, c, h, w), conv, pool)
+
+
+def _windows(numbers: Sequence[int]) -> tuple[Pair, Pair, Pair, Sides]:
+    """Extents, steps, spacing and padding of windows."""
+    a, b, c, d, e, f, top, left, bottom, right = numbers
+    return (a, b), (c, d), (e, f), (top, left, bottom, right)
 
 
 def conv2d(
@@ -52,7 +109,8 @@ def conv2d(
     sides = [_Side.of(data, conv, pool, tile, axis) for axis in (0, 1)]
     whole = tile.stage[2] == conv.kernel[1]
     source = (_spread if whole else _gathered)(data, conv, sides, batch)
-    sums = _sums(source, weight, conv, sides, tile)
+    layer = LayerOf(tuple(map(int, data.shape)), conv, pool)
+    sums = _sums(source, weight, layer, sides, tile)
     value = sums if pool is None else _maxima(sums, sides)
     rows, columns = sides
     block = tile.block_filters
@@ -253,9 +311,9 @@ def _element(data: te.Tensor, conv: Conv2d, sides: list[_Side], at: tuple[Any, .
 
 
 def _sums(
-    source: te.Tensor, weight: te.Tensor, conv: Conv2d, sides: list[_Side], tile: Tile
+    source: te.Tensor, weight: te.Tensor, layer: LayerOf, sides: list[_Side], tile: Tile
 ) -> te.Tensor:
-    rows, columns = sides
+    conv, (rows, columns) = layer.conv, sides
     lane = columns.lane
     rc = te.reduce_axis((0, conv.channels // conv.groups), "rc")
     ry, rx = (te.reduce_axis((0, extent), "r") for extent in conv.kernel)
@@ -281,8 +339,11 @@ def _sums(
     shape = (
         source.shape[0], blocks, rows.outer, rows.inner, columns.outer, columns.inner, block
     )  # fmt: skip
-    annotation = [int(conv.channels_last), *_flat(tile)]
-    return te.compute(shape, value, name="sums", attrs={TILE: annotation})
+    annotations = {
+        TILE: [int(conv.channels_last), *flat(tile)],
+        LAYER: layer.numbers(),
+    }
+    return te.compute(shape, value, name="sums", attrs=annotations)
 
 
 def _maxima(sums: te.Tensor, sides: list[_Side]) -> te.Tensor:
@@ -301,7 +362,8 @@ def _maxima(sums: te.Tensor, sides: list[_Side]) -> te.Tensor:
     return te.compute(shape, value, name="maxima")
 
 
-def _flat(tile: Tile) -> list[int]:
+def flat(tile: Tile) -> list[int]:
+    """The fields of a tile, those of its stage one by one."""
     *fields, stage = astuple(tile)
     return [*fields, *stage]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from tvm_passes.namespaces import PARALLEL_DATA, Schedule, ScheduleRule, block
 from tvm_passes.schedules.gpu_conv2d import SPREAD_RANK, TILE, tile_of
+from tvm_passes.schedules.gpu_space import layer_in, stated, tiles_of
 from tvm_passes.schedules.gpu_tiles import VECTOR, WARP, Tile
 
 MOST_UNROLLED = 4096
@@ -20,14 +21,24 @@ MOST_UNROLLED = 4096
 
 
 class TiledConv2d(ScheduleRule):
-    """A dlight schedule rule for what `tvm_passes.schedules.gpu_conv2d.conv2d` states."""
+    """A dlight schedule rule for what `tvm_passes.schedules.gpu_conv2d.conv2d` states.
 
-    def apply(self, func: Any, target: Any, _tunable: bool) -> Schedule | None:
+    Where a tunable schedule is asked for, gives a list of them, a tile each, the most promising
+    first; what computes more than the layer has its weights packed for one tile, and one schedule.
+    """
+
+    def apply(self, func: Any, target: Any, tunable: bool) -> Schedule | list[Schedule] | None:
         """Schedule `func` if it computes such a layer for a GPU."""
         if "gpu" not in [str(key) for key in target.keys]:
             return None
-        layer = layer_of(Schedule(func))
-        return None if layer is None else schedule(func)
+        if layer_of(Schedule(func)) is None:
+            return None
+        if not tunable:
+            return schedule(func)
+        layer, alone = layer_in(func) or (None, False)
+        if layer is None or not alone:
+            return [schedule(func)]
+        return [schedule(stated(layer, tile)) for tile in tiles_of(layer, target)]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from functools import lru_cache
 from itertools import product
 from math import ceil, prod
 
-# NVIDIA A100 whitepaper, table 4; an H100 has 132 multiprocessors, alike in what is counted here.
 MULTIPROCESSORS = 108
+"""An A100's (NVIDIA A100 whitepaper, table 4), for GPUs that targets/cuda does not know."""
 FMAS = 128
 """float32 multiply-adds that a multiprocessor starts each cycle, sm_80's 64 aside."""
 WARP = 32
@@ -158,9 +158,18 @@ def _divisor(of: int, most: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def best(nest: Nest) -> Tile:
-    """The tile that the model below expects to be fastest."""
-    return min(candidates(nest), key=lambda tile: (expected(nest, tile), tile.threads))
+def best(nest: Nest, multiprocessors: int = MULTIPROCESSORS) -> Tile:
+    """The tile that the model below expects to be fastest on so many multiprocessors."""
+    return min(candidates(nest), key=lambda tile: _order(nest, tile, multiprocessors))
+
+
+def ranked(nest: Nest, multiprocessors: int = MULTIPROCESSORS) -> list[Tile]:
+    """All tiles, the most promising first."""
+    return sorted(candidates(nest), key=lambda tile: _order(nest, tile, multiprocessors))
+
+
+def _order(nest: Nest, tile: Tile, multiprocessors: int) -> tuple[float, int]:
+    return expected(nest, tile, multiprocessors), tile.threads
 
 
 def candidates(nest: Nest) -> Iterator[Tile]:
@@ -170,7 +179,7 @@ def candidates(nest: Nest) -> Iterator[Tile]:
     """
     fitting = [tile for tile in _tiles(nest) if _fits(nest, tile)]
     busy = [tile for tile in fitting if tile.threads >= LEAST_THREADS]
-    yield from busy or fitting or [_smallest(nest)]
+    yield from busy or fitting or [smallest(nest)]
 
 
 def _tiles(nest: Nest) -> Iterator[Tile]:
@@ -226,7 +235,7 @@ def _shared(nest: Nest, filters: int, filter_threads: int) -> Iterator[Tile]:
             )
 
 
-def _smallest(nest: Nest) -> Tile:
+def smallest(nest: Nest) -> Tile:
     """One result a block, for windows too large for any other tile."""
     rows, columns = nest.rows, nest.columns
     if nest.overlaps:
@@ -274,7 +283,7 @@ def _allocated(nest: Nest, tile: Tile, height: int) -> int:
     return height * ceil(last / tile.block_filters) * tile.block_filters
 
 
-def expected(nest: Nest, tile: Tile) -> float:
+def expected(nest: Nest, tile: Tile, multiprocessors: int = MULTIPROCESSORS) -> float:
     """Cycles that a layer takes, as far as arithmetic and shared memory decide.
 
     A load from shared memory takes the issue slots of four multiply-adds: 32 lanes a cycle and
@@ -293,7 +302,7 @@ def expected(nest: Nest, tile: Tile) -> float:
     loads = pixels + max(1, tile.filters // VECTOR)
     slots = terms * (tile.accumulators + 4 * loads + 12 * fetched) + 40 * pixels
     warps = ceil(tile.threads / WARP)
-    waves = ceil(blocks / MULTIPROCESSORS)
+    waves = ceil(blocks / multiprocessors)
     resident = min(waves, SHARED * 3 // shared_bytes(nest, tile)) * warps / SCHEDULERS
     hidden = min(1.0, resident) * min(1.0, max(1.0, resident) * tile.accumulators / IN_FLIGHT)
     return waves * slots * warps * WARP / FMAS / hidden
