@@ -7,10 +7,12 @@ import signal
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 from click.testing import CliRunner
 
 from tvm_passes import dialects
+from tvm_passes.bench import networks
 from tvm_passes.bench.block import ORDERS, from_dict, read_blocks
 from tvm_passes.bench.process import Process, WorkerError
 from tvm_passes.bench.results import busy, result, summary, troubles
@@ -104,6 +106,40 @@ def test_all_of_ours_must_have_a_result(tiny, tmp_path):
     )
     assert done.exit_code == 1
     assert json.loads(output.read_text())["results"][0]["failed"].keys() == {r.name for r in OURS}
+
+
+@pytest.mark.skipif(DIALECT != "relax", reason="compares Relax with itself")
+def test_a_network_of_ones_own(environments, tmp_path):
+    net = networks.Network((1, 3, 10, 10))
+    y = net.pool(net.relu(net.conv("x", 8, 3, norm=True)), 2, 2)
+    net.add("Softmax", net.dense(net.flat(y, 16), 5), axis=1)
+    path, output = tmp_path / "mine.onnx", tmp_path / "out.json"
+    onnx.save(networks.model_of(net, "mine"), path)
+    arguments = ["--networks", path, "--threads", "2", "--rounds", 1, "--seconds", 0.001]
+    arguments += ["--ours", "tvm_passes", "--peers", "tvm", "--output", output]
+    done = CliRunner().invoke(
+        script("bench_networks").bench_networks,
+        [*map(str, arguments), "--environments", str(environments)],
+    )
+    assert done.exit_code == 0, done.output
+    (entry,) = json.loads(output.read_text())["results"]
+    assert (entry["block"], entry["threads"]) == ("mine", 2)
+    assert entry["max_abs_difference"]["tvm_passes"] < 1e-5
+    assert entry["fastest_variant"] == {"tvm_passes": "original", "tvm": "original"}
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("mnist", 242_062),
+        ("squeezenet", 1_235_496),  # torchvision's squeezenet1_1
+        ("tiny_yolo", 15_867_885),  # yolov2-tiny-voc.weights: 63,471,556 bytes, 16 of them a header
+        ("resnet50", 25_557_032 + 53_120),  # torchvision's, and the statistics
+    ],
+)
+def test_sizes_of_networks(name, weights):
+    constants = networks.NETWORKS[name]().graph.constants
+    assert sum(array.size for array in constants.values()) == weights
 
 
 @pytest.mark.parametrize("option", ["--peers=nobody", "--threads=0", "--threads=two"])

@@ -1,6 +1,7 @@
 """Ops between convolutions stay in blocks of channels, and give TVM's own bits."""
 
 import pytest
+import tvm
 from blocked_builders import (
     AVX2,
     HALVE,
@@ -8,6 +9,7 @@ from blocked_builders import (
     RUNNABLE,
     assert_same_bits,
     blocked,
+    is_kernel,
     kernel_names,
     layer,
     weights,
@@ -15,6 +17,8 @@ from blocked_builders import (
 from relax_builders import built, const, data, module
 from tvm import relax
 from tvm.relax import op
+
+from tvm_passes.schedules.spatial import Spatial
 
 SHAPE = (1, 16, 14, 14)
 
@@ -96,6 +100,20 @@ def test_values_are_unpacked_once(name):
     names = kernel_names(blocked(module(KEPT[name], data(SHAPE))))
     assert [kernel.startswith("unblocked") for kernel in names].count(True) == 1
     assert not any(kernel.startswith("blocked") for kernel in names)
+
+
+def test_a_pool_on_two_threads():
+    target = tvm.target.Target({"kind": "llvm", "num-cores": 2})
+    mod = module(lambda x: op.nn.max_pool2d(x, **OVERLAP, ceil_mode=True), data((1, 16, 65, 66)))
+    with target:
+        pool = legalized(mod)
+    assert "T.parallel" in Spatial().apply(pool, target, False).mod.script()
+    assert_same_bits(mod, target)
+
+
+def legalized(mod):
+    functions = relax.transform.LegalizeOps()(mod).functions.values()
+    return next(func for func in functions if is_kernel(func))
 
 
 def partial_first(x):

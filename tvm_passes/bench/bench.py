@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from tvm_passes.bench.block import ORIGINAL, Block, read_blocks
+from tvm_passes.bench.block import Block, read_blocks
 from tvm_passes.bench.environment import environment, load
 from tvm_passes.bench.files import model_file, write_folder, write_model_folder
 from tvm_passes.bench.process import WorkerError
 from tvm_passes.bench.results import result
-from tvm_passes.bench.runtimes import PEERS, Runtime
+from tvm_passes.bench.runtimes import PEERS, Runtime, one_order
 from tvm_passes.bench.session import Measured, Session, Settings
 from tvm_passes.bench.sites import roofline
 from tvm_passes.bench.verdict import compare
@@ -142,7 +142,7 @@ class Bench:
         mod = load_model(model_file(folder) if isinstance(source, Block) else source, dialect)
         if isinstance(source, Path):
             write_model_folder(source, _inputs(tvm_engine, mod, source), folder)
-            one_order = [_one_order(r) if r.name != dialect else r for r in session.runtimes]
+            one_order = [one_order(r) if r.name != dialect else r for r in session.runtimes]
             session.runtimes = one_order
         before = load()
         figures: dict[str, Any] = {}
@@ -216,12 +216,6 @@ def find_source(source: str, blocks: Path) -> Block | Path:
 def name_of(source: Block | Path) -> str:
     """What tables call a source."""
     return source.name
-
-
-def _one_order(runtime: Runtime) -> Runtime:
-    """A peer that is given the order that the model file has."""
-    variants = [v for v in runtime.variants if v.partition(" ")[0] == ORIGINAL]
-    return replace(runtime, variants=tuple(variants))
 
 
 def _inputs(tvm_engine: Engine, mod: Any, model: Path) -> list[np.ndarray]:

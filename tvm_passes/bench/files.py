@@ -38,6 +38,20 @@ def write_model_folder(model: Path, inputs: Sequence[np.ndarray], folder: Path) 
     np.savez(folder / "arrays.npz", **named)  # type: ignore[arg-type]
 
 
+def onnx_inputs(path: Path, seed: int = 0) -> list[np.ndarray]:
+    """Seeded normal numbers for the inputs of an ONNX model, a dynamic batch being 1.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be read, or has an input that is not float32 of a known shape.
+    """
+    from tvm_passes.frontends.onnx import float_inputs
+
+    random = np.random.default_rng(seed)
+    return [random.standard_normal(shape, np.float32) for shape in float_inputs(path)]
+
+
 def read_block(folder: Path) -> Block:
     """The block of a folder."""
     path = folder / "block.json"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,32 +71,52 @@ def onnx_model(block: Block, order: str, arrays: Mapping[str, np.ndarray]) -> on
     arrays
         Weights ``w`` and bias ``b``, as of `Block.arrays`.
     """
-    from onnx import TensorProto, checker, helper, numpy_helper
-
     weights = ["w", "b"] if block.bias else ["w"]
     graph = Graph({name: arrays[name] for name in weights})
-    value = graph.add("Conv", "x", *weights, **_window(block.kernel, block.stride, block.pad))
+    value = graph.add("Conv", "x", *weights, **window(block.kernel, block.stride, block.pad))
     steps = [
         lambda x: ACTIVATIONS[block.activation](graph, x),
-        lambda x: graph.add("MaxPool", x, **_window(*block.pool)),
+        lambda x: graph.add("MaxPool", x, **window(*block.pool)),
     ]
     for step in steps if order == ORIGINAL else reversed(steps):
         value = step(value)
+    return write_model(graph, block.name, block.shape, block.out_shape)
+
+
+def write_model(
+    graph: Graph, name: str, shape: Sequence[int], out_shape: Sequence[int] | None
+) -> onnx.ModelProto:
+    """A graph as a model whose last node gives the output ``y``.
+
+    Parameters
+    ----------
+    graph
+        Its nodes read the input ``x``.
+    name
+        Of the model.
+    shape, out_shape
+        Of input and output, float32; the latter is inferred if None.
+    """
+    from onnx import TensorProto, checker, helper, numpy_helper, shape_inference
+
     graph.nodes[-1].output[0] = "y"
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
-            block.name,
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, block.shape)],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, block.out_shape)],
+            name,
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, out_shape)],
             [numpy_helper.from_array(array, name) for name, array in graph.constants.items()],
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=8,
     )
+    if out_shape is None:
+        model = shape_inference.infer_shapes(model)
     checker.check_model(model)
     return model
 
 
-def _window(kernel: int, stride: int, pad: int) -> dict[str, list[int]]:
+def window(kernel: int, stride: int, pad: int) -> dict[str, list[int]]:
+    """Attributes of a square window, the same along both axes."""
     return {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm_passes.bench.block import ORDERS, ORIGINAL
 
@@ -53,3 +53,9 @@ GPU_PEERS = ("torch", "inductor")
 """Those that run on a GPU, too: PyTorch by cuDNN, and its compiler."""
 DEFAULT_PEERS = tuple(peer.name for peer in PEERS if peer.name != "xla")
 """XLA is among TensorFlow's variants."""
+
+
+def one_order(runtime: Runtime) -> Runtime:
+    """The runtime, given models in the order that they have."""
+    variants = [v for v in runtime.variants if v.partition(" ")[0] == ORIGINAL]
+    return replace(runtime, variants=tuple(variants))

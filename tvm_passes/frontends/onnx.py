@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def load(path: Path, dialect: str) -> tvm.IRModule:
-    """Read an ``.onnx`` file.
+    """Read an ``.onnx`` file; batch normalization is folded into the convolutions before it.
 
     Raises
     ------
@@ -32,6 +32,26 @@ def load(path: Path, dialect: str) -> tvm.IRModule:
     to_dialect = _to_relay if dialect == "relay" else _to_relax
     with refusals_of(path):
         return to_dialect(model, shapes)
+
+
+def float_inputs(path: Path) -> list[list[int]]:
+    """Shapes of the inputs of a model that has float32 ones alone.
+
+    Raises
+    ------
+    ModelError
+        If it has others, or cannot be read.
+    """
+    import onnx
+
+    graph = _read(path).graph
+    shapes = _input_shapes(graph, path)
+    for value in graph.input:
+        dtype = value.type.tensor_type.elem_type
+        if value.name in shapes and dtype != onnx.TensorProto.FLOAT:
+            found = onnx.TensorProto.DataType.Name(dtype)
+            raise ModelError(f"{path}: expected float32 inputs, found {value.name!r} of {found}")
+    return list(shapes.values())
 
 
 def _read(path: Path) -> onnx.ModelProto:
@@ -81,16 +101,27 @@ def _extent(name: str, axis: int, dim: Any, path: Path) -> int:
 
 
 def _to_relax(model: onnx.ModelProto, shapes: dict[str, list[int]]) -> tvm.IRModule:
+    import tvm
     from tvm.relax.frontend.onnx import from_onnx
+
+    from tvm_passes.relax.batch_norm import FoldBatchNorm
 
     # It prints the operator and all its inputs, weights included, before it raises.
     with contextlib.redirect_stdout(io.StringIO()):
-        return from_onnx(model, shape_dict=shapes, sanitize_input_names=False)
+        mod = from_onnx(model, shape_dict=shapes, sanitize_input_names=False)
+    return tvm.transform.Sequential([FoldBatchNorm()])(mod)
 
 
 def _to_relay(model: onnx.ModelProto, shapes: dict[str, list[int]]) -> tvm.IRModule:
+    import tvm
     from tvm import relay
 
     mod, params = relay.frontend.from_onnx(model, shape=shapes, freeze_params=True)
     mod["main"] = relay.build_module.bind_params_by_name(mod["main"], params)
-    return relay.transform.InferType()(mod)
+    fold = relay.transform.FoldConstant()
+    scale = relay.transform.FoldScaleAxis()
+    passes = [relay.transform.SimplifyInference(), fold, scale, fold, relay.transform.InferType()]
+    if not any(node.op_type == "BatchNormalization" for node in model.graph.node):
+        passes = passes[-1:]
+    with tvm.transform.PassContext(opt_level=3):
+        return tvm.transform.Sequential(passes)(mod)

@@ -12,6 +12,7 @@ from tvm.relax.backend.cuda import pipeline as cuda
 from tvm.relax.backend.gpu_generic import pipeline as gpu
 
 from tvm_passes.namespaces import dlight
+from tvm_passes.relax.batch_norm import FoldBatchNorm
 from tvm_passes.relax.blocked import PASS_NAME as BLOCK
 from tvm_passes.relax.blocked import BlockConv2d
 from tvm_passes.relax.gpu_conv2d import TileConv2d
@@ -117,6 +118,7 @@ def passes_before_schedules(
 ) -> list[tvm.transform.Pass]:
     """What makes kernels of a module, for a target of kind llvm: their schedules come next."""
     return [
+        FoldBatchNorm(),
         ReorderActivationAfterMaxPool(rules, on_remark, allow),
         relax.transform.FoldConstant(),
         BlockConv2d(on_remark, allow),

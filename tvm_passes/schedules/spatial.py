@@ -17,6 +17,9 @@ from tvm_passes.schedules.structure import ELEMENTWISE, MAXIMUM, TOTAL, kind_of,
 PARALLEL_ELEMENTS = 1 << 14
 """Elements below which waking TVM's threads costs more than it saves: about 10 microseconds."""
 
+TURNS = 8
+"""Iterations of a parallel loop for each core: what is left over at the end is short then."""
+
 UNROLLED = 32
 """Elements of a window that are read in straight-line code."""
 
@@ -66,13 +69,25 @@ def _schedule(sch: Schedule, blocks: list[Any], reduction: Any | None, machine: 
     vector = across is not None or _vectorizable(sch.get(reduction or last), machine.lanes)
     if reduction is not None:
         sch.compute_at(reduction, outer[-1], preserve_unit_loops=True)
+    if prod(int(axis.dom.extent) for axis in axes) >= PARALLEL_ELEMENTS and machine.cores > 1:
+        _parallel(sch, outer, machine.cores)
+    if reduction is not None:  # once it is decomposed, no loop around it is made parallel
         _reduce(sch, reduction, vector)
     if vector:
         sch.vectorize(inner)
-    elements = prod(int(axis.dom.extent) for axis in axes)
-    free = [loop for loop in outer if not sch.get(loop).annotations]
-    if elements >= PARALLEL_ELEMENTS and machine.cores > 1 and free:
-        sch.parallel(sch.fuse(*free) if len(free) > 1 else free[0])
+
+
+def _parallel(sch: Schedule, outer: list[Any], cores: int) -> None:
+    """Run as few of the outer loops on TVM's threads as give each several turns."""
+    fused: list[Any] = []
+    turns = 1
+    for loop in outer:
+        if turns >= TURNS * cores or sch.get(loop).annotations:
+            break
+        fused.append(loop)
+        turns *= int(sch.get(loop).extent)
+    if fused:
+        sch.parallel(sch.fuse(*fused) if len(fused) > 1 else fused[0])
 
 
 def _tile(sch: Schedule, last: Any, across: int | None, lanes: int) -> tuple[list[Any], Any]:

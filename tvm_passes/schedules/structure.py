@@ -130,9 +130,22 @@ def _nest(copy: Any, convolution: Any, pool: Any, output: Any) -> Nest | None:
         kernel_rows=kernel_rows,
         stride=stride,
         row_bytes=0 if copy is None else _bytes(copy) // batch // input_rows,
+        read_bytes=_read_bytes(convolution, spatial) // batch // input_rows,
         pool=pooled[0],
         pool_stride=pooled[1],
     )
+
+
+def _read_bytes(convolution: Any, spatial: list[Any]) -> int:
+    """Size of what a convolution takes windows of, 0 where blocks read channels of their own."""
+    block, row = spatial[1].var, spatial[2].var
+    for read in convolution.reads:
+        used = [var for dim in read.region for var in tir.analysis.undefined_vars(dim.min, [])]
+        if any(var.same_as(row) for var in used) and not buffer_of(read).same_as(
+            convolution.body.buffer
+        ):
+            return 0 if any(var.same_as(block) for var in used) else _size(buffer_of(read))
+    return 0
 
 
 def _pool_windows(pool: Any) -> tuple[tuple[int, int], tuple[int, int]] | None:
@@ -200,5 +213,8 @@ def _extent(axis: Any) -> int:
 
 def _bytes(stmt: Any) -> int:
     """Size of the buffer that a block fills."""
-    buffer = stmt.body.buffer
+    return _size(stmt.body.buffer)
+
+
+def _size(buffer: Any) -> int:
     return prod(map(int, buffer.shape)) * np.dtype(str(buffer.dtype)).itemsize

@@ -27,6 +27,9 @@ class Nest:
         Rows of input that a row of the convolution reads, and the step between rows.
     row_bytes
         Bytes of one padded row of the input, all channels; 0 where the input is not copied.
+    read_bytes
+        Bytes of a row of what the convolution reads, of which every block of the result needs
+        all; 0 where each block reads channels of its own.
     pool, pool_stride
         Window and step of the pool along rows and columns, 1 where there is none.
     pool_padded
@@ -44,6 +47,7 @@ class Nest:
     kernel_rows: int = 1
     stride: int = 1
     row_bytes: int = 0
+    read_bytes: int = 0
     pool: tuple[int, int] = (1, 1)
     pool_stride: tuple[int, int] = (1, 1)
     pool_padded: bool = False
@@ -100,16 +104,21 @@ def candidates(nest: Nest, machine: Machine) -> list[Tiles]:
     return sorted(found, key=lambda tiles: cycles(nest, tiles, machine))
 
 
+L1_BYTES, L2_BYTES, L3_BYTES, MEMORY_BYTES = 64, 26, 20, 3.5
+"""Bytes of weights that a core gets each cycle from where they are, while it multiplies.
+
+L1: two vectors of 32 bytes (Fog).  Others measured on layers of 13x13 and 14x14 pixels, 8 blocks a
+tile from L2 and L3, 1 block from memory (Zen 4).
+"""
+
+
 def cycles(nest: Nest, tiles: Tiles, machine: Machine) -> float:
     """Cycles that the busiest thread should need, by ports, latencies and recomputed rows."""
-    window = nest.pool[0] * nest.pool[1] if tiles.in_registers else 1
-    rows, columns = _rows_of_a_strip(nest, tiles), nest.columns
-    if tiles.in_registers:
-        rows, columns = tiles.strip, nest.out_columns
-    full, rest = divmod(columns, tiles.pixels)
-    row = full * step(tiles.pixels * window, tiles.blocks, nest, machine)
-    row += step(rest * window, tiles.blocks, nest, machine) if rest else 0
-    strip = nest.reduction * rows * row
+    rows = tiles.strip if tiles.in_registers else _rows_of_a_strip(nest, tiles)
+    first, again = _weight_bytes(nest, tiles, machine)
+    strip = rows * _row(nest, tiles, machine, again)
+    strip += _tile(nest, tiles, machine, first) - _tile(nest, tiles, machine, again)
+    strip *= nest.reduction
     vectors = nest.block / machine.lanes * tiles.blocks
     if not tiles.in_registers:
         taps = nest.pool[0] * nest.pool[1]
@@ -127,26 +136,58 @@ def cycles(nest: Nest, tiles: Tiles, machine: Machine) -> float:
     return rounds * strip + nest.batch * strips * copies / machine.cores
 
 
-def step(pixels: int, blocks: int, nest: Nest, machine: Machine) -> float:
+def _row(nest: Nest, tiles: Tiles, machine: Machine, weight_bytes: float) -> float:
+    """Cycles of a step of the reduction, summed over the tiles of a row."""
+    window = nest.pool[0] * nest.pool[1] if tiles.in_registers else 1
+    columns = nest.out_columns if tiles.in_registers else nest.columns
+    full, rest = divmod(columns, tiles.pixels)
+    row = full * _tile(nest, tiles, machine, weight_bytes)
+    if rest:
+        row += step(rest * window, tiles.blocks, nest, machine, weight_bytes)
+    return row
+
+
+def _tile(nest: Nest, tiles: Tiles, machine: Machine, weight_bytes: float) -> float:
+    window = nest.pool[0] * nest.pool[1] if tiles.in_registers else 1
+    return step(tiles.pixels * window, tiles.blocks, nest, machine, weight_bytes)
+
+
+def step(
+    pixels: int, blocks: int, nest: Nest, machine: Machine, weight_bytes: float = L1_BYTES
+) -> float:
     """Cycles of one step of the reduction on a register tile, and its share of the epilogue.
 
     Each accumulator takes one multiply-add a step; the next one has to wait for it.  A step loads
-    its weights, a vector each, and broadcasts its inputs.
+    its weights, a vector each, of which `weight_bytes` arrive each cycle, and broadcasts inputs.
     """
-    if pixels == 0:
-        return 0
     vectors = blocks * nest.block / machine.lanes
     arithmetic = pixels * vectors / machine.fmas
     loads = (pixels + vectors) / max(machine.loads, 2)
-    weights = nest.reduction * blocks * nest.block * 4
-    if weights > machine.l1 // 2:
-        loads = max(loads, vectors * machine.lanes * 4 / L2_BYTES)
-    tile = max(arithmetic, machine.latency, loads) + STEP_CYCLES
+    weights = vectors * machine.lanes * 4 / weight_bytes
+    tile = max(arithmetic, machine.latency, loads, weights) + STEP_CYCLES
     return tile + pixels * vectors * 2 / nest.reduction
 
 
-L2_BYTES = 32
-"""Bytes that a core gets from L2 each cycle."""
+def _weight_bytes(nest: Nest, tiles: Tiles, machine: Machine) -> tuple[float, float]:
+    """Bytes of weights that arrive each cycle, for the first tile of a strip and for the others.
+
+    A strip goes over all weights, once for each group of blocks; the tiles of a strip come back to
+    the weights of their group.
+    """
+    weights = 4 * nest.reduction * nest.block * nest.blocks
+    of_group = weights * tiles.blocks / nest.blocks
+    beyond = L3_BYTES if weights <= machine.l3 * CACHE_SHARE else MEMORY_BYTES
+    source = nest.read_bytes * _input_rows(nest, tiles.strip)
+    once = tiles.strip >= nest.out_rows
+    first = L2_BYTES if once or weights + source <= machine.l2 * CACHE_SHARE else beyond
+    if of_group <= machine.l1 * CACHE_SHARE:
+        return first, L1_BYTES
+    rows = nest.read_bytes * nest.kernel_rows
+    return first, L2_BYTES if of_group + rows <= machine.l2 * L2_SHARE else beyond
+
+
+CACHE_SHARE, L2_SHARE = 0.5, 0.75
+"""What of a cache holds what a loop comes back to, where the rest streams by."""
 
 STEP_CYCLES = 0.75
 """What a step takes beside loads and multiply-adds, counters and addresses.
@@ -186,7 +227,7 @@ HEIGHTS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
 def _strips(
     nest: Nest, machine: Machine, in_registers: bool, blocks: int, pixels: int
 ) -> Iterator[Tiles]:
-    """Heights of a strip that keep it and its copied input in half of L2.
+    """Heights of a strip that keep it, and its input if that is copied for it, in half of L2.
 
     Strips in the cache are all of one height: TVM's CompactBufferAllocation keeps room for the
     whole result where the last strip is a shorter one.
@@ -196,17 +237,16 @@ def _strips(
     if not in_registers:
         heights = {h for h in range(1, nest.out_rows + 1) if nest.out_rows % h == 0}
     parallel = _work(nest, machine) >= PARALLEL_CYCLES and machine.cores > 1
-    for height in sorted(heights):
-        tiles = Tiles(in_registers, blocks, pixels, height, min(4, nest.out_columns))
-        held = nest.row_bytes * _input_rows(nest, height)
-        if not in_registers:
-            held += _rows_of_a_strip(nest, tiles) * nest.columns * blocks * nest.block * 4
-        if height > 1 and held > machine.l2 // 2:
-            return
-        for copy_per_strip in (True, False) if 0 < whole <= machine.l2 else (True,):
-            yield Tiles(
-                in_registers, blocks, pixels, height, tiles.pooled, copy_per_strip, parallel
-            )
+    pooled = min(4, nest.out_columns)
+    for copy_per_strip in (True, False) if 0 < whole <= machine.l2 else (True,):
+        for height in sorted(heights):
+            tiles = Tiles(in_registers, blocks, pixels, height, pooled, copy_per_strip, parallel)
+            held = nest.row_bytes * _input_rows(nest, height) if copy_per_strip else 0
+            if not in_registers:
+                held += _rows_of_a_strip(nest, tiles) * nest.columns * blocks * nest.block * 4
+            if height > 1 and held > machine.l2 // 2:
+                break
+            yield tiles
 
 
 def _rows_of_a_strip(nest: Nest, tiles: Tiles) -> int:
