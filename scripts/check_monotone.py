@@ -30,6 +30,7 @@ from typing import Any
 import click
 import numpy as np
 from monotone_ops import BOTH, CANDIDATES, FALLS, RISES, Candidate, Words, row_candidates
+from monotone_quantized import quantized
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -322,6 +323,7 @@ def candidates(ops: str) -> dict[str, Candidate]:
     """The candidates that names ask for: ``rules``, ``all``, or names before the parenthesis."""
     dialect = require()
     rows = {c.name: c for rule in RULES for c in row_candidates(rule, dialect)}
+    rows |= {c.name: c for c in quantized(dialect)}
     others = {c.name: c for c in CANDIDATES if dialect in c.dialects}
     if ops in ("rules", "all"):
         return rows if ops == "rules" else rows | others
@@ -375,10 +377,12 @@ def main(  # noqa: PLR0913, PLR0917
     tasks = [
         {"op": name, "dtype": dtype, "target": config, **asdict(Plan(chunk, sample, scalars))}
         for dtype in dtypes.split(",")
-        for name in candidates(ops)
+        for name, candidate in candidates(ops).items()
+        if dtype in candidate.reads
     ]
+    where = {name: record[name] for name in ("machine", "date")}
     for result in _results([task for task in tasks if _key(task) not in done], jobs):
-        record["results"].append(plain(result))
+        record["results"].append(plain(result) | where)
         if output is not None:
             write_text(output, json.dumps(record, indent=1) + "\n")
     keys = {_key(task) for task in tasks}
@@ -399,7 +403,7 @@ def _key(task: dict[str, Any]) -> str:
 
 
 def _record(output: Path | None) -> dict[str, Any]:
-    """The record so far; one of another machine or TVM is not continued."""
+    """The record so far; one of another TVM is not continued."""
     dialect = require()
     cpus = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     record: dict[str, Any] = {
@@ -412,7 +416,7 @@ def _record(output: Path | None) -> dict[str, Any]:
     }
     if output is not None and output.exists():
         earlier = json.loads(output.read_text())
-        if all(earlier[name] == record[name] for name in ("machine", "dialect", "versions")):
+        if all(earlier[name] == record[name] for name in ("dialect", "versions")):
             record |= {name: earlier[name] for name in ("commands", "results")}
     record["commands"].append(" ".join(["python", *sys.argv]))
     return record

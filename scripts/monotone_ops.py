@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from tvm_passes.decline import Direction
-from tvm_passes.monotone import storage
+from tvm_passes.monotone import FLOAT_BITS, storage
+from tvm_passes.pattern import Apply, Data, Number, Pattern
 from tvm_passes.rules import RELAX, RELAY, Form, Rule
 
 RISES, FALLS, BOTH = Direction.NON_DECREASING, Direction.NON_INCREASING, Direction.QUASI_CONVEX
@@ -43,6 +44,8 @@ SAMPLES: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "minimum": ({"bound": tensor(0.1)},),
     "prelu": tuple({"alpha": tensor(a)} for a in (0.0, 0.25, 2.0)),
     "softplus": tuple({"beta": b, "threshold": 20.0} for b in (0.5, 1.0, 4.0)),
+    "elu, as a sum": tuple({"minus_alpha": -a} for a in (0.3, 1.0)),
+    "elu of a slope, as a choice": tuple({"alpha": a} for a in (0.3, 1.0)),
 }
 """Parameters to check a row of the table with; a row without parameters needs no entry."""
 
@@ -66,15 +69,19 @@ class Words:
 
         self.dialect, self.dtype = dialect, dtype
         if dialect == RELAX:
-            self._const, self._ops, spaces = tvm.relax.const, tvm.relax.op, (tvm.relax.op.nn,)
+            self.typed, self.ops, spaces = tvm.relax.const, tvm.relax.op, (tvm.relax.op.nn,)
         else:
-            self._const, self._ops, spaces = tvm.relay.const, tvm.relay, (tvm.relay.nn,)
-        self._spaces = (self._ops, *spaces)
+            self.typed, self.ops, spaces = tvm.relay.const, tvm.relay, (tvm.relay.nn,)
+        self._spaces = (self.ops, *spaces)
 
     def const(self, value: Any) -> Any:
         """A constant of the data's element type, infinite where it is too large for that."""
         with np.errstate(over="ignore"):
-            return self._const(np.asarray(value, storage(self.dtype)), self.dtype)
+            return self.typed(np.asarray(value, storage(self.dtype)), self.dtype)
+
+    def has(self, name: str) -> bool:
+        """Whether the dialect has an op of this name."""
+        return any(hasattr(space, name) for space in self._spaces)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return next(getattr(space, name) for space in self._spaces if hasattr(space, name))
@@ -82,7 +89,7 @@ class Words:
     def form(self, form: Form, x: Any, params: Mapping[str, Any]) -> Any:
         """The call that a row of the rule table describes."""
         path = form.op.removeprefix("relax.").split(".")
-        function = getattr(self._ops if len(path) == 1 else self._spaces[1], path[-1])
+        function = getattr(self.ops if len(path) == 1 else self._spaces[1], path[-1])
         values = {name: self._param(form, value) for name, value in params.items()}
         positional = {form.data: x} | {n: values[name] for name, n in form.args.items()}
         named = {attr: values[name] for name, attr in form.attrs.items()}
@@ -103,7 +110,10 @@ def _call(op: str, params: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A function to check: which way it must move, how it is built, and where it is defined."""
+    """A function to check: which way it must move, how it is built, and where it is defined.
+
+    `reads` are the element types that it is for.
+    """
 
     name: str
     direction: Direction
@@ -112,6 +122,7 @@ class Candidate:
     dialects: tuple[str, ...] = (RELAX, RELAY)
     out_dtype: str | None = None
     fast_math: bool = False
+    reads: tuple[str, ...] = tuple(FLOAT_BITS)
 
 
 def single(
@@ -221,11 +232,11 @@ CANDIDATES: tuple[Candidate, ...] = (
 def row_candidates(rule: Rule, dialect: str) -> list[Candidate]:
     """Every spelling of a row with every sample of its parameters.
 
-    None of the rows that quantize: they change the element type.
+    None of the rows that quantize: see `monotone_quantized`.
     """
     if rule.results:
         return []
-    return [
+    single_ops = [
         Candidate(
             _call(form.op, params),
             rule.direction,
@@ -235,7 +246,37 @@ def row_candidates(rule: Rule, dialect: str) -> list[Candidate]:
         for form in rule.forms.get(dialect, ())
         for params in SAMPLES.get(rule.name, ({},))
     ]
+    name = rule.name.replace(",", "")
+    several_ops = [
+        Candidate(
+            _call(f"{name} {n}", params),
+            rule.direction,
+            partial(_pattern, pattern=pattern, params=params),
+        )
+        for n, pattern in enumerate(rule.patterns, 1)
+        if all(map(Words(dialect, "float32").has, _names(pattern)))
+        for params in SAMPLES.get(rule.name, ({},))
+    ]
+    return single_ops + several_ops
 
 
 def _form(o: Words, x: Any, form: Form, params: Mapping[str, Any]) -> Any:
     return o.form(form, x, params)
+
+
+def _pattern(o: Words, x: Any, pattern: Pattern, params: Mapping[str, float]) -> Any:
+    """The ops of a pattern, as one of the importers writes them."""
+    if isinstance(pattern, Data):
+        return x
+    if isinstance(pattern, Number):
+        return o.const(params[pattern.name] if pattern.value is None else pattern.value)
+    if pattern.op == "clip":  # its bounds are no tensors
+        bounds = [arg.value for arg in pattern.args if isinstance(arg, Number)]
+        return o.clip(_pattern(o, x, pattern.args[0], params), *bounds)
+    return getattr(o, pattern.op)(*(_pattern(o, x, arg, params) for arg in pattern.args))
+
+
+def _names(pattern: Pattern) -> set[str]:
+    if not isinstance(pattern, Apply):
+        return set()
+    return {pattern.op}.union(*map(_names, pattern.args))

@@ -34,7 +34,7 @@ class Role(Enum):
     IDENTITY = "it goes"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Link(Generic[Node]):
     """A node of a chain.
 
@@ -86,7 +86,7 @@ class Link(Generic[Node]):
         return axis_of(vectors[0], data) if vectors else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Plan(Generic[Node]):
     """What becomes of one pool: the decision, and the chain above it, nearest the pool first."""
 
@@ -140,6 +140,10 @@ class Chain(Generic[Node]):
 
     def take(self, link: Link[Node], ops: Sequence[ElementwiseOp], operands: Shapes) -> None:
         """Add an op, described where it stands, by each row that fits it."""
+        if not self.moves and not operands:
+            self.ops.append(tuple(ops))
+            self.links.append(link)
+            return
         below = [lowered(op, self.moves, self.reads, self.pool) for op in ops]
         carried = {i: carried_past(shape, self.moves) or shape for i, shape in operands.items()}
         if link.axis and self.moves and not link.is_scalar:

@@ -31,7 +31,7 @@ CALL = 6
 math library's functions 20 and more (scripts/records/function-times-*.json)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What becomes of a site.
 
@@ -191,7 +191,8 @@ def _legal_prefix(site: Site, allow: Collection[str]) -> tuple[list[Direction], 
         decline = _refusal(op, site, pool, allow)
         if decline is not None:
             return directions, decline
-        pool = replace(pool, dtype=op.reads)  # below the op, the pool reads what the op reads
+        if op.reads != pool.dtype:  # below the op, the pool reads what the op reads
+            pool = replace(pool, dtype=op.reads)
         together = composed(below, op, site.pool)
         if isinstance(together, Decline):
             return directions, together

@@ -127,7 +127,7 @@ def plain(op: str) -> str:
     return op.removeprefix("relax.").removeprefix("nn.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CallView:
     """A call of one tensor result, as plain values.
 
@@ -329,7 +329,7 @@ def resolve(chain: Sequence[Sequence[ElementwiseOp]], pool: Pool) -> tuple[Eleme
         for move in ops[-1].crosses[len(crosses) :] if ops else ():
             bounds = filled(bounds, move)
         bounded = [op if op.bounds == bounds else replace(op, bounds=bounds) for op in alternatives]
-        holding = (op for op in bounded if rule_conditions(op, pool) is None)
+        holding = (op for op in bounded[:-1] if rule_conditions(op, pool) is None)
         ops.append(next(holding, bounded[-1]))
         bounds = ops[-1].rule.image(ops[-1])
     return tuple(reversed(ops))
@@ -363,7 +363,8 @@ def _aligned(argument: Argument, rank: int, axis: int | None) -> object:
     if not isinstance(argument, Operand):
         return argument
     if axis is None:
-        return replace(argument, shape=(1,) * (rank - len(argument.shape)) + argument.shape)
+        missing = rank - len(argument.shape)
+        return replace(argument, shape=(1,) * missing + argument.shape) if missing else argument
     extents: list[int | None] = [1] * rank
     if argument.shape:
         extents[axis] = argument.shape[0]

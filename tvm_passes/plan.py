@@ -5,8 +5,10 @@ An adapter shows a function as a `tvm_passes.graph.Graph`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Generic
 
 from tvm_passes.chain import Chain, Link, Plan, Role, climb
@@ -21,7 +23,7 @@ from tvm_passes.site import Pool, Producer, Site
 __all__ = ["Plan", "Sink", "Step", "plan", "sinks"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Step(Generic[Node]):
     """An op that sinks: its call, the argument the chain goes on through, and what changes.
 
@@ -50,7 +52,7 @@ class Step(Generic[Node]):
         return (*self.inner, self.node)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sink(Generic[Node]):
     """A rewrite: `root` is moved, pooled, and then the ops follow.
 
@@ -87,6 +89,23 @@ class Sink(Generic[Node]):
     opposite: str = ""
 
 
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Leave garbage to reference counts.
+
+    Of 100,000 ops the collector would look at all again and again, for a fifth of the pass's time,
+    and find no cycle.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@collector_paused()
 def plan(
     graph: Graph[Node], function: Callable[[], str], words: Vocabulary, first: int = 0
 ) -> tuple[Plan[Node], ...]:
@@ -122,10 +141,7 @@ def plan(
             for each, pool in zip(together, described, strict=True)
         ]
         sites = [
-            replace(
-                _site(graph, each, pool, chain, words, function_name),
-                index=indices[graph.key(each)],
-            )
+            _site(graph, each, pool, chain, words, function_name, indices[graph.key(each)])
             for each, pool, chain in zip(together, described, chains, strict=True)
         ]
         decisions = (
@@ -163,12 +179,18 @@ def _meets_a_pool(graph: Graph[Node], node: Node, words: Vocabulary) -> bool:
     return False
 
 
-def _site(
-    graph: Graph[Node], node: Node, pool: Pool, chain: Chain[Node], words: Vocabulary, name: str
+def _site(  # noqa: PLR0913, PLR0917 - what a site is made of
+    graph: Graph[Node],
+    node: Node,
+    pool: Pool,
+    chain: Chain[Node],
+    words: Vocabulary,
+    name: str,
+    index: int,
 ) -> Site:
     return Site(
         function=name,
-        index=0,
+        index=index,
         pool=pool,
         chain=resolve(chain.ops, pool),
         producer=_producer(graph, chain.top, words),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from math import inf, prod
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ ALL: Bounds = (-inf, inf)
 NO_PARAMS: Mapping[str, object] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Operand:
     """A tensor operand of an elementwise op, other than the data that flows down the chain.
 
@@ -52,7 +53,7 @@ class Operand:
     dtype: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Move:
     """An op that moves elements and computes none: a reshape, a transposition or padding.
 
@@ -81,7 +82,7 @@ class Move:
     fill: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ElementwiseOp:
     """One op of the chain above a pool, described on the axes that the pool reads.
 
@@ -138,7 +139,7 @@ class ElementwiseOp:
         return elements(self.shape if self.computed is None else self.computed)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pool:
     """A pooling op, its window in the order of its spatial axes.
 
@@ -204,6 +205,7 @@ class Pool:
         return layout_axes(self.layout, len(self.kernel))
 
 
+@cache
 def layout_axes(layout: str, rank: int) -> tuple[int, ...] | None:
     """Positions of the last `rank` of the axes D, H and W, or None for a layout that splits one.
 
@@ -217,7 +219,7 @@ def layout_axes(layout: str, rank: int) -> tuple[int, ...] | None:
     return tuple(axes.index(c) for c in wanted)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Producer:
     """What the topmost op of the chain reads.
 
@@ -240,7 +242,7 @@ class Producer:
     macs_per_output: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Site:
     """A pool, the chain of elementwise ops above it, nearest the pool first, and its producer.
 

@@ -39,6 +39,8 @@ class RelaxGraph:
     users: tvm.ir.Map
     casts: Mapping[int, list[relax.Var]]
     _shapes: dict[int, Shape] = field(default_factory=dict)
+    _tensors: dict[int, tuple[Shape, str]] = field(default_factory=dict)
+    _args: dict[int, tuple[relax.Expr, ...]] = field(default_factory=dict)
 
     def pools(self) -> Sequence[relax.Var]:
         """The variables bound to pools, in the order in which they are computed."""
@@ -56,13 +58,19 @@ class RelaxGraph:
     def view(self, node: relax.Var) -> CallView:
         """The call as plain values."""
         name, binding = self.definitions[hash(node)]
-        call, ty = binding.value, node.ty
-        args = tuple(self._argument(arg) for arg in call.args)
-        return CallView(name, call.attrs, args, self._shape(ty), str(ty.dtype))
+        args = tuple(map(self._argument, self._args_of(node)))
+        return CallView(name, binding.value.attrs, args, *self._tensor(node))
 
     def argument(self, node: relax.Var, index: int) -> relax.Expr:
         """An argument of the call."""
-        return self.definitions[hash(node)][1].value.args[index]
+        return self._args_of(node)[index]
+
+    def _args_of(self, node: relax.Var) -> tuple[relax.Expr, ...]:
+        """The call's arguments: TVM's own arrays are slow to read."""
+        found = self._args.get(hash(node))
+        if found is None:
+            found = self._args[hash(node)] = tuple(self.definitions[hash(node)][1].value.args)
+        return found
 
     def consumers(self, node: relax.Expr) -> int:
         """How many bindings of the block read this variable."""
@@ -121,8 +129,8 @@ class RelaxGraph:
         ty = expr.ty
         if not isinstance(ty, relax.TensorType):
             return None
-        shape = self._shape(ty)
-        return Operand(shape, self._constant(expr, shape), self._is_stored(expr), str(ty.dtype))
+        shape, dtype = self._tensor(expr)
+        return Operand(shape, self._constant(expr, shape), self._is_stored(expr), dtype)
 
     def _constant(self, expr: relax.Expr, shape: Shape) -> np.ndarray | None:
         """The values of a constant, perhaps reshaped."""
@@ -137,6 +145,14 @@ class RelaxGraph:
         while self.op_name(expr) in self.words.moves:
             expr = self.argument(expr, 0)
         return isinstance(expr, tvm.ir.GenericConst) or hash(expr) in self.parameters
+
+    def _tensor(self, expr: relax.Expr) -> tuple[Shape, str]:
+        """Extents and element type of a tensor."""
+        known = self._tensors.get(hash(expr))
+        if known is None:
+            ty = expr.ty
+            known = self._tensors[hash(expr)] = self._shape(ty), str(ty.dtype)
+        return known
 
     def _shape(self, ty: relax.TensorType) -> Shape:
         """Extents; all unknown where only the rank is.  The ops of a chain share one shape."""
