@@ -78,6 +78,7 @@ def row(name: str, activation: str, report: VersionReport) -> Sequence[str]:
         str(registers),
         f"{occupancy:.0%}",
         str(report.spilled),
+        f"{report.conflicts:.1%}",
         *thousands,
         f"{sum(counts.values()) / 1e3:,.0f}",
         f"{report.requested_bytes / 1e6:,.1f}",
@@ -92,7 +93,17 @@ def main() -> None:
     parser.add_argument("--gpu", default="h100")
     gpu = read_gpu(parser.parse_args().gpu)
     compiler = kernel_compiler(gpu.arch)
-    header = ("block", "activation", "version", "kernels", "regs", "occ.", "spills", *KINDS)
+    header = (
+        "block",
+        "activation",
+        "version",
+        "kernels",
+        "regs",
+        "occ.",
+        "spills",
+        "conflicts",
+        *KINDS,
+    )
     header = (*header, "all", "MB req.", "MB once", "least µs")
     print(f"| {' | '.join(header)} |")
     print(f"|{' --- |' * len(header)}")

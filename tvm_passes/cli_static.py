@@ -37,9 +37,10 @@ def static_command(
 ) -> None:
     """Line up a GPU's kernels of both orders of MODEL, without a GPU: bench --static MODEL.
 
-    Registers, shared memory, spills, occupancy; the instructions that all threads execute, by
-    kind; the bytes that they move; and the least time by the numbers in targets/cuda. Both orders
-    are compiled under TVM's own schedules (original, reordered) and under ours (scheduled, fused).
+    Registers, shared memory, spills, turns lost to bank conflicts, occupancy; the instructions that
+    all threads execute, by kind; the bytes that they move; and the least time by the numbers in
+    targets/cuda. Both orders are compiled under TVM's own schedules (original, reordered) and
+    under ours (scheduled, fused).
 
     \b
     Example:
@@ -73,7 +74,18 @@ def _kernels(report: VersionReport) -> Table:
     """A row a kernel: what it takes, and what bounds it."""
     table = Table(title=report.version, title_justify="left")
     table.add_column("kernel", overflow="fold")
-    for header in ("calls", "blocks", "threads", "regs", "smem", "spill", "occ.", "µs", "bound"):
+    for header in (
+        "calls",
+        "blocks",
+        "threads",
+        "regs",
+        "smem",
+        "spill",
+        "confl.",
+        "occ.",
+        "µs",
+        "bound",
+    ):
         table.add_column(header, justify="right", no_wrap=True)
     for kernel in report.kernels:
         taken = kernel.taken
@@ -81,6 +93,7 @@ def _kernels(report: VersionReport) -> Table:
             escape(kernel.name),
             *map(str, (kernel.calls, kernel.blocks, taken.threads, taken.registers, taken.shared)),
             str(taken.spill_stores + taken.spill_loads),
+            f"{kernel.conflicts:.0%}",
             f"{kernel.occupancy:.0%}",
             f"{kernel.estimate.seconds * 1e6:.2f}",
             kernel.estimate.bound,

@@ -1,5 +1,6 @@
 """Whole networks through the pipeline: which kernels they become, and what those compute."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,21 +9,23 @@ import tvm
 from opencl_runs import TARGET
 from tvm import relax
 
+from tvm_passes.bench.networks import NETWORKS
 from tvm_passes.frontends import load_model
 from tvm_passes.relax import engine
-from tvm_passes.relax.pipeline import gpu_kernel_passes
+from tvm_passes.relax.pipeline import gpu_passes
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
 from tvm_passes.target import parse_target
 
 MNIST = Path(__file__).parents[1] / "data" / "mnist.tflite"
+RECORD = Path(__file__).parents[2] / "scripts" / "records" / "gpu-networks.json"
 CUDA = tvm.target.Target({"kind": "cuda", "arch": "sm_80", "host": "llvm"})
 OPENCL = tvm.target.Target(TARGET)
 
 
 def kernels(mod, target=CUDA, *, reorder=True):
-    passes = [ReorderActivationAfterMaxPool()] if reorder else []
+    first = ReorderActivationAfterMaxPool() if reorder else None
     with target:
-        return tvm.transform.Sequential([*passes, *gpu_kernel_passes(target)])(mod)
+        return tvm.transform.Sequential(gpu_passes(target, first, ours=True))(mod)
 
 
 def functions(mod):
@@ -45,6 +48,13 @@ def network(activation):
         summed = builder.emit(nn.conv2d(data, weight, **attrs))
         return builder.emit(op.add(summed, weights(rng, filters, 1, 1)))
 
+    def norm(data, channels, *, training=False):
+        parameters = [weights(rng, channels) for _ in range(3)]
+        variance = relax.const(rng.uniform(0.5, 2, channels).astype(np.float32))
+        return builder.emit(
+            builder.emit(nn.batch_norm(data, *parameters, variance, 1, training=training))[0]
+        )
+
     with builder.function("main", [x]):
         with builder.dataflow():
             stem = builder.emit(activation(conv(x, 3, 8, 7, strides=2, padding=3)))
@@ -56,7 +66,11 @@ def network(activation):
             pooled = builder.emit(nn.max_pool2d(fire, (3, 3), (2, 2)))
             same = builder.emit(activation(conv(pooled, 16, 16, 3, padding=1)))
             residual = builder.emit(activation(builder.emit(op.add(same, pooled))))
-            last = builder.emit(activation(conv(residual, 16, 8, 3, padding=1)))
+            strided = builder.emit(activation(norm(conv(residual, 16, 8, 1), 8)))
+            strided = norm(conv(strided, 8, 16, 3, strides=2, padding=1), 16)
+            shortcut = norm(conv(residual, 16, 16, 1, strides=2), 16, training=True)
+            projected = builder.emit(activation(builder.emit(op.add(strided, shortcut))))
+            last = builder.emit(activation(conv(projected, 16, 8, 3, padding=1)))
             last = builder.emit(nn.max_pool2d(last, (2, 2), (1, 1), (0, 0, 1, 1)))
             mean = builder.emit(op.mean(last, [2, 3]))
             dense = builder.emit(op.matmul(mean, weights(rng, 8, 10)))
@@ -71,6 +85,14 @@ def relu(x):
 
 def leaky(x):
     return relax.op.nn.leakyrelu(x, 0.125)
+
+
+def test_whole_networks_were_compiled():
+    """What scripts/gpu_networks.py has found."""
+    found = json.loads(RECORD.read_text())
+    archs = ("sm_80", "sm_90")
+    assert set(found) == {f"{name}, {arch}" for name in NETWORKS for arch in archs}
+    assert all(entry["wrong"] == [] and entry["spill_bytes"] == 0 for entry in found.values())
 
 
 @pytest.mark.parametrize("target", [CUDA, OPENCL])

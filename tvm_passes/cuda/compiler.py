@@ -259,10 +259,18 @@ def compile_device_code(compiler: Compiler, source: str, options: Options) -> De
     DeviceCompilerError
         If the compiler refuses it, or a kernel takes more than a GPU has.
     """
-    code = compiler.compile(source, options)
+    code = compiler.compile(with_registers(source), options)
     for name, taken in code.resources.items():
         check_limits(name, taken, options.arch)
     return code
+
+
+def with_registers(source: str) -> str:
+    """CUDA C whose kernels may take as many registers as a block can have.
+
+    TVM bounds the threads alone, for which ptxas aims at more blocks a multiprocessor, and spills.
+    """
+    return re.sub(r"__launch_bounds__\((\d+)\)", r"__launch_bounds__(\1, 1)", source)
 
 
 @dataclass

@@ -34,7 +34,12 @@ class Estimate:
 
 
 def estimate(
-    gpu: Gpu, taken: Resources, counts: Counts, blocks: int, unique_bytes: int
+    gpu: Gpu,
+    taken: Resources,
+    counts: Counts,
+    blocks: int,
+    unique_bytes: int,
+    conflicts: float = 0.0,
 ) -> Estimate:
     """The roofline of a kernel.
 
@@ -50,12 +55,15 @@ def estimate(
         How many it starts; the busiest multiprocessor decides.
     unique_bytes
         Of all its arguments, each moved once.
+    conflicts
+        Turns that accesses to shared memory lose to bank conflicts, of those that they take.
     """
     warps = ceil(taken.threads / WARP) * ceil(blocks / gpu.multiprocessors)
     cycles = {
         name: number * warps * WARP / lanes
         for name, (number, lanes) in _lanes(gpu, counts.instructions).items()
     }
+    cycles["shared"] *= 1 + conflicts
     bounds = {name: count / gpu.clock_hz for name, count in cycles.items()}
     bounds["memory"] = unique_bytes / gpu.bytes_per_second
     bound = max(bounds, key=lambda name: bounds[name])

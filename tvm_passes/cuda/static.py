@@ -50,6 +50,8 @@ class KernelReport:
         Of its arguments.
     estimate
         The least time.
+    conflicts
+        Turns that accesses to shared memory lose to bank conflicts, of those that they take.
     """
 
     name: str
@@ -60,6 +62,7 @@ class KernelReport:
     occupancy: float
     unique_bytes: int
     estimate: Estimate
+    conflicts: float = 0.0
 
     @property
     def threads(self) -> int:
@@ -96,6 +99,11 @@ class VersionReport:
     def spilled(self) -> int:
         """Bytes of a thread that are spilled, over all kernels."""
         return sum(k.taken.spill_stores + k.taken.spill_loads for k in self.kernels)
+
+    @property
+    def conflicts(self) -> float:
+        """The largest share of turns that a kernel loses to bank conflicts."""
+        return max((kernel.conflicts for kernel in self.kernels), default=0.0)
 
     @property
     def seconds(self) -> float:
@@ -154,6 +162,7 @@ def report_version(mod: Any, gpu: Gpu, version: str, compiler: KernelCompiler) -
         blocks = prod(launch.grid)
         taken = code.resources[launch.name]
         middle = (launch.grid[0] // 2, launch.grid[1] // 2, launch.grid[2] // 2)
+        lost = found.banks[launch.name].share
         counts = execute(machine_code[launch.name], Place(middle))
         reports.append(
             KernelReport(
@@ -164,7 +173,8 @@ def report_version(mod: Any, gpu: Gpu, version: str, compiler: KernelCompiler) -
                 counts,
                 gpu.occupancy(taken),
                 launch.unique_bytes,
-                estimate(gpu, taken, counts, blocks, launch.unique_bytes),
+                estimate(gpu, taken, counts, blocks, launch.unique_bytes, lost),
+                lost,
             )
         )
     return VersionReport(version, tuple(reports))
@@ -191,6 +201,7 @@ def report_json(report: VersionReport) -> Mapping[str, Any]:
                 "thread_instructions": dict(sorted(kernel.counts.instructions.items())),
                 "unknown_branches": kernel.counts.unknown,
                 "finished": kernel.counts.finished,
+                "bank_conflicts": kernel.conflicts,
                 "unique_bytes": kernel.unique_bytes,
                 "seconds": kernel.estimate.seconds,
                 "bound": kernel.estimate.bound,

@@ -18,7 +18,7 @@ from tvm_passes.relax.blocked import PASS_NAME as BLOCK
 from tvm_passes.relax.device_code import compiled_by, mark_compiled
 from tvm_passes.relax.extract import feeding_module, site_module
 from tvm_passes.relax.pipeline import (
-    gpu_kernel_passes,
+    gpu_passes,
     gpu_passes_before_schedules,
     passes_before_schedules,
     stock_pipeline,
@@ -92,8 +92,9 @@ def build(  # noqa: PLR0913 - what a build depends on
     host = {"host": "llvm"} if target["kind"] in GPUS else {}
     tvm_target = tvm.target.Target({**target, **host})
     if target["kind"] == OPENCL:
-        first = [ReorderActivationAfterMaxPool(on_remark=on_remark, allow=allow)] if reorder else []
-        return opencl.build(mod, tvm_target, [*first, *gpu_kernel_passes(tvm_target, ours=kernels)])
+        first = ReorderActivationAfterMaxPool(on_remark=on_remark, allow=allow)
+        passes = gpu_passes(tvm_target, first if reorder else None, ours=kernels)
+        return opencl.build(mod, tvm_target, passes)
     with tvm_target:
         ours = reorder or kernels
         pipeline = (

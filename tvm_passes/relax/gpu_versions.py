@@ -10,9 +10,10 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from tvm_passes.relax.banks import NOT_UNROLLED, Banks, banks_of
 from tvm_passes.relax.device_code import compiled_by
 from tvm_passes.relax.launches import Launch, lower
-from tvm_passes.relax.pipeline import gpu_kernel_passes
+from tvm_passes.relax.pipeline import gpu_passes
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
 
 
@@ -28,11 +29,14 @@ class Kernels:
         Each start of a kernel by a function.
     calls
         How often ``main`` calls each function.
+    banks
+        What a block of each kernel does to shared memory.
     """
 
     source: str
     launches: Sequence[Launch]
     calls: Mapping[str, int]
+    banks: Mapping[str, Banks]
 
 
 def kernels_of(mod: tvm.IRModule, target: Mapping[str, Any], version: str) -> Kernels:
@@ -48,16 +52,8 @@ def kernels_of(mod: tvm.IRModule, target: Mapping[str, Any], version: str) -> Ke
         Of `tvm_passes.cuda.static.VERSIONS`.
     """
     tvm_target = tvm.target.Target({**target, "host": "llvm"})
-    reorders, ours = version in ("reordered", "fused"), version in ("scheduled", "fused")
-    passes = [ReorderActivationAfterMaxPool()] if reorders else []
-    passes += gpu_kernel_passes(tvm_target, ours=ours)
-    with tvm_target:
-        mod = tvm.transform.Sequential(passes)(mod)
-    functions = {
-        str(gvar.name_hint): func
-        for gvar, func in mod.functions.items()
-        if isinstance(func, tvm.tirx.PrimFunc)
-    }
+    mod = scheduled(mod, tvm_target, version)
+    functions = functions_of(mod)
     lowered = lower(functions, tvm_target)
     sources: list[str] = []
 
@@ -67,7 +63,34 @@ def kernels_of(mod: tvm.IRModule, target: Mapping[str, Any], version: str) -> Ke
 
     with compiled_by(keep):
         tvm.get_global_func("target.build.cuda")(lowered.kernels, lowered.target)
-    return Kernels(sources[0], lowered.launches, _calls(mod))
+    with tvm.transform.PassContext(disabled_pass=list(NOT_UNROLLED)):
+        banks = banks_of(lower(functions, tvm_target).kernels)
+    return Kernels(sources[0], lowered.launches, _calls(mod), banks)
+
+
+def scheduled(mod: tvm.IRModule, target: tvm.target.Target, version: str) -> tvm.IRModule:
+    """A version of a module, as calls of scheduled functions.
+
+    Parameters
+    ----------
+    mod, version
+        As of `kernels_of`.
+    target
+        Whose kernels are on threads.
+    """
+    reorders, ours = version in ("reordered", "fused"), version in ("scheduled", "fused")
+    reorder = ReorderActivationAfterMaxPool() if reorders else None
+    with target:
+        return tvm.transform.Sequential(gpu_passes(target, reorder, ours=ours))(mod)
+
+
+def functions_of(mod: tvm.IRModule) -> Mapping[str, Any]:
+    """The PrimFuncs of a module, by name."""
+    return {
+        str(gvar.name_hint): func
+        for gvar, func in mod.functions.items()
+        if isinstance(func, tvm.tirx.PrimFunc)
+    }
 
 
 def _calls(mod: tvm.IRModule) -> Mapping[str, int]:

@@ -73,7 +73,7 @@ def lower(functions: Mapping[str, Any], target: tvm.target.Target) -> Lowered:
         A GPU, with its host.
     """
     named = {
-        name: func.with_attr("global_symbol", name).with_attr("tirx.noalias", True)
+        name: distinct(func).with_attr("global_symbol", name).with_attr("tirx.noalias", True)
         for name, func in functions.items()
     }
     mod = tvm.tirx.transform.BindTarget(target)(tvm.IRModule(named))
@@ -91,6 +91,15 @@ def lower(functions: Mapping[str, Any], target: tvm.target.Target) -> Lowered:
         }
         launches += _launches(name, entry, kernels, params | allocated)
     return Lowered(finalize_device()(kernels), device_target, tuple(launches), temporaries)
+
+
+def distinct(func: Any) -> Any:
+    """A function whose arguments have names of their own: fused ones may share some."""
+    names = {
+        hash(param): tvm.ir.Var(f"p{n}_{param.name}", param.ty)
+        for n, param in enumerate(func.params)
+    }
+    return tvm_ffi.structural_map(func, [(tvm.ir.Var, lambda var: names.get(hash(var), var))])
 
 
 def _nodes(body: Any, kind: Any) -> Sequence[Any]:

@@ -20,7 +20,7 @@ import tvm_ffi
 from tvm.relax.backend.cpu_generic import pipeline as cpu
 
 from tvm_passes.errors import MissingExtraError, TargetError
-from tvm_passes.relax.launches import Launch, lower
+from tvm_passes.relax.launches import Launch, distinct, lower
 
 RUN = "tvm_passes.opencl.run"
 """TVM's name of the function that runs a program: its text, then pointers to what it works on."""
@@ -83,7 +83,7 @@ def program_of(func: Any, target: tvm.target.Target) -> Program:
     built = tvm.get_global_func("target.build.opencl")(found.kernels, found.target)
     params = tuple(
         (str(param.name), tuple(map(int, param.ty.shape)), str(param.ty.dtype))
-        for param in func.params
+        for param in distinct(func).params
     )
     return Program(built.inspect_source(), found.launches, params, found.temporaries)
 

@@ -47,8 +47,7 @@ def tvm_reorder_pipeline(
             stock = _stock(target)
             ours = BLOCK not in map(str, ctx.disabled_pass)
             passes = [
-                reorder,
-                *gpu_kernel_passes(target, ours=ours),
+                *gpu_passes(target, reorder, ours=ours),
                 *stock.dataflow_lower_passes(target),
                 *stock.finalize_passes(target),
             ]
@@ -64,6 +63,15 @@ def tvm_reorder_pipeline(
         return tvm.transform.Sequential(passes)(mod)
 
     return pipeline
+
+
+def gpu_passes(
+    target: tvm.target.Target, reorder: tvm.transform.Pass | None, *, ours: bool
+) -> list[tvm.transform.Pass]:
+    """From ops to scheduled kernels for a GPU, with the reorder among them, if there is one."""
+    first = [FoldBatchNorm()] if ours else []
+    then = [] if reorder is None else [reorder]
+    return [*first, *then, *gpu_kernel_passes(target, ours=ours)]
 
 
 def gpu_kernel_passes(target: tvm.target.Target, *, ours: bool = True) -> list[tvm.transform.Pass]:
@@ -91,7 +99,8 @@ def gpu_passes_before_schedules(
     target: tvm.target.Target, allow: Collection[str] = ()
 ) -> list[tvm.transform.Pass]:
     """What makes kernels of a module, for a GPU: their schedules come next."""
-    return [ReorderActivationAfterMaxPool(allow=allow), *_gpu_kernels(target)]
+    reorder = ReorderActivationAfterMaxPool(allow=allow)
+    return [FoldBatchNorm(), reorder, *_gpu_kernels(target)]
 
 
 def _gpu_kernels(target: tvm.target.Target) -> list[tvm.transform.Pass]:

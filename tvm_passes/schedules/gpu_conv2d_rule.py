@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvm_passes.namespaces import PARALLEL_DATA, Schedule, ScheduleRule, block
-from tvm_passes.schedules.gpu_conv2d import SPREAD_RANK, TILE, tile_of
+from tvm_passes.schedules.gpu_conv2d import LAYER, SPREAD_RANK, TILE, LayerOf, tile_of
 from tvm_passes.schedules.gpu_space import layer_in, stated, tiles_of
-from tvm_passes.schedules.gpu_tiles import VECTOR, WARP, Tile
+from tvm_passes.schedules.gpu_tiles import VECTOR, WARP, Tile, group_offset, row_offset
+
+ROWS = 2
+"""Their axis in the padded data."""
+COLUMN_GROUPS = 4
+"""Their axis in the un-pooled sums."""
 
 MOST_UNROLLED = 4096
 """Multiply-adds without a branch, at most: 64 KiB of instructions, half of what sm_80 caches."""
@@ -55,7 +60,7 @@ class Layer:
         The pool, if any.
     epilogue
         Elementwise blocks, the last of which writes the result.
-    tile, channels_last
+    tile, channels_last, of
         As annotated.
     """
 
@@ -65,6 +70,7 @@ class Layer:
     epilogue: tuple[Any, ...]
     tile: Tile
     channels_last: bool
+    of: LayerOf
 
     @property
     def shares(self) -> bool:
@@ -86,7 +92,8 @@ def layer_of(sch: Schedule) -> Layer | None:
     epilogue = tuple(blocks[2 if maxima is None else 3 :])
     if not epilogue or any(_reduces(sch, item) for item in epilogue):
         return None
-    return Layer(blocks[0], sums, maxima, epilogue, tile, last)
+    of = LayerOf.of(sch.get(sums).annotations[LAYER])
+    return Layer(blocks[0], sums, maxima, epilogue, tile, last, of)
 
 
 def schedule(func: Any) -> Schedule:
@@ -162,6 +169,8 @@ def _share(sch: Schedule, layer: Layer) -> None:
     sch.bind(own_thread, "threadIdx.x")
     stored = sch.cache_write(layer.sums, 0, "local")
     sch.reverse_compute_at(stored, own_thread, preserve_unit_loops=True)
+    offset = group_offset(layer.of.nest, tile)
+    sch.storage_align(stored, 0, axis=COLUMN_GROUPS, factor=WARP, offset=offset)
     for loop in list(sch.get_loops(stored))[-3:]:
         sch.unroll(loop)
     _sum(sch, layer, layer.sums, ([yi, xi, ki], reduction))
@@ -224,16 +233,26 @@ def _fetch_weights(sch: Schedule, weights: Any, tile: Tile) -> None:
 
 
 def _fetch_data(sch: Schedule, layer: Layer) -> None:
-    """Copy a stage of data, neighbours in memory by neighbouring threads."""
+    """Copy a stage of data, neighbours in memory by neighbouring threads.
+
+    A thread copies all channels of a place one after another: where that is takes as many
+    instructions as 50 copies do.
+    """
     count = len(sch.get(layer.spread).iter_vars)
     loops = list(sch.get_loops(layer.spread))[-count:]
     channel = 1 if count == SPREAD_RANK else 3
     c = loops[channel]
-    before, after = loops[:channel], [*loops[channel + 1 : -2], loops[-1], loops[-2]]
-    order = (*before, *after, c) if layer.channels_last else (*before, c, *after)
-    sch.reorder(*order)
-    _, thread = sch.split(sch.fuse(*order), [None, layer.tile.threads])
+    places = [*loops[:channel], *loops[channel + 1 : -2], loops[-1], loops[-2]]
+    sch.reorder(*places, c)
+    if layer.channels_last:
+        places.append(c)
+    _, thread = sch.split(sch.fuse(*places), [None, layer.tile.threads])
     sch.bind(thread, "threadIdx.x")
+    if not layer.channels_last:
+        sch.unroll(c)
+    if count == SPREAD_RANK:
+        offset, _ = row_offset(layer.of.nest, layer.tile)
+        sch.storage_align(layer.spread, 0, axis=ROWS, factor=WARP, offset=offset)
     if layer.channels_last and layer.tile.stage[0] > 1:
         # Threads write one channel after another: rows of banks 4 apart keep 8 of them apart.
         sch.storage_align(layer.spread, 0, axis=channel, factor=WARP, offset=VECTOR)

@@ -8,6 +8,8 @@ from functools import lru_cache
 from itertools import product
 from math import ceil, prod
 
+import numpy as np
+
 MULTIPROCESSORS = 108
 """An A100's (NVIDIA A100 whitepaper, table 4), for GPUs that targets/cuda does not know."""
 FMAS = 128
@@ -19,6 +21,8 @@ SCHEDULERS = 4
 """Warps that a multiprocessor starts an instruction of each cycle."""
 IN_FLIGHT = 12
 """Independent multiply-adds of a scheduler that hide the latency of shared memory."""
+FAR = WARP << 10
+"""A stride that no two threads' words have in common, a multiple of the banks."""
 FLOAT = 4
 VECTOR = 4
 """Elements of the widest load."""
@@ -264,10 +268,148 @@ def shared_bytes(nest: Nest, tile: Tile) -> int:
     columns = (width - 1) * nest.columns.stride + (kernel_columns - 1) * nest.columns.dilation + 1
     lanes = _lanes(nest, tile)
     columns = lanes * (ceil(columns / lanes) + 1)
+    row, _ = row_offset(nest, tile)
+    columns += (row - columns) % WARP
     data = channels * (rows * columns + WARP)
     weights = prod(tile.stage) * tile.block_filters
-    unpooled = _allocated(nest, tile, height) * width if nest.overlaps else 0
+    unpooled = 0
+    if nest.overlaps:
+        group = tile.group_columns * tile.block_filters
+        apart = group + (group_offset(nest, tile) - group) % WARP
+        unpooled = ceil(_allocated(nest, tile, height) * width * apart / group)
     return FLOAT * (data + weights + unpooled)
+
+
+def row_offset(nest: Nest, tile: Tile) -> tuple[int, float]:
+    """Where in the banks a row of data begins after the row before it.
+
+    Lanes read a row's elements side by side, and those of threads along rows `_row_step` rows
+    apart: that is to be in other banks.
+
+    Returns
+    -------
+    tuple
+        The offset, and the turns besides the first that a warp's read takes then, on average.
+    """
+    _, width = _summed(nest, tile)
+    columns = (width - 1) * nest.columns.stride
+    columns += (tile.stage[2] - 1) * nest.columns.dilation + 1
+    lanes = _lanes(nest, tile)
+    plain = lanes * ceil(columns / lanes)
+    threads = (tile.row_threads, tile.filter_threads, tile.column_threads)
+    turns = row_conflicts(threads, _row_step(nest, tile))
+    return min(((plain + more) % WARP for more in range(WARP)), key=turns.__getitem__), min(turns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _group_conflicts(
+    threads: tuple[int, int, int], filters: int, stores: tuple[int, int, int], pooling: Pooling
+) -> tuple[float, ...]:
+    """Turns besides the first of a warp's write, and of its read, of shared un-pooled sums.
+
+    Weighed by how often they are written and read, by the offset of a group of columns.
+    """
+    row, filter_thread, column = np.indices(threads).reshape(3, -1)
+    across = threads[2]
+    down, group, block, last = pooling.down, pooling.group, pooling.block, pooling.channels_last
+    scaled = row * pooling.group_rows * across + column
+    written = conflicts(scaled, filter_thread * filters)
+    rows, kept, columns = stores
+    order = (rows, columns, kept) if last else (rows, kept, columns)
+    y, *rest = np.indices(order).reshape(3, -1)
+    x, k = rest if last else reversed(rest)
+    first = x * pooling.across
+    scaled = y * down * across + first // group
+    read = conflicts(scaled, first % group * block + k)
+    return tuple(
+        pooling.writes * write + pooling.reads * turns
+        for write, turns in zip(written, read, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How shared un-pooled sums are read: steps of windows, groups, and how often."""
+
+    down: int
+    across: int
+    group_rows: int
+    group: int
+    block: int
+    writes: int
+    reads: int
+    channels_last: bool
+
+
+def group_offset(nest: Nest, tile: Tile) -> int:
+    """Where in the banks a group of columns of shared un-pooled sums begins after the one before.
+
+    Of the places with the fewest conflicts, that which leaves the least memory unused.
+    """
+    filters, rows = tile.stores
+    passes = ceil(tile.block_filters / filters) * ceil(tile.out_rows / rows)
+    turns = _group_conflicts(
+        (tile.row_threads, tile.filter_threads, tile.column_threads),
+        tile.filters,
+        (rows, filters, tile.out_columns),
+        Pooling(
+            nest.rows.pool_stride,
+            nest.columns.pool_stride,
+            tile.group_rows,
+            tile.group_columns,
+            tile.block_filters,
+            tile.accumulators,
+            passes * nest.rows.pool * nest.columns.pool,
+            nest.channels_last,
+        ),
+    )
+    plain = tile.group_columns * tile.block_filters
+    return min(((plain + more) % WARP for more in range(WARP)), key=turns.__getitem__)
+
+
+@lru_cache(maxsize=1 << 16)
+def row_conflicts(threads: tuple[int, int, int], step: int) -> tuple[float, ...]:
+    """Turns besides the first of a warp's read of data, by the offset of a row.
+
+    Parameters
+    ----------
+    threads
+        Along rows, filters and columns; those along filters read the same.
+    step
+        Rows from one thread's to the next's.
+    """
+    row, _, column = np.indices(threads).reshape(3, -1)
+    return conflicts(row * step, column)
+
+
+def conflicts(scaled: np.ndarray, added: np.ndarray) -> tuple[float, ...]:
+    """Turns besides the first of a warp's access to words ``scaled * stride + added``.
+
+    Parameters
+    ----------
+    scaled, added
+        One number for each thread.
+
+    Returns
+    -------
+    tuple
+        Means over all warps, for the strides that begin in bank 0 to 31.
+    """
+    strides = FAR + np.arange(WARP)
+    words = scaled[None, :] * strides[:, None] + added[None, :]
+    total = np.zeros(WARP)
+    starts = range(0, words.shape[1], WARP)
+    for start in starts:
+        own = np.unique(words[:, start : start + WARP], axis=1)  # lanes may read the same
+        counts = ((own % WARP)[:, :, None] == np.arange(WARP)).sum(1)
+        total += counts.max(1) - 1
+    return tuple(float(turns) for turns in total / len(starts))
+
+
+def _row_step(nest: Nest, tile: Tile) -> int:
+    """Rows of data from one thread's first to that of the next along rows."""
+    step = nest.rows.pool_stride if nest.pooled and not nest.overlaps else tile.group_rows
+    return tile.rows * step * nest.rows.stride
 
 
 def _allocated(nest: Nest, tile: Tile, height: int) -> int:
@@ -284,11 +426,7 @@ def _allocated(nest: Nest, tile: Tile, height: int) -> int:
 
 
 def expected(nest: Nest, tile: Tile, multiprocessors: int = MULTIPROCESSORS) -> float:
-    """Cycles that a layer takes, as far as arithmetic and shared memory decide.
-
-    A load from shared memory takes the issue slots of four multiply-adds: 32 lanes a cycle and
-    multiprocessor against 128 (CUDA C++ Programming Guide, "Arithmetic Instructions").
-    """
+    """Cycles that a layer takes, as far as its instructions and what hides latencies decide."""
     blocks = (
         nest.batch
         * nest.groups
@@ -296,16 +434,75 @@ def expected(nest: Nest, tile: Tile, multiprocessors: int = MULTIPROCESSORS) -> 
         * ceil(nest.rows.out / tile.out_rows)
         * ceil(nest.columns.out / tile.out_columns)
     )
-    terms = nest.channels * nest.rows.kernel * nest.columns.kernel
-    pixels = tile.accumulators // tile.filters
-    fetched = shared_bytes(nest, tile) / FLOAT / tile.threads / prod(tile.stage)
-    loads = pixels + max(1, tile.filters // VECTOR)
-    slots = terms * (tile.accumulators + 4 * loads + 12 * fetched) + 40 * pixels
+    slots = max(instructions(nest, tile), shared_slots(nest, tile))
     warps = ceil(tile.threads / WARP)
     waves = ceil(blocks / multiprocessors)
     resident = min(waves, SHARED * 3 // shared_bytes(nest, tile)) * warps / SCHEDULERS
     hidden = min(1.0, resident) * min(1.0, max(1.0, resident) * tile.accumulators / IN_FLIGHT)
     return waves * slots * warps * WARP / FMAS / hidden
+
+
+def instructions(nest: Nest, tile: Tile) -> float:
+    """Instructions of a thread."""
+    channels, kernel_rows, kernel_columns = tile.stage
+    terms = nest.channels * nest.rows.kernel * nest.columns.kernel
+    height, width = _summed(nest, tile)
+    rows = (height - 1) * nest.rows.stride + (kernel_rows - 1) * nest.rows.dilation + 1
+    columns = (width - 1) * nest.columns.stride + (kernel_columns - 1) * nest.columns.dilation + 1
+    weights = ceil(prod(tile.stage) * tile.block_filters / _vector(tile) / tile.threads)
+    if nest.channels_last:
+        places, copies = ceil(channels * rows * columns / tile.threads), 1
+    else:
+        places, copies = ceil(rows * columns / tile.threads), channels
+    stage = PLACE * places + COPY * places * copies + WEIGHTS * weights + STAGE_BY_STAGE
+    loads = _loads(nest, tile)
+    sums = tile.accumulators * prod(tile.stage)
+    pixels = tile.accumulators // tile.filters
+    return terms / prod(tile.stage) * (sums + loads + stage) + RESULT * pixels
+
+
+PLACE, COPY, WEIGHTS, STAGE_BY_STAGE, RESULT = 45, 5, 10, 40, 40
+"""Instructions to tell where a thread copies from, to copy one element, four weights, to go on to
+the next stage, and to write a result: fitted to those of some 60 kernels for sm_90."""
+
+
+def shared_slots(nest: Nest, tile: Tile) -> float:
+    """Issue slots that go by while a thread's reads of shared memory take their turns.
+
+    Four: 32 lanes a cycle and multiprocessor against 128 (CUDA C++ Programming Guide, "Arithmetic
+    Instructions").
+    """
+    terms = nest.channels * nest.rows.kernel * nest.columns.kernel
+    _, conflicts = row_offset(nest, tile)
+    turns = _loads(nest, tile) + conflicts * _loaded(nest, tile)
+    return SCHEDULERS * terms / prod(tile.stage) * turns
+
+
+def _loads(nest: Nest, tile: Tile) -> float:
+    """Instructions of a thread that read shared memory in a stage."""
+    return _loaded(nest, tile) + tile.filters / _vector(tile) * prod(tile.stage)
+
+
+def _loaded(nest: Nest, tile: Tile) -> int:
+    """Elements of data that a thread reads from shared memory in a stage."""
+    channels, kernel_rows, kernel_columns = tile.stage
+    pixels = tile.accumulators // tile.filters
+    if kernel_columns < nest.columns.kernel:
+        return pixels * prod(tile.stage)
+    down, across = tile.rows * tile.group_rows, tile.group_columns
+    rows = min(
+        (down - 1) * nest.rows.stride + (kernel_rows - 1) * nest.rows.dilation + 1,
+        down * kernel_rows,
+    )
+    columns = min(
+        (across - 1) * nest.columns.stride + (kernel_columns - 1) * nest.columns.dilation + 1,
+        across * kernel_columns,
+    )
+    return channels * rows * columns
+
+
+def _vector(tile: Tile) -> int:
+    return VECTOR if tile.filters % VECTOR == 0 else 1
 
 
 def _lanes(nest: Nest, tile: Tile) -> int:
