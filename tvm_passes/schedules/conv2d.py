@@ -50,7 +50,7 @@ def conv2d(data: te.Tensor, weight: te.Tensor, conv: Conv2d, pool: MaxPool2d | N
     )
     if pool is not None and above:
         out, pool = _masked(out, pool), replace(pool, padding=(0, 0, 0, 0))
-    return _stored(out if pool is None else _pooled(out, conv, pool), conv)
+    return stored(out if pool is None else _pooled(out, conv, pool), conv)
 
 
 def _with_rows_above(conv: Conv2d, above: int) -> Conv2d:
@@ -75,7 +75,7 @@ def _masked(out: te.Tensor, pool: MaxPool2d) -> te.Tensor:
     return te.compute(shape, value, name="masked")
 
 
-def _stored(value: te.Tensor, conv: Conv2d) -> te.Tensor:
+def stored(value: te.Tensor, conv: Conv2d) -> te.Tensor:
     """The result in its element type: what a schedule takes to be the epilogue's beginning."""
     return te.compute(value.shape, lambda *at: value(*at).astype(conv.dtype), name="stored")
 

@@ -15,6 +15,7 @@ import numpy as np
 from tvm import te, topi
 
 from tvm_passes.namespaces import tir
+from tvm_passes.schedules.conv2d import stored
 from tvm_passes.schedules.operators import Conv2d, MaxPool2d, Pair
 from tvm_passes.winograd import Winograd
 
@@ -61,7 +62,7 @@ def winograd_conv2d(
     transformed = _transformed(data, conv, family, (rows, columns))
     tiles = _tiles(_products(transformed, weight, conv), family)
     if pool is not None and in_tile:
-        return _pooled_tiles(tiles, pool, rows, columns)
+        return stored(_pooled_tiles(tiles, pool, rows, columns), conv)
     image = _image(tiles, rows, columns)
     if pool is None:
         return image
