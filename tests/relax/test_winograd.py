@@ -6,13 +6,18 @@ import tvm
 from blocked_builders import AVX2, AVX512, HALVE, NEON, OVERLAP, RUNNABLE, compiled, layer, weights
 from relax_builders import data, module
 from relax_runs import outputs, run
+from tvm import te
 from tvm.relax import op
 
 from tvm_passes.errors import AllowError
 from tvm_passes.namespaces import Schedule
 from tvm_passes.relax import ReorderActivationAfterMaxPool
 from tvm_passes.relax.blocked import BlockConv2d
+from tvm_passes.schedules.algorithm import written_nest
+from tvm_passes.schedules.conv2d import conv2d
+from tvm_passes.schedules.operators import Conv2d, MaxPool2d
 from tvm_passes.schedules.rules import schedules
+from tvm_passes.schedules.structure import layer_of
 from tvm_passes.schedules.winograd_rule import winograd_layer_of
 
 WINOGRAD = "winograd"
@@ -145,6 +150,19 @@ def tvm_kernels(target):
 
 def is_winograd(func):
     return isinstance(func, tvm.tirx.PrimFunc) and winograd_layer_of(Schedule(func)) is not None
+
+
+@pytest.mark.parametrize("pool", [None, HALVE, OVERLAP], ids=["no pool", "2x2", "3x3/2, padded"])
+@pytest.mark.parametrize("padding", [(0, 0, 0, 0), (1, 1, 1, 1)], ids=["valid", "padded"])
+def test_the_extents_that_costs_are_computed_from_are_those_of_the_kernel(pool, padding):
+    conv = Conv2d(32, 48, 1, (3, 3), (1, 1), (1, 1), padding, channels_last=False, block=16)
+    found = None
+    if pool is not None:
+        sides = (*pool.get("padding", (0, 0)), *pool.get("padding", (0, 0)))
+        found = MaxPool2d(pool["pool_size"], pool["strides"], (1, 1), sides)
+    operands = te.placeholder((2, 2, 13, 17, 16)), te.placeholder((3, 32, 3, 3, 16))
+    func = te.create_prim_func([*operands, conv2d(*operands, conv, found)])
+    assert layer_of(Schedule(func)).nest == written_nest(conv, found, (2, 13, 17))
 
 
 def test_what_allow_may_name():

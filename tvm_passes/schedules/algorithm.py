@@ -113,7 +113,7 @@ def predicted(
 ) -> Iterator[tuple[float, Algorithm]]:
     """Ways to compute a layer, each with its cycles."""
     conv, pool = direct.conv, direct.pool
-    nest = _direct_nest(conv, pool, images)
+    nest = written_nest(conv, pool, images)
     yield tiles.cycles(nest, tiles.candidates(nest, machine)[0], machine), direct
     for family in FAMILIES:
         if not takes(conv, family):
@@ -140,7 +140,8 @@ def _outputs(conv: Conv2d, images: tuple[int, int, int]) -> Pair:
     return rows, columns
 
 
-def _direct_nest(conv: Conv2d, pool: MaxPool2d | None, images: tuple[int, int, int]) -> Nest:
+def written_nest(conv: Conv2d, pool: MaxPool2d | None, images: tuple[int, int, int]) -> Nest:
+    """The extents of a layer as it is written, of whole blocks of channels: see `layer_of`."""
     rows, columns = _outputs(conv, images)
     out = [rows, columns]
     if pool is not None:
@@ -150,7 +151,7 @@ def _direct_nest(conv: Conv2d, pool: MaxPool2d | None, images: tuple[int, int, i
             step = pool.strides[axis]
             out[axis] = (ceil(extent / step) if pool.ceil_mode else extent // step) + 1
     per_group = conv.channels // conv.groups
-    padded = images[2] + sum(conv.padding[1::2]) if any(conv.padding) else 0
+    row = (images[2] + sum(conv.padding[1::2])) * conv.channels * 4
     return Nest(
         batch=images[0],
         blocks=ceil(conv.filters / conv.block),
@@ -162,7 +163,8 @@ def _direct_nest(conv: Conv2d, pool: MaxPool2d | None, images: tuple[int, int, i
         reduction=per_group * prod(conv.kernel),
         kernel_rows=(conv.kernel[0] - 1) * conv.dilation[0] + 1,
         stride=conv.strides[0],
-        row_bytes=padded * conv.channels * 4,
+        row_bytes=row if any(conv.padding) else 0,
+        read_bytes=0 if conv.groups > 1 else row,
         pool=(1, 1) if pool is None else pool.kernel,
         pool_stride=(1, 1) if pool is None else pool.strides,
         pool_padded=pool is not None and any(pool.padding),

@@ -134,7 +134,8 @@ def _product_cycles(nest: WinogradNest, tiles: WinogradTiles, machine: Machine) 
     product = Nest(1, nest.blocks, nest.block, 1, 1, 1, 1, reduction=nest.channels)
     pixels, blocks = tiles.register_rows * tiles.register_columns, tiles.register_blocks
     row = full * step(pixels, blocks, product, machine)
-    row += step(tiles.register_rows * rest, blocks, product, machine)
+    if rest:
+        row += step(tiles.register_rows * rest, blocks, product, machine)
     weights = blocks * nest.block * 4
     if weights * nest.channels > machine.l1 // 2:
         row += (full + (rest > 0)) * weights * L2_LATENCY
