@@ -15,11 +15,12 @@ from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
+from tvm_passes.calibrate import MAX_ERROR
 from tvm_passes.cli_bench import bench_command
 from tvm_passes.cli_options import ALLOW, DIALECT, JSON, MODEL, QUIET, TARGET, progress
 from tvm_passes.cli_tune import tune_command
 from tvm_passes.cli_verify import verify_command
-from tvm_passes.compile import compile_model, silent
+from tvm_passes.compile import Calibration, compile_model, silent
 from tvm_passes.cost import cost
 from tvm_passes.decision import Decision
 from tvm_passes.errors import TvmPassesError
@@ -100,6 +101,19 @@ def cli() -> None:
     type=click.Path(path_type=Path),
     help="Write every remark there, as LLVM's optimization records (YAML).",
 )
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    help="An .npz or .npy file of inputs: layers that Winograd's filtering, if allowed, computes "
+    "less exactly on them than --max-error are computed as they are written.",
+)
+@click.option(
+    "--max-error",
+    type=click.FloatRange(min=0, min_open=True),
+    default=MAX_ERROR,
+    show_default=True,
+    help="What an output may then be off by, relative to the largest of its layer.",
+)
 @QUIET
 def compile_command(
     model: Path,
@@ -112,6 +126,8 @@ def compile_command(
     allow: tuple[str, ...],
     kinds: tuple[str, ...],
     remarks_output: Path | None,
+    calibrate: Path | None,
+    max_error: float,
     quiet: bool,
 ) -> None:
     """Compile MODEL into a folder with lib.so and manifest.json, and a GPU's kernels.
@@ -134,6 +150,7 @@ def compile_command(
         tuned=tuned,
         fast_math=fast_math,
         allow=allow,
+        calibration=None if calibrate is None else Calibration(calibrate, max_error),
         step=silent if quiet else progress,
     )
     if remarks_output is not None:

@@ -11,13 +11,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tvm_passes.calibrate import MAX_ERROR, calibrate
 from tvm_passes.cuda.compiler import DeviceCode, KernelCompiler, kernel_compiler
 from tvm_passes.dialects import TVM, Engine, engine
 from tvm_passes.errors import OutputError, TargetError, last_line
 from tvm_passes.frontends import load_model
+from tvm_passes.input_file import read_samples
 from tvm_passes.output import CUBIN, LIBRARY, MANIFEST, PTX, SOURCE, new_folder
 from tvm_passes.records import Chosen, chosen, in_scope
 from tvm_passes.remarks import Remark
+from tvm_passes.schedules.families import Barred
 from tvm_passes.target import CUDA, OPENCL, parse_target
 
 Step = Callable[[str], AbstractContextManager[object]]
@@ -51,6 +54,22 @@ class Compiled:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """A file of samples, as `tvm_passes.input_file.read_samples` reads it, and a limit of errors.
+
+    Parameters
+    ----------
+    samples
+        The file.
+    max_error
+        What an output may be off by, relative to the largest output of its layer.
+    """
+
+    samples: Path
+    max_error: float = MAX_ERROR
+
+
 def compile_model(  # noqa: PLR0913 - the options of the command
     model: Path,
     folder: Path,
@@ -61,6 +80,7 @@ def compile_model(  # noqa: PLR0913 - the options of the command
     tuned: Path | None = None,
     fast_math: bool = False,
     allow: Collection[str] = (),
+    calibration: Calibration | None = None,
     step: Step = silent,
 ) -> Compiled:
     """Compile a model file.
@@ -83,7 +103,9 @@ def compile_model(  # noqa: PLR0913 - the options of the command
     fast_math
         Whether kernels for a GPU may approximate, with which results change.
     allow
-        As for the pass.
+        As for the pass, and ``winograd``.
+    calibration
+        Samples that layers must be exact enough on to be computed by Winograd's filtering.
     step
         Announces the steps.
 
@@ -107,6 +129,13 @@ def compile_model(  # noqa: PLR0913 - the options of the command
         with step(f"reading {model.name}"):
             mod = load_model(model, tvm_engine.DIALECT)
             signature = tvm_engine.signature(mod)
+        barred = Barred()
+        if calibration is not None:
+            with step(f"calibrating on {calibration.samples.name}"):
+                samples = read_samples(calibration.samples, signature["inputs"])
+                barred = calibrate(
+                    tvm_engine, mod, config, samples, calibration.max_error, remarks.append
+                )
         with step(f"compiling for {target}"), in_scope(found.records):
             built = tvm_engine.build(
                 mod,
@@ -114,6 +143,7 @@ def compile_model(  # noqa: PLR0913 - the options of the command
                 reorder=reorder,
                 on_remark=remarks.append,
                 allow=allow,
+                barred=barred,
                 compile_kernels=kernels,
             )
         if built is not None:

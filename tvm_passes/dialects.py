@@ -14,6 +14,7 @@ from tvm_passes.decision import Decision
 from tvm_passes.errors import MissingExtraError
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RELAX, RELAY, Rule
+from tvm_passes.schedules.families import Barred, Convolution
 
 TVM = {RELAX: "apache-tvm", RELAY: "xtc-tvm-python-bindings"}
 """The distribution that each dialect's TVM comes in."""
@@ -75,15 +76,20 @@ class Engine(Protocol):
         kernels: bool | None = None,
         on_remark: Callable[[Remark], object] | None = None,
         allow: Collection[str] = ...,
+        barred: Barred = ...,
         compile_kernels: Callable[[str], bytes] | None = None,
     ) -> Any:
         """Compile a module for a target's JSON configuration.
 
         `reorder` runs `ReorderActivationAfterMaxPool`, and `kernels` `BlockConv2d`, by default
         where the reorder runs; `on_remark` is called with each remark of both.
+        `barred` keeps Winograd's filtering from some layers.
         `compile_kernels` turns CUDA C into what TVM's runtime loads.  None where the TVM at hand
         makes kernels for the target, but nothing that runs them.
         """
+
+    def convolutions(self, mod: Any, target: Mapping[str, Any]) -> tuple[list[Convolution], Any]:
+        """Those of ``main`` that Winograd may compute, and a module that returns what they read."""
 
     def unscheduled(
         self, mod: Any, target: Mapping[str, Any], allow: Collection[str] = ...

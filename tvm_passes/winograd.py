@@ -144,3 +144,60 @@ def _from_roots(roots: Sequence[Fraction]) -> list[Fraction]:
 def _last(size: int) -> tuple[Fraction, ...]:
     """The unit vector of the highest power: its coefficient is the value at infinity."""
     return tuple(Fraction(int(n == size - 1)) for n in range(size))
+
+
+def convolved(data: np.ndarray, weight: np.ndarray, padding: Sequence[int]) -> np.ndarray:
+    """A convolution of stride 1, in the element type of its data, its sums as they are written.
+
+    Parameters
+    ----------
+    data
+        [n, channels, h, w].
+    weight
+        [filters, channels / groups, taps, taps].
+    padding
+        Zeros on top, left, bottom, right.
+    """
+    taps = weight.shape[2]
+    padded = _padded(data, padding)
+    rows, columns = (extent - taps + 1 for extent in padded.shape[2:])
+    total = np.zeros((len(data), len(weight), rows, columns), data.dtype)
+    for i, j in np.ndindex(taps, taps):
+        window = padded[:, :, i : i + rows, j : j + columns]
+        total += _grouped(weight[:, :, i, j].astype(data.dtype), window)
+    return total
+
+
+def filtered(
+    data: np.ndarray, weight: np.ndarray, padding: Sequence[int], family: Winograd
+) -> np.ndarray:
+    """`convolved` by Winograd's filtering, in the element type of its data."""
+    m, size = family.outputs, family.tile
+    padded = _padded(data, padding)
+    rows, columns = (extent - family.taps + 1 for extent in padded.shape[2:])
+    padded = _padded(padded, (0, 0, -rows % m, -columns % m))
+    tiles = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(2, 3))
+    inward, outward = (as_array(each).astype(data.dtype) for each in (family.data, family.output))
+    transformed = inward @ tiles[:, :, ::m, ::m] @ inward.T
+    weights = family.transform(weight).astype(data.dtype)
+    n, _, down, across, _, _ = transformed.shape
+    products = np.empty((n, len(weight), down, across, size, size), data.dtype)
+    for e, v in np.ndindex(size, size):
+        products[..., e, v] = _grouped(weights[e, v], transformed[..., e, v])
+    found = outward @ products @ outward.T
+    image: np.ndarray = found.transpose(0, 1, 2, 4, 3, 5).reshape(n, -1, down * m, across * m)
+    return image[:, :, :rows, :columns]
+
+
+def _padded(data: np.ndarray, padding: Sequence[int]) -> np.ndarray:
+    top, left, bottom, right = padding
+    return np.pad(data, [(0, 0), (0, 0), (top, bottom), (left, right)])
+
+
+def _grouped(weight: np.ndarray, data: np.ndarray) -> np.ndarray:
+    """Sums over the channels of a group: [filters, c / groups] and [n, c, h, w]."""
+    n, channels, *extents = data.shape
+    groups = channels // weight.shape[1]
+    of_group = weight.reshape(groups, -1, weight.shape[1])
+    flat = data.reshape(n, groups, weight.shape[1], -1)
+    return (of_group @ flat).reshape(n, len(weight), *extents)

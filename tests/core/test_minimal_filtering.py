@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tvm_passes.winograd import Winograd, as_array, direct_error_bound
+from tvm_passes.winograd import Winograd, as_array, convolved, direct_error_bound, filtered
 
 FAMILIES = [Winograd(2, 3), Winograd(4, 3), Winograd(2, 5), Winograd(6, 3)]
 
@@ -71,3 +71,16 @@ def test_the_bound_of_sums_as_they_are_written():
     weight = np.ones((2, 3, 3, 3))
     weight[1] = -2
     assert direct_error_bound(weight) == 27 * 2.0**-24 * 54
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_filtering_an_image_is_convolving_it(family, groups):
+    rng = np.random.default_rng(0)
+    data = rng.standard_normal((2, 4, 9, 14))
+    weight = rng.standard_normal((6, 4 // groups, family.taps, family.taps))
+    expected = convolved(data, weight, (1, 2, 0, 1))
+    assert expected.shape == (2, 6, 11 - family.taps, 18 - family.taps)
+    corner = data[0, : 4 // groups, : family.taps - 1, : family.taps - 2]
+    assert expected[0, 0, 0, 0] == pytest.approx((corner * weight[0, :, 1:, 2:]).sum())
+    np.testing.assert_allclose(filtered(data, weight, (1, 2, 0, 1), family), expected, atol=1e-11)

@@ -24,13 +24,14 @@ from tvm_passes.relax.blocks import map_dataflow_blocks, only_reader
 from tvm_passes.relax.convolution import (
     CONV2D,
     MAX_POOL2D,
-    layout_of,
     op_name,
     read_conv2d,
     shape_of,
+    weight_of,
 )
 from tvm_passes.remarks import ChosenKernels, Remark
 from tvm_passes.schedules.algorithm import Chooser
+from tvm_passes.schedules.families import NONE_BARRED, Barred
 from tvm_passes.schedules.machine import machine_of
 from tvm_passes.schedules.operators import read_max_pool2d
 
@@ -51,22 +52,26 @@ class BlockConv2d:
         Passed one for each that Winograd's filtering computes.
     allow
         ``{"winograd"}`` for sums in another order, where that should be faster.
+    barred
+        Layers to which that does not extend, as `tvm_passes.calibrate.calibrate` finds them.
     """
 
     def __init__(
         self,
         on_remark: Callable[[Remark], object] | None = None,
         allow: Collection[str] = (),
+        barred: Barred = NONE_BARRED,
     ) -> None:
         self.on_remark = on_remark
         self.allow = frozenset(allow)
+        self.barred = barred
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite every function; the kernels are added to the module."""
         target = tvm.target.Target.current(allow_none=True)
         if target is None or str(target.kind.name) != "llvm":
             return mod
-        chooser = Chooser(machine_of(target), self.allow)
+        chooser = Chooser(machine_of(target), self.allow, self.barred)
         builder = relax.BlockBuilder(mod)
         for gvar, func in mod.functions.items():
             if isinstance(func, relax.Function):
@@ -125,9 +130,10 @@ class _Rewriter:
             return False
         if reader is not None and op_name(reader.value) == MAX_POOL2D:
             pool = read_max_pool2d(reader.value.attrs, conv)
-        data, weight = binding.value.args
-        algorithm = self.chooser.fastest(conv, pool, shape_of(data))
-        bounds = algorithm.error_bounds(weight.value.numpy(), layout_of(binding.value))
+        weight = partial(weight_of, binding.value)
+        data = shape_of(binding.value.args[0])
+        algorithm = self.chooser.fastest(conv, pool, data, weight)
+        bounds = algorithm.error_bounds(weight()) if algorithm.family else {}
         self.said.computed(algorithm.name, bounds)
         var = binding.var if reader is None or algorithm.pool is None else reader.var
         self.taken.add(hash(var))

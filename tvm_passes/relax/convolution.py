@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tvm
 from tvm import relax
 
 from tvm_passes.decline import Decline
-from tvm_passes.schedules.operators import DTYPES, Conv2d, ConvCall
+from tvm_passes.schedules.operators import DTYPES, Conv2d, ConvCall, oihw
 from tvm_passes.schedules.operators import read_conv2d as read
 
 CONV2D, MAX_POOL2D, AVG_POOL2D = "relax.nn.conv2d", "relax.nn.max_pool2d", "relax.nn.avg_pool2d"
@@ -37,6 +38,11 @@ def is_constant(expr: relax.Expr) -> bool:
 def layout_of(call: relax.Call) -> str:
     """The layout of a convolution's weights."""
     return str(call.attrs.kernel_layout)
+
+
+def weight_of(call: relax.Call) -> np.ndarray:
+    """The constant weights of a convolution, in the order OIHW."""
+    return oihw(call.args[1].value.numpy(), layout_of(call))
 
 
 def read_conv2d(call: relax.Call, block: int) -> Conv2d | Decline:

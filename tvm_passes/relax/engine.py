@@ -15,6 +15,7 @@ from tvm import relax
 from tvm_passes.errors import ModelError
 from tvm_passes.relax import opencl
 from tvm_passes.relax.blocked import PASS_NAME as BLOCK
+from tvm_passes.relax.calibrate import convolutions
 from tvm_passes.relax.device_code import compiled_by, mark_compiled
 from tvm_passes.relax.extract import feeding_module, site_module
 from tvm_passes.relax.pipeline import (
@@ -28,10 +29,12 @@ from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool, decisions
 from tvm_passes.remarks import PASS_NAME as REORDER
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RELAX
+from tvm_passes.schedules.families import NONE_BARRED, Barred
 from tvm_passes.target import CUDA, GPUS, LLVM, OPENCL
 
 __all__ = [
     "build",
+    "convolutions",
     "decisions",
     "export",
     "feeding_module",
@@ -85,6 +88,7 @@ def build(  # noqa: PLR0913 - what a build depends on
     kernels: bool | None = None,
     on_remark: Callable[[Remark], object] | None = None,
     allow: Collection[str] = (),
+    barred: Barred = NONE_BARRED,
     compile_kernels: Callable[[str], bytes] | None = None,
 ) -> Any:
     """Compile for the target, through the passes or TVM's own pipeline alone."""
@@ -98,7 +102,9 @@ def build(  # noqa: PLR0913 - what a build depends on
     with tvm_target:
         ours = reorder or kernels
         pipeline = (
-            tvm_reorder_pipeline(on_remark=on_remark, allow=allow) if ours else stock_pipeline()
+            tvm_reorder_pipeline(on_remark=on_remark, allow=allow, barred=barred)
+            if ours
+            else stock_pipeline()
         )
     disabled = [name for name, runs in ((REORDER, reorder), (BLOCK, kernels)) if not runs]
     context = tvm.transform.PassContext(disabled_pass=disabled)

@@ -19,6 +19,7 @@ from tvm_passes.relax.gpu_conv2d import TileConv2d
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RULES, Rule
+from tvm_passes.schedules.families import NONE_BARRED, Barred
 from tvm_passes.schedules.gpu_conv2d_rule import TiledConv2d
 from tvm_passes.schedules.gpu_pool import MaxPool
 from tvm_passes.schedules.rules import cpu_rules
@@ -30,6 +31,7 @@ def tvm_reorder_pipeline(
     rules: Sequence[Rule] = RULES,
     on_remark: Callable[[Remark], object] | None = None,
     allow: Collection[str] = (),
+    barred: Barred = NONE_BARRED,
 ) -> tvm.transform.Pass:
     """The reorder, the blocked convolutions, and what TVM does for the target in scope.
 
@@ -37,6 +39,8 @@ def tvm_reorder_pipeline(
     ----------
     rules, on_remark, allow
         As for `ReorderActivationAfterMaxPool`.
+    barred
+        As for `BlockConv2d`.
     """
 
     @tvm.transform.module_pass(opt_level=0, name=PIPELINE_NAME)
@@ -55,7 +59,7 @@ def tvm_reorder_pipeline(
         if target is None or str(target.kind.name) != "llvm":
             return tvm.transform.Sequential([reorder, stock_pipeline()])(mod)
         passes = [
-            *passes_before_schedules(target, rules, on_remark, allow),
+            *passes_before_schedules(target, rules, on_remark, allow, barred),
             dlight.ApplyDefaultSchedule(*cpu_rules()),
             *cpu.dataflow_lower_passes(target),
             *cpu.finalize_passes(target),
@@ -119,18 +123,30 @@ def _stock(target: tvm.target.Target) -> Any:
     return cuda if str(target.kind.name) == "cuda" else gpu
 
 
+def passes_before_blocks(
+    rules: Sequence[Rule] = RULES,
+    on_remark: Callable[[Remark], object] | None = None,
+    allow: Collection[str] = (),
+) -> list[tvm.transform.Pass]:
+    """What brings convolutions, their pools and activations in order."""
+    return [
+        FoldBatchNorm(),
+        ReorderActivationAfterMaxPool(rules, on_remark, allow),
+        relax.transform.FoldConstant(),
+    ]
+
+
 def passes_before_schedules(
     target: tvm.target.Target,
     rules: Sequence[Rule] = RULES,
     on_remark: Callable[[Remark], object] | None = None,
     allow: Collection[str] = (),
+    barred: Barred = NONE_BARRED,
 ) -> list[tvm.transform.Pass]:
     """What makes kernels of a module, for a target of kind llvm: their schedules come next."""
     return [
-        FoldBatchNorm(),
-        ReorderActivationAfterMaxPool(rules, on_remark, allow),
-        relax.transform.FoldConstant(),
-        BlockConv2d(on_remark, allow),
+        *passes_before_blocks(rules, on_remark, allow),
+        BlockConv2d(on_remark, allow, barred),
         *cpu.library_dispatch_passes(target),
         *cpu.legalize_passes(target),
     ]

@@ -26,6 +26,7 @@ from tvm_passes.relay.layers import Layer, layers_of
 from tvm_passes.relay.nodes import is_opaque, key, nodes_of, with_children
 from tvm_passes.remarks import ChosenKernels, Remark
 from tvm_passes.schedules.algorithm import Chooser
+from tvm_passes.schedules.families import NONE_BARRED, Barred
 from tvm_passes.schedules.machine import machine_of
 
 PASS_NAME = "BlockConv2d"
@@ -44,6 +45,8 @@ class BlockConv2d:
         Passed one for each that Winograd's filtering computes.
     allow
         ``{"winograd"}`` for sums in another order, where that should be faster.
+    barred
+        Layers to which that does not extend, as `tvm_passes.calibrate.calibrate` finds them.
     """
 
     def __init__(
@@ -51,10 +54,12 @@ class BlockConv2d:
         target: Any,
         on_remark: Callable[[Remark], object] | None = None,
         allow: Collection[str] = (),
+        barred: Barred = NONE_BARRED,
     ) -> None:
         self.target = tvm.target.Target(target)
         self.on_remark = on_remark
         self.allow = frozenset(allow)
+        self.barred = barred
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite every function."""
@@ -68,7 +73,7 @@ class BlockConv2d:
         for gvar, func in typed.functions.items():
             if isinstance(func, relay.Function) and not is_opaque(func):
                 said = ChosenKernels(str(gvar.name_hint), CONV2D, self.on_remark)
-                new = _rewritten(func, kernels, Chooser(machine, self.allow), said)
+                new = _rewritten(func, kernels, Chooser(machine, self.allow, self.barred), said)
                 if not new.same_as(func):
                     typed.update_func(gvar, new)
         if not kernels.count:

@@ -14,6 +14,7 @@ from tvm_passes.relay.blocked import BlockConv2d
 from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RULES, Rule
+from tvm_passes.schedules.families import NONE_BARRED, Barred
 
 
 def build(
@@ -60,14 +61,23 @@ def passes(
     rules: Sequence[Rule] = RULES,
     on_remark: Callable[[Remark], object] | None = None,
     allow: Collection[str] = (),
+    barred: Barred = NONE_BARRED,
 ) -> list[tvm.transform.Pass]:
     """What `build` runs before ``relay.build``'s own passes."""
     only = _only(target)
+    before = passes_before_blocks(params, rules, on_remark, allow)
+    return before if only is None else [*before, BlockConv2d(only, on_remark, allow, barred)]
+
+
+def passes_before_blocks(
+    params: dict[str, Any] | None = None,
+    rules: Sequence[Rule] = RULES,
+    on_remark: Callable[[Remark], object] | None = None,
+    allow: Collection[str] = (),
+) -> list[tvm.transform.Pass]:
+    """What brings convolutions, their pools and activations in order."""
     reorder = ReorderActivationAfterMaxPool(rules, on_remark, allow)
-    if only is None:
-        return [_bind(params), reorder]
-    fold = relay.transform.FoldConstant()
-    return [_bind(params), reorder, fold, BlockConv2d(only, on_remark, allow)]
+    return [_bind(params), reorder, relay.transform.FoldConstant()]
 
 
 def _only(target: Any) -> tvm.target.Target | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tvm
 from tvm import relay
 
 from tvm_passes.decline import Decline
-from tvm_passes.schedules.operators import Conv2d, ConvCall
+from tvm_passes.schedules.operators import Conv2d, ConvCall, oihw
 from tvm_passes.schedules.operators import read_conv2d as read
 
 CONV2D, MAX_POOL2D = "nn.conv2d", "nn.max_pool2d"
@@ -32,6 +33,11 @@ def shape_of(expr: relay.Expr) -> tuple[int, ...] | None:
 def dtype_of(expr: relay.Expr) -> str:
     """The element type of a typed tensor."""
     return str(expr.checked_type.dtype)
+
+
+def weight_of(call: relay.Call) -> np.ndarray:
+    """The constant weights of a convolution, in the order OIHW."""
+    return oihw(call.args[1].data.numpy(), str(call.attrs.kernel_layout))
 
 
 def read_conv2d(call: relay.Call, block: int) -> Conv2d | Decline:

@@ -18,6 +18,7 @@ from tvm.contrib.graph_executor import GraphModule
 from tvm_passes.errors import ModelError
 from tvm_passes.relay.blocked import PASS_NAME as BLOCK
 from tvm_passes.relay.build import passes
+from tvm_passes.relay.calibrate import convolutions
 from tvm_passes.relay.device_code import compiled_by, has_cuda
 from tvm_passes.relay.extract import feeding_module, site_module
 from tvm_passes.relay.kernels import kernels_of
@@ -25,10 +26,12 @@ from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool, decisions
 from tvm_passes.remarks import PASS_NAME as REORDER
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RELAY
+from tvm_passes.schedules.families import NONE_BARRED, Barred
 from tvm_passes.target import CUDA, LLVM
 
 __all__ = [
     "build",
+    "convolutions",
     "decisions",
     "export",
     "feeding_module",
@@ -84,6 +87,7 @@ def build(  # noqa: PLR0913 - what a build depends on
     kernels: bool | None = None,
     on_remark: Callable[[Remark], object] | None = None,
     allow: Collection[str] = (),
+    barred: Barred = NONE_BARRED,
     compile_kernels: Callable[[str], bytes] | None = None,
 ) -> Any:
     """Compile for the target, with the passes in front of Relay's own or without them.
@@ -95,7 +99,8 @@ def build(  # noqa: PLR0913 - what a build depends on
     context = tvm.transform.PassContext(opt_level=3, disabled_pass=disabled)
     tvm_target = tvm.target.Target(dict(target))
     with context, autotvm.apply_history_best([]), _without_advice():
-        mod = tvm.transform.Sequential(passes(tvm_target, on_remark=on_remark, allow=allow))(mod)
+        ours = passes(tvm_target, on_remark=on_remark, allow=allow, barred=barred)
+        mod = tvm.transform.Sequential(ours)(mod)
         if compile_kernels is None:
             return relay.build(mod, tvm_target)
         with compiled_by(compile_kernels):

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from tvm import relay
 
 from tvm_passes.blocked import Blocked
 from tvm_passes.decline import Decline
-from tvm_passes.relay.convolution import CONV2D, MAX_POOL2D, op_name, read_conv2d, shape_of
+from tvm_passes.relay.convolution import (
+    CONV2D,
+    MAX_POOL2D,
+    op_name,
+    read_conv2d,
+    shape_of,
+    weight_of,
+)
 from tvm_passes.relay.nodes import Nodes, key
 from tvm_passes.schedules.algorithm import Algorithm, Chooser
-from tvm_passes.schedules.operators import Conv2d, read_max_pool2d
+from tvm_passes.schedules.operators import Conv2d, oihw, read_max_pool2d
 
 BIAS_ADD, DIVIDE = "nn.bias_add", "divide"
 
@@ -65,7 +73,7 @@ class Layer:
 
     def error_bounds(self) -> dict[str, float]:
         """See `Algorithm.error_bounds`."""
-        return self.algorithm.error_bounds(self.weight, self.layout)
+        return self.algorithm.error_bounds(oihw(self.weight, self.layout))
 
     @property
     def output(self) -> relay.Call:
@@ -121,7 +129,7 @@ def _layer(
     pool = None
     if isinstance(reader, relay.Call) and op_name(reader) == MAX_POOL2D:
         pool = read_max_pool2d(reader.attrs, conv)
-    algorithm = chooser.fastest(conv, pool, shape_of(call.args[0]))
+    algorithm = chooser.fastest(conv, pool, shape_of(call.args[0]), partial(weight_of, call))
     pool_call = None if algorithm.pool is None else reader
     last = pool_call or call
     links: list[relay.Call] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from math import ceil, prod
 
@@ -12,15 +12,13 @@ from tvm import te
 from tvm_passes.describe import WINOGRAD
 from tvm_passes.schedules import tiles, winograd_tiles
 from tvm_passes.schedules.conv2d import conv2d, pack_weight
+from tvm_passes.schedules.families import FAMILIES, NONE_BARRED, Barred, takes
 from tvm_passes.schedules.machine import Machine, block_of
 from tvm_passes.schedules.operators import Conv2d, MaxPool2d, Pair, images_of
 from tvm_passes.schedules.tiles import Nest
-from tvm_passes.schedules.winograd import pack_transformed, pool_in_tile, takes, winograd_conv2d
+from tvm_passes.schedules.winograd import pack_transformed, pool_in_tile, winograd_conv2d
 from tvm_passes.schedules.winograd_tiles import WinogradNest
 from tvm_passes.winograd import Winograd, direct_error_bound
-
-FAMILIES = (Winograd(4, 3), Winograd(2, 3), Winograd(2, 5))
-"""Tiles of six inputs and of four; with eight, sums were off by 30 times as much."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +50,19 @@ class Algorithm:
         """Winograd's tile, as papers write it, or nothing."""
         return "" if self.family is None else str(self.family)
 
-    def error_bounds(self, weight: np.ndarray, layout: str) -> dict[str, float]:
-        """How far its sums may be off, and those written, as a share of the largest input."""
+    def error_bounds(self, weight: np.ndarray) -> dict[str, float]:
+        """How far its sums may be off, and those written, as a share of the largest input.
+
+        Parameters
+        ----------
+        weight
+            In the order OIHW.
+        """
         if self.family is None:
             return {}
-        ordered = weight.transpose([layout.index(letter) for letter in "OIHW"])
         return {
-            "error_bound": self.family.error_bound(ordered),
-            "error_bound_as_written": direct_error_bound(ordered),
+            "error_bound": self.family.error_bound(weight),
+            "error_bound_as_written": direct_error_bound(weight),
         }
 
     def pack(self, weight: np.ndarray, layout: str, fill: int) -> np.ndarray:
@@ -79,10 +82,13 @@ class Chooser:
         The CPU.
     allow
         Without ``winograd`` in it, sums are taken as they are written.
+    barred
+        Layers that are not to be computed by some families of tiles.
     """
 
     machine: Machine
     allow: Collection[str] = ()
+    barred: Barred = NONE_BARRED
 
     @property
     def block(self) -> int:
@@ -90,7 +96,11 @@ class Chooser:
         return block_of(self.machine)
 
     def fastest(
-        self, conv: Conv2d, pool: MaxPool2d | None, data: tuple[int, ...] | None
+        self,
+        conv: Conv2d,
+        pool: MaxPool2d | None,
+        data: tuple[int, ...] | None,
+        weight: Callable[[], np.ndarray],
     ) -> Algorithm:
         """The computation that should take the fewest cycles.
 
@@ -100,12 +110,17 @@ class Chooser:
             The convolution, and the max-pool that alone reads it, if any.
         data
             Extents of the data, in the source layout.
+        weight
+            Gives the weights, in the order OIHW.
         """
         direct = Algorithm(conv, pool)
         if WINOGRAD not in self.allow or data is None:
             return direct
         ways = predicted(direct, images_of(data, conv), self.machine)
-        return min(ways, key=lambda way: way[0])[1]
+        for _, way in sorted(ways, key=lambda way: way[0]):
+            if way.family is None or not self.barred.holds(weight(), way.family):
+                return way
+        return direct
 
 
 def predicted(

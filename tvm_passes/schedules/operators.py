@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tvm_passes.decline import Decline, KernelReason
 
 Pair = tuple[int, int]
@@ -166,6 +168,11 @@ def read_max_pool2d(attrs: Any, conv: Conv2d) -> MaxPool2d | None:
     if any(step > extent for step, extent in zip(strides, kernel, strict=True)):
         return None
     return MaxPool2d(kernel, strides, dilation, sides(attrs.padding), bool(attrs.ceil_mode))
+
+
+def oihw(weight: np.ndarray, layout: str) -> np.ndarray:
+    """Weights in the order OIHW."""
+    return weight.transpose([layout.index(letter) for letter in "OIHW"])
 
 
 def images_of(shape: tuple[int, ...], conv: Conv2d) -> tuple[int, int, int]:

@@ -16,20 +16,10 @@ from tvm import te, topi
 
 from tvm_passes.namespaces import tir
 from tvm_passes.schedules.conv2d import stored
-from tvm_passes.schedules.operators import Conv2d, MaxPool2d, Pair
+from tvm_passes.schedules.operators import Conv2d, MaxPool2d, Pair, oihw
 from tvm_passes.winograd import Winograd
 
 DTYPE = "float32"
-
-
-def takes(conv: Conv2d, family: Winograd) -> bool:
-    """Whether a convolution can be computed so."""
-    return (
-        conv.kernel == (family.taps, family.taps)
-        and conv.strides == conv.dilation == (1, 1)
-        and conv.dtype == DTYPE
-        and (conv.groups == 1 or conv.channels // conv.groups % conv.block == 0)
-    )
 
 
 def winograd_conv2d(
@@ -118,8 +108,7 @@ def pack_transformed(weight: np.ndarray, layout: str, conv: Conv2d, family: Wino
         [tile, tile, filters/b, c/groups/b, b, b], the last axis that of filters, zeros past the
         last channel and filter.
     """
-    ordered = weight.transpose([layout.index(letter) for letter in "OIHW"])
-    transformed = family.transform(ordered).astype(weight.dtype)
+    transformed = family.transform(oihw(weight, layout)).astype(weight.dtype)
     short = [(0, -extent % conv.block) for extent in transformed.shape[2:]]
     padded = np.pad(transformed, [(0, 0), (0, 0), *short])
     tile, _, filters, channels = padded.shape
