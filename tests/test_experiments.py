@@ -145,3 +145,16 @@ def test_mnist_orders_needs_the_peers(tmp_path):
     done = CliRunner().invoke(script("mnist_orders").mnist_orders, arguments)
     assert done.exit_code == 1
     assert "run make env-peers" in done.output
+
+
+@pytest.mark.skipif(DIALECT != "relax", reason="Relax's memory plan")
+def test_no_plan_has_an_unpooled_tensor(tmp_path):
+    output = tmp_path / "plan.json"
+    run(script("memory_plan").memory_plan, "--only", "mnist1,mnist", "--output", output)
+    block, network = json.loads(output.read_text())["results"]
+    assert block["unpooled"] == [4 * 16 * 28 * 28]
+    blocked_result = 4 * 16 * 14 * 14  # beside the plain one, which is an output
+    saved = block["planned_before"] - block["planned_after"]
+    assert saved == block["unpooled"][0] - blocked_result
+    assert len(network["unpooled"]) == 2
+    assert (block["left"], network["left"]) == (0, 0)

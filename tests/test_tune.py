@@ -18,12 +18,13 @@ from tvm_passes.errors import RecordsError
 from tvm_passes.frontends import load_model
 from tvm_passes.measure_trials import Tracker, Trial
 from tvm_passes.namespaces import Schedule, host_cpu
-from tvm_passes.records import PAGE, chosen, in_scope, new_records
+from tvm_passes.records import FILES, PAGE, chosen, in_scope, new_records
 from tvm_passes.schedules.conv2d_rule import BlockedConv2d
 from tvm_passes.schedules.tuned import NAME, Tuned
 from tvm_passes.tune import Order, tasks_of, tune_model
 
-MNIST = Path(__file__).parent / "data" / "mnist.tflite"
+ROOT = Path(__file__).parent.parent
+MNIST = ROOT / "tests" / "data" / "mnist.tflite"
 HOST = {"kind": "llvm", "mcpu": host_cpu()}
 TARGET = json.dumps(HOST)
 DIALECT = installed()
@@ -108,6 +109,29 @@ def test_the_best_record_is_the_schedule(tasks, tmp_path, best):
         found = Tuned().apply(func, tvm.target.Target(HOST), False)
     expected = tasks[0].schedules[best]().mod[NAME]
     tvm.ir.assert_structural_equal(found.mod[NAME], expected)
+
+
+def test_packed_records_ship(tasks, tmp_path):
+    records = made(tasks, tmp_path / "records", [1.0, 1.0, 0.5])
+    first, _, third = (make() for make in tasks[0].schedules[:3])
+    records.summarise([records.gain(tasks[0].name, tasks[0].workload, first)])
+    shipped = tmp_path / "shipped"
+    command = [sys.executable, ROOT / "scripts" / "ship_records.py", tmp_path / "records"]
+    done = subprocess.run(
+        [*map(str, command), "--output", str(shipped)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "1 kernels, geometric mean of the gains 2.0\n"
+    assert {path.name for path in shipped.iterdir()} == {PAGE, *(f"{f}.xz" for f in FILES)}
+    found = chosen(shipped, DIALECT, HOST)
+    assert found.note.startswith(f"tuned records applied: {shipped}, of ")
+    assert len(found.records.database) == 1
+    with in_scope(found.records):
+        best = Tuned().apply(tasks[0].workload[NAME], tvm.target.Target(HOST), False)
+    tvm.ir.assert_structural_equal(best.mod[NAME], third.mod[NAME])
+    (shipped / f"{FILES[0]}.xz").write_bytes(b"no archive")
+    with pytest.raises(RecordsError, match="cannot unpack"):
+        chosen(shipped, DIALECT, HOST)
 
 
 def test_attributes_of_the_kernel_are_kept(tasks, tmp_path):

@@ -43,7 +43,7 @@ class Compiled:
     device_code
         The kernels for a GPU, where the target is one.
     note
-        Why tuned records were not applied, or an empty string.
+        Which tuned records were applied, or why they were not; empty where there are none.
     """
 
     folder: Path

@@ -26,6 +26,9 @@ class Cost:
     bytes_before, bytes_after
         Bytes of the tensors that those ops, the pool, and the pool of the other end write, each
         op a kernel of its own.
+    unpooled_bytes
+        Of the tensor that the pool reads once they are below it: a kernel that takes the pool along
+        with what comes before never allocates it.
     arithmetic_saved
         Share of the producing layer's multiply-adds that one activation saves, between 0 and 1;
         None where the producer's arithmetic is not known, or the other end costs some, too.
@@ -35,6 +38,7 @@ class Cost:
     evaluations_after: int | None
     bytes_before: int | None
     bytes_after: int | None
+    unpooled_bytes: int | None
     arithmetic_saved: float | None
 
 
@@ -42,7 +46,7 @@ def cost(decision: Decision) -> Cost:
     """Count what the ops that sink cost above the pool and below it."""
     pool, ops = decision.site.pool, len(decision.sunk)
     if any(pool.in_shape[axis] is None for axis in pool.spatial_axes() or ()):
-        return Cost(None, None, None, None, None)
+        return Cost(None, None, None, None, None, None)
     before, after = elements(pool.in_shape), elements(pool.out_shape)
     evaluations = sum(op.evaluations for op in decision.sunk)
     width = BYTES.get(pool.dtype, 0)
@@ -57,6 +61,7 @@ def cost(decision: Decision) -> Cost:
         bytes_before=sum(count * each for count, each in written) + width * after,
         bytes_after=sum(n * each for n, (_, each) in zip(times, written, strict=True)) * after
         + pooled * (after + _of_other_ends(decision)),
+        unpooled_bytes=pooled * before,
         arithmetic_saved=share if decision.ends is Ends.SAME else None,
     )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import lzma
 import statistics
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,6 +24,9 @@ from tvm_passes.target import GPUS, targets_folder
 PAGE = "tuned.json"
 FILES = ("database_workload.json", "database_tuning_record.json")
 """MetaSchedule's own names."""
+
+PACKED = ".xz"
+"""Ending of the files of records that ship: a kernel's text shrinks to a twentieth."""
 
 EVERY = 1 << 20
 """More records than a kernel has candidates."""
@@ -139,7 +144,7 @@ def new_records(folder: Path, dialect: str, config: Mapping[str, Any], command: 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Records to apply, or none, and why not."""
+    """Records to apply, or none; what to tell the user of them."""
 
     records: Records | None
     note: str
@@ -160,6 +165,7 @@ def chosen(folder: Path | None, dialect: str, config: Mapping[str, Any]) -> Chos
     RecordsError
         If `folder` holds none, or they are unreadable.
     """
+    given = folder is not None
     folder = shipped_folder(dialect, config) if folder is None else folder
     if folder is None:
         return Chosen(None, "")
@@ -167,7 +173,9 @@ def chosen(folder: Path | None, dialect: str, config: Mapping[str, Any]) -> Chos
     mismatch = _mismatch(page, dialect, config)
     if mismatch:
         return Chosen(None, f"tuned records not applied: {folder} holds those {mismatch}")
-    return Chosen(Records(folder, page), "")
+    found = Records(folder, page)
+    where = folder if given else f"shipped for {config.get('mcpu')}"
+    return Chosen(found, f"tuned records applied: {where}, of {page.get('date', 'no date')}")
 
 
 def shipped_folder(dialect: str, config: Mapping[str, Any]) -> Path | None:
@@ -188,6 +196,17 @@ def processor(config: Mapping[str, Any]) -> str:
 def in_scope(records: Records | None) -> AbstractContextManager[Any]:
     """The context in which schedules come from `records`."""
     return nullcontext() if records is None else records.database
+
+
+def open_records(folder: Path) -> Records:
+    """The records of a folder, whatever they were made for.
+
+    Raises
+    ------
+    RecordsError
+        If it holds none, or they are unreadable.
+    """
+    return Records(folder, _page(folder))
 
 
 def _page(folder: Path) -> dict[str, Any]:
@@ -218,6 +237,14 @@ def _mismatch(page: Mapping[str, Any], dialect: str, config: Mapping[str, Any]) 
 
 def _opened(database: Any, folder: Path) -> Any:
     try:
-        return database(*(str(folder / name) for name in FILES))
+        if not (folder / f"{FILES[0]}{PACKED}").exists():
+            return database(*(str(folder / name) for name in FILES))
+        with tempfile.TemporaryDirectory() as unpacked:  # the database reads them when it is made
+            for name in FILES:
+                data = lzma.decompress((folder / f"{name}{PACKED}").read_bytes())
+                (Path(unpacked) / name).write_bytes(data)
+            return database(*(str(Path(unpacked) / name) for name in FILES))
+    except (OSError, lzma.LZMAError) as err:
+        raise RecordsError(f"cannot unpack the records in {folder}: {err}") from err
     except (RuntimeError, ValueError, TypeError, IndexError) as err:
         raise RecordsError(f"{folder} holds no MetaSchedule database that TVM can read") from err

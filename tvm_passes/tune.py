@@ -118,11 +118,18 @@ def tune_model(
     return records
 
 
+def operands_of(kernel: Any) -> str:
+    """A kernel's name: the shapes of its operands."""
+    from tvm_passes.namespaces import buffers
+
+    shapes = ("x".join(str(int(extent)) for extent in item.shape) for item in buffers(kernel))
+    return ", ".join(shapes)
+
+
 def tasks_of(kernels: Sequence[Any], target: Any) -> list[Task]:
     """The kernels that have schedules to choose from, each once."""
     if str(target.kind.name) in GPUS:
         return list(_gpu_tasks(kernels, target))
-    from tvm_passes.namespaces import buffers
     from tvm_passes.schedules.rules import schedules
     from tvm_passes.schedules.tuned import NAME, workload_of
 
@@ -130,10 +137,9 @@ def tasks_of(kernels: Sequence[Any], target: Any) -> list[Task]:
     for func in kernels:
         workload = workload_of(func)
         kernel = workload[NAME]
-        shapes = ("x".join(str(int(extent)) for extent in item.shape) for item in buffers(kernel))
         ways = schedules(kernel, target)
         if ways:
-            tasks.setdefault(workload.script(), Task(", ".join(shapes), workload, ways))
+            tasks.setdefault(workload.script(), Task(operands_of(kernel), workload, ways))
     return list(tasks.values())
 
 

@@ -162,10 +162,14 @@ class Bound:
         funcs = {var.name_hint: func for var, func in self.built.functions.items()}
         calls = [name for name in self._calls() if name in funcs]
         kernels = {
-            name: kernel_figures(name, funcs[name], assembly, _allocated(funcs[name]))
+            name: kernel_figures(name, funcs[name], assembly, kernel_bytes(funcs[name]))
             for name in dict.fromkeys(calls)
         }
-        return {"calls": calls, "kernels": kernels, "planned": _planned(self.built["main"])}
+        return {
+            "calls": calls,
+            "kernels": kernels,
+            "planned": sum(planned_storage(self.built["main"])),
+        }
 
     def profile(self, rounds: int) -> list[dict[str, Any]]:
         """Seconds of each kernel in the order of execution, a sample a round."""
@@ -220,8 +224,8 @@ def _do_nothing(*_args: Any) -> int:
     return 0
 
 
-def _planned(main: relax.Function) -> int:
-    """Bytes of the storage that the memory plan gives to tensors between kernels."""
+def planned_storage(main: relax.Function) -> list[int]:
+    """Bytes of each storage that the memory plan gives to what kernels write."""
     sizes: list[int] = []
 
     def visit(expr: Any) -> None:
@@ -229,13 +233,13 @@ def _planned(main: relax.Function) -> int:
             sizes.append(int(expr.args[0].values[0]))
 
     relax.analysis.post_order_visit(main.body, visit)
-    return sum(sizes)
+    return sizes
 
 
 ALLOCATIONS = ("relax.vm.alloc_storage", "relax.memory.alloc_storage")
 
 
-def _allocated(func: Any) -> int:
+def kernel_bytes(func: Any) -> int:
     """Bytes of a kernel's own buffers, each as large as what is used of it at a time."""
     passes = [
         s_tir.transform.LowerInitBlock(),
