@@ -5,6 +5,7 @@ TVM 0.27 split ``tvm.tir`` into ``tvm.tirx`` and ``tvm.s_tir``, whose blocks are
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tvm
@@ -19,7 +20,7 @@ if installed() == RELAX:
     from tvm.support.tar import tar
     from tvm.sym import Analyzer, detect_linear_equation
 
-    SCHEDULED = "tirx.is_scheduled"
+    TIR = "tirx"
     # Whether ``decompose_reduction`` takes a block whose predicate is no mere upper bound.
     DECOMPOSES_LOWER_BOUNDS = True
 
@@ -43,6 +44,10 @@ if installed() == RELAX:
         """Compile a module of PrimFuncs."""
         return tvm.compile(mod, target)
 
+    def dtype_of(expr: Any) -> str:
+        """The element type of an expression, with its lanes."""
+        return str(expr.ty)
+
     tensor = tvm.runtime.tensor
 
 else:
@@ -51,7 +56,7 @@ else:
     from tvm.contrib.tar import tar
     from tvm.tir import BufferLoad, Schedule
 
-    SCHEDULED = "tir.is_scheduled"
+    TIR = "tir"
     DECOMPOSES_LOWER_BOUNDS = False
 
     def block(sch: Schedule, name: str) -> Any:
@@ -74,9 +79,14 @@ else:
         """Compile a module of PrimFuncs."""
         return tvm.build(mod, target=target)
 
+    def dtype_of(expr: Any) -> str:
+        """The element type of an expression, with its lanes."""
+        return str(expr.dtype)
+
     tensor = tvm.nd.array
 
 
+SCHEDULED = f"{TIR}.is_scheduled"
 ScheduleRule = dlight.ScheduleRule
 
 PARALLEL_DATA, REDUCTION = 0, 2
@@ -89,6 +99,33 @@ def cpu_features(target: tvm.target.Target) -> frozenset[str]:
     return frozenset(str(name) for name in found)
 
 
+def default_triple() -> str:
+    """LLVM's triple for targets that name none."""
+    return str(tvm.get_global_func("tvm.codegen.llvm.GetDefaultTargetTriple")())
+
+
+def register_intrinsic(name: str, like: str, function: Callable[[Any], Any]) -> None:
+    """Make a TIR intrinsic of one argument known; a second call does nothing.
+
+    Parameters
+    ----------
+    name
+        Its name, with a namespace.
+    like
+        TIR's own intrinsic whose name it is printed by and whose effects it has.
+    function
+        What it is of an argument, for targets of kind llvm.
+    """
+    if name in map(str, tvm.ir.Op.list_op_names()):
+        return
+    tvm.get_global_func("ir.RegisterOp")(name, f"{like} of {name.partition('.')[0]}")
+    effect = tvm.ir.Op.get(f"{TIR}.{like}").get_attr("TCallEffectKind")
+    tvm.ir.register_op_attr(name, "TCallEffectKind", effect)
+    tvm.ir.register_op_attr(name, "TVectorizable", True)
+    tvm.ir.register_op_attr(name, "TScriptPrinterName", name)
+    tvm.ir.register_op_attr(name, "llvm.FLowerIntrinsic", lambda e: function(*e.args))
+
+
 def host_cpu() -> str:
     """LLVM's name of the CPU that this process runs on."""
     return str(tvm.get_global_func("tvm.codegen.llvm.GetHostCPUName")())
@@ -99,6 +136,7 @@ __all__ = [
     "PARALLEL_DATA",
     "REDUCTION",
     "SCHEDULED",
+    "TIR",
     "Analyzer",
     "BufferLoad",
     "Schedule",
@@ -109,10 +147,13 @@ __all__ = [
     "build_module",
     "built",
     "cpu_features",
+    "default_triple",
     "detect_linear_equation",
     "dlight",
+    "dtype_of",
     "host_cpu",
     "meta_schedule",
+    "register_intrinsic",
     "tar",
     "tensor",
     "tir",

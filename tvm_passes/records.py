@@ -60,7 +60,9 @@ class Records:
 
     def __init__(self, folder: Path, page: dict[str, Any]) -> None:
         from tvm_passes.namespaces import meta_schedule
+        from tvm_passes.schedules import exponential
 
+        exponential.register()  # kernels in the database may call its functions
         self.folder, self.page = folder, page
         self.database = _opened(meta_schedule.database.JSONDatabase, folder)
 

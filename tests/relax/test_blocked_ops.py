@@ -9,6 +9,7 @@ from blocked_builders import (
     RUNNABLE,
     assert_same_bits,
     blocked,
+    compiled,
     is_kernel,
     kernel_names,
     layer,
@@ -73,6 +74,12 @@ def sequence(x):
 
 y_rows = (2, 7, 24)
 
+
+def exponentials(x):
+    acts = (op.exp, op.sigmoid, op.tanh, op.nn.silu)
+    return op.concat([layer(x, 16, padding=(1, 1), act=act) for act in acts], 1)
+
+
 KEPT = {
     "mean": mean,
     "global pool": global_pool,
@@ -84,6 +91,7 @@ KEPT = {
     "dense": dense,
     "classifier": classifier,
     "sequence": sequence,
+    "exponentials": exponentials,
 }
 
 
@@ -114,6 +122,16 @@ def test_a_pool_on_two_threads():
 def legalized(mod):
     functions = relax.transform.LegalizeOps()(mod).functions.values()
     return next(func for func in functions if is_kernel(func))
+
+
+@pytest.mark.parametrize(("libc", "calls"), [("gnu", False), ("musl", True)])
+def test_calls_of_expf(libc, calls):
+    target = tvm.target.Target(
+        {"kind": "llvm", "mcpu": "x86-64-v3", "mtriple": f"x86_64-unknown-linux-{libc}"}
+    )
+    mod = module(lambda x: layer(x, act=op.sigmoid), data(SHAPE))
+    (library,) = compiled(mod, target).mod.imports
+    assert ("expf" in library.inspect_source("asm")) == calls
 
 
 def partial_first(x):

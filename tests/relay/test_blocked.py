@@ -45,6 +45,7 @@ CASES = {
     "dilated": ((1, 8, 16, 15), {"dilation": (2, 2), "padding": (2, 2), "pool": HALVE}),
     "groups": ((1, 8, 12, 12), {"filters": 64, "groups": 2, "pool": HALVE}),
     "sigmoid": ((1, 3, 12, 12), {"act": relay.sigmoid, "pool": HALVE}),
+    "tanh": ((1, 3, 12, 12), {"act": relay.tanh}),
     "leaky": ((1, 3, 12, 12), {"act": lambda x: NN.leaky_relu(x, 0.1), "pool": HALVE}),
 }
 

@@ -12,6 +12,7 @@ from tvm.relax.backend.cuda import pipeline as cuda
 from tvm.relax.backend.gpu_generic import pipeline as gpu
 
 from tvm_passes.namespaces import dlight
+from tvm_passes.relax import exponentials
 from tvm_passes.relax.batch_norm import FoldBatchNorm
 from tvm_passes.relax.blocked import PASS_NAME as BLOCK
 from tvm_passes.relax.blocked import BlockConv2d
@@ -19,6 +20,7 @@ from tvm_passes.relax.gpu_conv2d import TileConv2d
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RULES, Rule
+from tvm_passes.schedules import exponential
 from tvm_passes.schedules.families import NONE_BARRED, Barred
 from tvm_passes.schedules.gpu_conv2d_rule import TiledConv2d
 from tvm_passes.schedules.gpu_pool import MaxPool
@@ -148,6 +150,7 @@ def passes_before_schedules(
         *passes_before_blocks(rules, on_remark, allow),
         BlockConv2d(on_remark, allow, barred),
         *cpu.library_dispatch_passes(target),
+        *exponentials.legalize_passes(target),
         *cpu.legalize_passes(target),
     ]
 
@@ -165,5 +168,6 @@ def register_pipeline() -> None:
 
     A second call does nothing.
     """
+    exponential.register()
     if PIPELINE_NAME not in relax.pipeline.PIPELINE_MAP:
         relax.register_pipeline(PIPELINE_NAME)(tvm_reorder_pipeline)

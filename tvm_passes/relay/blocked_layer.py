@@ -25,6 +25,7 @@ from tvm_passes.relay.packing import (
     unpack_weight,
 )
 from tvm_passes.schedules.algorithm import Algorithm
+from tvm_passes.schedules.exponential import FUNCTIONS, elementwise, has_expf
 
 Value = TypeVar("Value")
 
@@ -129,6 +130,8 @@ def _append(
 def te_of(call: relay.Call, args: list[te.Tensor], target: tvm.target.Target) -> te.Tensor:
     """An elementwise call, of tensors in blocks of channels, as TVM's own operator computes it."""
     op, attrs = call.op, call.attrs
+    if str(op.name) in FUNCTIONS and dtype_of(call) == "float32" and has_expf(target):
+        return elementwise(str(op.name), *args)
     if str(op.name) == BIAS_ADD:
         op, attrs = relay.op.get("add"), None
     extents = max((arg.shape for arg in args), key=len)
