@@ -72,12 +72,12 @@ def static_command(
 
 def _kernels(report: VersionReport) -> Table:
     """A row a kernel: what it takes, and what bounds it."""
-    table = Table(title=report.version, title_justify="left")
-    table.add_column("kernel", overflow="fold")
+    table = Table(title=report.version, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table.add_column("kernel", overflow="fold", min_width=12)
     for header in (
         "calls",
         "blocks",
-        "threads",
+        "thr",
         "regs",
         "smem",
         "spill",
@@ -93,7 +93,7 @@ def _kernels(report: VersionReport) -> Table:
             escape(kernel.name),
             *map(str, (kernel.calls, kernel.blocks, taken.threads, taken.registers, taken.shared)),
             str(taken.spill_stores + taken.spill_loads),
-            f"{kernel.conflicts:.0%}",
+            "-" if kernel.conflicts is None else f"{kernel.conflicts:.0%}",
             f"{kernel.occupancy:.0%}",
             f"{kernel.estimate.seconds * 1e6:.2f}",
             kernel.estimate.bound,

@@ -69,3 +69,22 @@ def test_vectors_of_opencl_compile():
     converted = VECTOR.sub(r"(make_\1(", source)
     code = compile_device_code(find_compiler(), converted, Options("sm_80"))
     assert code.resources["k"].threads == 32
+
+
+def test_both_orders_are_lined_up(capsys):
+    assert main(["bench", "--static", str(MNIST), "--gpu", "h100", "--json"]) == 0
+    versions = {
+        entry["version"]: entry for entry in json.loads(capsys.readouterr().out)["versions"]
+    }
+    assert set(versions) == {"original", "reordered"}
+    for version in versions.values():
+        assert sum(kernel["calls"] for kernel in version["kernels"]) == 7
+        assert all(kernel["finished"] and kernel["unique_bytes"] for kernel in version["kernels"])
+        assert all(kernel["bank_conflicts"] is None for kernel in version["kernels"])
+    maxima = {name: version["instructions"]["FMNMX"] for name, version in versions.items()}
+    assert maxima["reordered"] < maxima["original"] / 2
+
+
+def test_a_version_that_relay_does_not_have_is_one_line(capsys):
+    assert main(["bench", "--static", str(MNIST), "--version", "fused", "-q"]) == 1
+    assert "relay has no version fused: expected original, reordered" in capsys.readouterr().err

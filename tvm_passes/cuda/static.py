@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,13 @@ from tvm_passes.compile import Step, silent
 from tvm_passes.cuda.compiler import KernelCompiler, compile_device_code, kernel_compiler
 from tvm_passes.cuda.execution import Counts, Place, execute
 from tvm_passes.cuda.gpu import Gpu
+from tvm_passes.cuda.kernels import Kernels
 from tvm_passes.cuda.resources import Resources
 from tvm_passes.cuda.roofline import Estimate, estimate
 from tvm_passes.cuda.sass import disassemble
 from tvm_passes.dialects import require
-from tvm_passes.errors import MissingExtraError
+from tvm_passes.errors import TargetError
 from tvm_passes.frontends import load_model
-from tvm_passes.rules import RELAX
 
 VERSIONS = ("original", "reordered", "scheduled", "fused")
 """Both orders under TVM's own schedules, then both under ours."""
@@ -51,7 +52,8 @@ class KernelReport:
     estimate
         The least time.
     conflicts
-        Turns that accesses to shared memory lose to bank conflicts, of those that they take.
+        Turns that accesses to shared memory lose to bank conflicts, of those that they take;
+        None where that is not known, as of Relay's kernels.
     """
 
     name: str
@@ -62,7 +64,7 @@ class KernelReport:
     occupancy: float
     unique_bytes: int
     estimate: Estimate
-    conflicts: float = 0.0
+    conflicts: float | None = None
 
     @property
     def threads(self) -> int:
@@ -103,7 +105,7 @@ class VersionReport:
     @property
     def conflicts(self) -> float:
         """The largest share of turns that a kernel loses to bank conflicts."""
-        return max((kernel.conflicts for kernel in self.kernels), default=0.0)
+        return max((kernel.conflicts or 0.0 for kernel in self.kernels), default=0.0)
 
     @property
     def seconds(self) -> float:
@@ -119,7 +121,7 @@ def static_reports(
     fast_math: bool = False,
     step: Step = silent,
 ) -> Iterator[VersionReport]:
-    """Look at the kernels of versions of a model file; Relax.
+    """Look at the kernels of versions of a model file.
 
     Parameters
     ----------
@@ -128,7 +130,7 @@ def static_reports(
     gpu
         What it is compiled for.
     versions
-        Of `VERSIONS`; all of them by default.
+        Of those that the TVM at hand has: of `VERSIONS`, by Relay the first two; by default all.
     fast_math
         Whether kernels may approximate.
     step
@@ -139,22 +141,22 @@ def static_reports(
     TvmPassesError
         If the model or the environment is not as expected.
     """
-    if require() != RELAX:
-        raise MissingExtraError(RELAX, "the TVM of Relax", "bench --static")
+    known = _maker().VERSIONS
+    unknown = [version for version in versions if version not in known]
+    if unknown:
+        raise TargetError(f"{require()} has no version {unknown[0]}: expected {', '.join(known)}")
     compiler = kernel_compiler(gpu.arch, fast_math=fast_math)
     with step(f"reading {model.name}"):
-        mod = load_model(model, RELAX)
-    for version in versions or VERSIONS:
+        mod = load_model(model, require())
+    for version in versions or known:
         with step(f"compiling {version} for {gpu.name}"):
             report = report_version(mod, gpu, version, compiler)
         yield report
 
 
 def report_version(mod: Any, gpu: Gpu, version: str, compiler: KernelCompiler) -> VersionReport:
-    """Look at the kernels of one version of a Relax module."""
-    from tvm_passes.relax.gpu_versions import kernels_of
-
-    found = kernels_of(mod, {"kind": "cuda", "arch": gpu.arch}, version)
+    """Look at the kernels of one version of a module."""
+    found: Kernels = _maker().kernels_of(mod, {"kind": "cuda", "arch": gpu.arch}, version)
     code = compile_device_code(compiler.compiler, found.source, compiler.options)
     machine_code = disassemble(code.cubin)
     reports = []
@@ -162,7 +164,8 @@ def report_version(mod: Any, gpu: Gpu, version: str, compiler: KernelCompiler) -
         blocks = prod(launch.grid)
         taken = code.resources[launch.name]
         middle = (launch.grid[0] // 2, launch.grid[1] // 2, launch.grid[2] // 2)
-        lost = found.banks[launch.name].share
+        banks = found.banks.get(launch.name)
+        lost = None if banks is None else banks.share
         counts = execute(machine_code[launch.name], Place(middle))
         reports.append(
             KernelReport(
@@ -173,11 +176,16 @@ def report_version(mod: Any, gpu: Gpu, version: str, compiler: KernelCompiler) -
                 counts,
                 gpu.occupancy(taken),
                 launch.unique_bytes,
-                estimate(gpu, taken, counts, blocks, launch.unique_bytes, lost),
+                estimate(gpu, taken, counts, blocks, launch.unique_bytes, lost or 0.0),
                 lost,
             )
         )
     return VersionReport(version, tuple(reports))
+
+
+def _maker() -> Any:
+    """What makes kernels of the modules of the TVM at hand."""
+    return importlib.import_module(f"tvm_passes.{require()}.gpu_versions")
 
 
 def report_json(report: VersionReport) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ import tvm_ffi
 from tvm.ir import TensorLoad
 from tvm.tirx import stmt as statements
 
+from tvm_passes.cuda.kernels import Banks
 from tvm_passes.cuda.resources import WARP
 
 BANK = 4
@@ -30,30 +31,6 @@ NOT_UNROLLED = ("tirx.UnrollLoop", "s_tir.UnrollLoop")
 
 Value = Any
 """An integer or a truth value for all threads, or an array of one for each; None: not known."""
-
-
-@dataclass
-class Banks:
-    """What a block of threads does to its shared memory, each loop as often as it runs.
-
-    Parameters
-    ----------
-    turns
-        That accesses take at least.
-    conflicts
-        Turns that they take besides.
-    unknown
-        Accesses whose addresses are not known.
-    """
-
-    turns: float = 0.0
-    conflicts: float = 0.0
-    unknown: float = 0.0
-
-    @property
-    def share(self) -> float:
-        """Turns lost to conflicts, of those that it takes at least."""
-        return self.conflicts / self.turns if self.turns else 0.0
 
 
 def banks_of(kernels: tvm.IRModule) -> Mapping[str, Banks]:

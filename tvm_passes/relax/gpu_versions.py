@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import tvm
 from tvm import relax
 
-from tvm_passes.relax.banks import NOT_UNROLLED, Banks, banks_of
+from tvm_passes.cuda.kernels import Kernels
+from tvm_passes.relax.banks import NOT_UNROLLED, banks_of
 from tvm_passes.relax.device_code import compiled_by
-from tvm_passes.relax.launches import Launch, lower
+from tvm_passes.relax.launches import lower
 from tvm_passes.relax.pipeline import gpu_passes
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
 
-
-@dataclass(frozen=True)
-class Kernels:
-    """What a version of a module becomes.
-
-    Parameters
-    ----------
-    source
-        CUDA C.
-    launches
-        Each start of a kernel by a function.
-    calls
-        How often ``main`` calls each function.
-    banks
-        What a block of each kernel does to shared memory.
-    """
-
-    source: str
-    launches: Sequence[Launch]
-    calls: Mapping[str, int]
-    banks: Mapping[str, Banks]
+VERSIONS = ("original", "reordered", "scheduled", "fused")
+"""Both orders under TVM's own schedules, then both under ours."""
 
 
 def kernels_of(mod: tvm.IRModule, target: Mapping[str, Any], version: str) -> Kernels:
@@ -49,7 +30,7 @@ def kernels_of(mod: tvm.IRModule, target: Mapping[str, Any], version: str) -> Ke
     target
         A configuration of kind cuda.
     version
-        Of `tvm_passes.cuda.static.VERSIONS`.
+        Of `VERSIONS`.
     """
     tvm_target = tvm.target.Target({**target, "host": "llvm"})
     mod = scheduled(mod, tvm_target, version)

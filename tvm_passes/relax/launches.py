@@ -13,33 +13,7 @@ import tvm
 import tvm_ffi
 from tvm.tirx.build import split_host_device_mods
 
-Dimensions = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One start of a kernel.
-
-    Parameters
-    ----------
-    function
-        Whose.
-    name
-        The kernel's.
-    buffers
-        What it gets, by name.
-    grid, block
-        Blocks, and threads of a block.
-    unique_bytes
-        Of all its buffers.
-    """
-
-    function: str
-    name: str
-    buffers: tuple[str, ...]
-    grid: Dimensions
-    block: Dimensions
-    unique_bytes: int
+from tvm_passes.cuda.kernels import Dimensions, Launch
 
 
 @dataclass(frozen=True)

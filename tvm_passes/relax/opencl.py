@@ -19,8 +19,9 @@ import tvm
 import tvm_ffi
 from tvm.relax.backend.cpu_generic import pipeline as cpu
 
+from tvm_passes.cuda.kernels import Launch
 from tvm_passes.errors import MissingExtraError, TargetError
-from tvm_passes.relax.launches import Launch, distinct, lower
+from tvm_passes.relax.launches import distinct, lower
 
 RUN = "tvm_passes.opencl.run"
 """TVM's name of the function that runs a program: its text, then pointers to what it works on."""

@@ -60,16 +60,22 @@ def has_cuda() -> bool:
 
 
 @contextmanager
-def compiled_by(compile_source: Callable[[str], bytes]) -> Iterator[None]:
+def compiled_by(
+    compile_source: Callable[[str], bytes],
+    on_kernels: Callable[[tvm.IRModule], object] = lambda _: None,
+) -> Iterator[None]:
     """While the context lasts, TVM's CUDA kernels are compiled by `compile_source`.
 
     Parameters
     ----------
     compile_source
         From CUDA C to what a driver loads.
+    on_kernels
+        Called with the lowered kernels, where TVM does not generate CUDA C itself.
     """
 
     def generate(kernels: tvm.IRModule, _target: Any) -> tvm.runtime.Module:
+        on_kernels(kernels)
         opencl = tvm.target.Target("opencl")
         moved = {gvar: func.with_attr("target", opencl) for gvar, func in kernels.functions.items()}
         module = tvm.get_global_func("target.build.opencl")(tvm.IRModule(moved), opencl)

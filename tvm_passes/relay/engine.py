@@ -98,7 +98,7 @@ def build(  # noqa: PLR0913 - what a build depends on
     disabled = [name for name, runs in ((REORDER, reorder), (BLOCK, kernels)) if not runs]
     context = tvm.transform.PassContext(opt_level=3, disabled_pass=disabled)
     tvm_target = tvm.target.Target(dict(target))
-    with context, autotvm.apply_history_best([]), _without_advice():
+    with context, autotvm.apply_history_best([]), without_advice():
         ours = passes(tvm_target, on_remark=on_remark, allow=allow, barred=barred)
         mod = tvm.transform.Sequential(ours)(mod)
         if compile_kernels is None:
@@ -119,7 +119,7 @@ def unscheduled(
 
 
 @contextmanager
-def _without_advice() -> Iterator[None]:
+def without_advice() -> Iterator[None]:
     """Keep TVM from advising, once for every op, that layouts and schedules be tuned."""
     loggers = [logging.getLogger(name) for name in ("strategy", "autotvm")]
     levels = [logger.level for logger in loggers]
