@@ -158,3 +158,28 @@ def test_no_plan_has_an_unpooled_tensor(tmp_path):
     assert saved == block["unpooled"][0] - blocked_result
     assert len(network["unpooled"]) == 2
     assert (block["left"], network["left"]) == (0, 0)
+
+
+@pytest.mark.skipif(DIALECT != RELAX, reason="times kernels of either dialect, which are the same")
+def test_winograd_choice(tmp_path):
+    output = tmp_path / "choice.json"
+    run(script("winograd_choice").winograd_choice, "--layers", 1, "--rounds", 1, "--output", output)
+    found = json.loads(output.read_text())
+    (entry,) = found["results"]
+    assert set(entry["seconds"]) == {"as written", "F(4x4, 3x3)", "F(2x2, 3x3)"}
+    assert entry["chosen"] in entry["seconds"]
+    assert found["summary"]["worst chosen / fastest"] >= 1
+
+
+@pytest.mark.skipif(DIALECT != RELAX, reason="the runtimes that it compares are Relax's")
+def test_winograd_error(environments, tmp_path):
+    output = tmp_path / "error.json"
+    arguments = ["--only", "mnist2", "--runtimes", "tvm_passes,tvm_passes_winograd"]
+    arguments += ["--environments", environments, "--output", output]
+    run(script("winograd_error").winograd_error, *arguments)
+    found = json.loads(output.read_text())
+    errors = [error for entry in found["results"] for error in entry["error"].values()]
+    assert len(errors) == 8
+    assert 0 < max(errors) < 1e-5
+    assert found["mnist"]["agreement"] == 1
+    assert len(found["mnist"]["layers"]) == 1
