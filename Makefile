@@ -30,7 +30,7 @@ test-relax: env-relax
 	.venv/relax/bin/pytest
 
 test-relay: env-relay
-	.venv/relay/bin/pytest
+	.venv/relay/bin/pytest -m "not no_tvm"
 
 env-relax:
 	@scripts/setup_env.sh relax relax,tensorflow,report,dev 5

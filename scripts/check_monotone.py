@@ -134,7 +134,7 @@ def run_in_memory(mod: Any, target: Target) -> Runner:
     from tvm_passes.relay.engine import GraphModule
     from tvm_passes.relay.engine import Runner as RelayRunner
 
-    return RelayRunner(GraphModule(built["default"](tvm.cpu())), ("x",))
+    return RelayRunner(GraphModule(built["default"](tvm.cpu())), ("x",), tvm.cpu())
 
 
 def long_loop(

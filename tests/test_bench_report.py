@@ -16,6 +16,7 @@ from tvm_passes.bench.plots import plots, savings, svg
 from tvm_passes.bench.report import html_report, side_by_side
 from tvm_passes.cli import main
 
+pytestmark = pytest.mark.no_tvm
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 

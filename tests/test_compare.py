@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from tvm_passes.compare import Difference, compare, inexact_bound, merge, raw_bits, ulp_distance
 
+pytestmark = pytest.mark.no_tvm
+
 FLOATS = ["float16", "float32", "float64"]
 LOOSE = inexact_bound(np.dtype("float32"))
 INTEGERS = ["int8", "uint8", "int32", "int64", "uint64"]

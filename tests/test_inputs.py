@@ -7,6 +7,8 @@ from tvm_passes.errors import InputError
 from tvm_passes.input_file import read_samples
 from tvm_passes.inputs import DRAWS, GENERATORS, Draws, generated
 
+pytestmark = pytest.mark.no_tvm
+
 FLOATS = ["float16", "float32", "float64"]
 INTEGERS = ["int8", "uint8", "int32", "int64"]
 SHAPE = (2, 4, 9, 7)

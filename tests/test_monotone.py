@@ -1,7 +1,9 @@
 """As TVM compiles them, the functions of the rule table never fall from one value to the next."""
 
 import importlib
+import json
 import sys
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
@@ -82,8 +84,9 @@ def test_every_parameter_of_a_row_has_samples(rule, ops):
     ],
 )
 def test_no_row_falls_anywhere_or_depends_on_its_loop(rule, dtype, script, ops):
+    """With one sample of its parameters; the record holds what all samples gave."""
     candidates = ops.row_candidates(rule, dialects.installed())
-    for candidate in candidates:
+    for candidate in candidates[:1]:
         result = script.check(candidate, dtype, LLVM, script.Plan(scalars=256))
         line = Line(dtype)
         assert result["values"] == line.stop or candidate.domain is not None
@@ -99,6 +102,51 @@ def test_no_row_falls_anywhere_or_depends_on_its_loop(rule, dtype, script, ops):
         for orders in ("orders", "orders, equal values"):
             assert only_at_minus_infinity(differences[orders]), (candidate.name, differences)
     assert candidates or dialects.installed() not in rule.forms
+
+
+FALL_AS_COMPUTED = {"softsign", "softplus, as a sum"}
+"""Rows that say so of their kernels, and that therefore never sink."""
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    """The record of this dialect: its versions, and results on all values, by op and type."""
+    dialect = dialects.installed()
+    record = json.loads((SCRIPTS / "records" / f"monotone-{dialect}.json").read_text())
+    plain = [r for r in record["results"] if r["target"] == LLVM and r["sample"] is None]
+    return record["versions"], {(r["op"], r["dtype"]): r for r in plain}
+
+
+@needs_tvm
+def test_the_record_is_of_this_tvm(recorded):
+    package = dialects.TVM[dialects.installed()]
+    assert recorded[0][package] == version(package)
+
+
+@needs_tvm
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("rule", [r for r in RULES if not r.results], ids=lambda rule: rule.name)
+def test_the_record_holds_every_row_on_all_values(rule, dtype, ops, recorded):
+    for candidate in ops.row_candidates(rule, dialects.installed()):
+        result = recorded[1][candidate.name, dtype]
+        if dtype not in rule.dtypes:
+            continue
+        assert result["values"] == Line(dtype).stop or candidate.domain is not None
+        if rule.direction is Direction.QUASI_CONVEX:
+            assert not result["monotone"]
+            assert result["wavering"]["worst"] <= (0 if rule.is_exact else 2)
+        else:
+            assert result["monotone"] is (rule.name not in FALL_AS_COMPUTED)
+
+
+@needs_tvm
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_the_record_holds_every_row_that_reads_bytes(dtype, script, recorded):
+    found = [c for c in script.quantized(dialects.installed()) if dtype in c.reads]
+    assert found
+    for candidate in found:
+        result = recorded[1][candidate.name, dtype]
+        assert (result["values"], result["inversions"]) == (256, 0)
 
 
 @needs_tvm

@@ -19,6 +19,8 @@ from tvm_passes.cuda.compiler import (
 from tvm_passes.cuda.resources import read_resources
 from tvm_passes.errors import DeviceCompilerError
 
+pytestmark = pytest.mark.no_tvm
+
 KERNEL = """
 #include <cuda.h>
 extern "C" __global__ void __launch_bounds__(64) scale_kernel(float* __restrict__ x) {

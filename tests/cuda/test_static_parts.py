@@ -12,6 +12,8 @@ from tvm_passes.cuda.sass import parse
 from tvm_passes.errors import TargetError
 from tvm_passes.target import shipped_targets, targets_folder
 
+pytestmark = pytest.mark.no_tvm
+
 LOOP = """
 .text.loop_kernel:
         /*0000*/  S2R R0, SR_TID.X ;
