@@ -14,6 +14,9 @@ from tvm_passes.frontends import load_model
 from tvm_passes.relax import engine
 from tvm_passes.relax.pipeline import gpu_passes
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
+from tvm_passes.schedules.gpu_conv2d import LayerOf
+from tvm_passes.schedules.gpu_space import parts_of
+from tvm_passes.schedules.operators import Conv2d
 from tvm_passes.target import parse_target
 
 MNIST = Path(__file__).parents[1] / "data" / "mnist.tflite"
@@ -163,3 +166,43 @@ def test_without_our_kernels_tvms_own_schedules_are_used():
     assert "conv2d_max_pool2d" in sources[0]
     assert "conv2d_max_pool2d" not in sources[1]
     assert "max_pool2d_add" in sources[1]
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_sums_over_many_channels_are_split(layout, tmp_path):
+    """Both orders split them alike, so that their bits stay the same."""
+    rng = np.random.default_rng(0)
+    last = layout == "NHWC"
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((1, 8, 8, 64) if last else (1, 64, 8, 8), "float32"))
+    weight = weights(rng, *((3, 3, 64, 16) if last else (16, 64, 3, 3)))
+    layouts = {"data_layout": layout, "kernel_layout": "HWIO" if last else "OIHW"}
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            value = builder.emit(relax.op.nn.conv2d(x, weight, padding=1, **layouts))
+            value = builder.emit(leaky(value))
+            value = relax.op.nn.max_pool2d(value, (2, 2), (2, 2), layout=layout)
+            value = builder.emit_output(builder.emit(value))
+        builder.emit_func_output(value)
+    mod = builder.get()
+    names = sorted(functions(kernels(mod, OPENCL)))
+    assert len(names) == 2
+    data = rng.standard_normal([int(n) for n in x.ty.shape.values]).astype(np.float32)
+    original, reordered = (
+        on_opencl(mod, data, tmp_path / f"{reorder}.so", reorder=reorder)
+        for reorder in (False, True)
+    )
+    np.testing.assert_array_equal(original.view(np.uint32), reordered.view(np.uint32))
+    machine = relax.VirtualMachine(tvm.compile(mod, "llvm"), tvm.cpu())
+    expected = machine["main"](tvm.runtime.tensor(data)).numpy()
+    np.testing.assert_allclose(reordered, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_with_work_for_all_multiprocessors_are_not_split():
+    def layer(channels, extent, kernel):
+        conv = Conv2d(channels, 64, 1, (kernel,) * 2, (1, 1), (1, 1), (0,) * 4, False, 1)
+        return LayerOf((1, channels, extent, extent), conv, None)
+
+    assert parts_of(layer(64, 224, 3), CUDA) == 1
+    assert parts_of(layer(3, 9, 3), CUDA) == 1
+    assert parts_of(layer(1024, 7, 1), CUDA) > 1

@@ -6,12 +6,13 @@ max_pool2d(conv2d(x, w)) = one kernel, which keeps the un-pooled result on the c
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import tvm
-from tvm import relax
+from tvm import relax, te, topi
 
 from tvm_passes.decline import Decline
 from tvm_passes.relax.blocked_values import OUT_ELEMENTWISE_FUSABLE
@@ -19,13 +20,19 @@ from tvm_passes.relax.blocks import map_dataflow_blocks, only_reader
 from tvm_passes.relax.convolution import CONV2D, MAX_POOL2D, op_name, read_conv2d, shape_of
 from tvm_passes.schedules.conv2d import pack_weight
 from tvm_passes.schedules.gpu_conv2d import LayerOf, conv2d
-from tvm_passes.schedules.gpu_space import choose
+from tvm_passes.schedules.gpu_space import choose, parts_of
 from tvm_passes.schedules.gpu_tiles import Tile
 from tvm_passes.schedules.operators import Conv2d, MaxPool2d, read_max_pool2d
 
 PASS_NAME = "TileConv2d"
 
-Choose = Callable[[LayerOf], Tile]
+
+@dataclass(frozen=True)
+class Choose:
+    """How kernels are chosen for a target: the tile of a layer, and the parts of its sums."""
+
+    tile: Callable[[LayerOf], Tile]
+    parts: Callable[[LayerOf], int]
 
 
 @tvm.transform.module_pass(opt_level=1, name=PASS_NAME)
@@ -34,8 +41,9 @@ class TileConv2d:
 
     TVM's own ``FuseOps`` then appends bias and activation, which
     `tvm_passes.relax.ReorderActivationAfterMaxPool` has moved below the pool, and
-    `tvm_passes.schedules.gpu_conv2d_rule.TiledConv2d` schedules what it becomes.  Convolutions
-    that are not in float32, or not of constant weights, stay TVM's.
+    `tvm_passes.schedules.gpu_conv2d_rule.TiledConv2d` schedules what it becomes.  Sums over many
+    channels for few results fall into parts, which another kernel adds.  Convolutions that are not
+    in float32, or not of constant weights, stay TVM's.
 
     Parameters
     ----------
@@ -52,12 +60,10 @@ class TileConv2d:
         builder = relax.BlockBuilder(mod)
         target = tvm.target.Target.current(allow_none=True)
 
-        def choose(layer: LayerOf) -> Tile:
-            return self.choose(layer, target)
-
+        decide = Choose(partial(_chosen, self.choose, target), partial(parts_of, target=target))
         for gvar, func in mod.functions.items():
             if isinstance(func, relax.Function):
-                rewrite = partial(_rewritten, builder=builder, choose=choose)
+                rewrite = partial(_rewritten, builder=builder, choose=decide)
                 builder.update_func(gvar, map_dataflow_blocks(func, rewrite, builder))
         return builder.finalize()
 
@@ -72,39 +78,107 @@ def _rewritten(
     for binding in old.bindings:
         if hash(binding.var) in taken:
             continue
-        new = _kernel(binding, users, bound, builder, choose)
-        bindings.append(binding if new is None else new)
-        if new is not None:
-            taken.add(hash(new.var))
+        new = _kernels(binding, users, bound, builder, choose)
+        bindings += new or [binding]
+        taken |= {hash(item.var) for item in new}
     return relax.DataflowBlock(bindings, old.span) if taken else old
 
 
-def _kernel(
+def _kernels(
     binding: relax.Binding,
     users: Any,
     bound: dict[int, relax.Binding],
     builder: relax.BlockBuilder,
     choose: Choose,
-) -> relax.VarBinding | None:
-    """What binds a convolution, and the pool that alone reads it, to a kernel."""
+) -> list[relax.VarBinding]:
+    """What binds a convolution, and the pool that alone reads it, to a kernel; none: it stays."""
     if not isinstance(binding, relax.VarBinding) or op_name(binding.value) != CONV2D:
-        return None
+        return []
     call = binding.value
     conv = read_conv2d(call, 1)
     if isinstance(conv, Decline) or conv.dtype != "float32":
-        return None
+        return []
+    layer = LayerOf(shape_of(call.args[0]) or (), conv, None)
+    weight = _oihw(call.args[1].value.numpy(), str(call.attrs.kernel_layout))
+    parts = choose.parts(layer)
     var, pool = _pool(binding, users, bound, conv)
-    tile = choose(LayerOf(shape_of(call.args[0]) or (), conv, pool))
-    conv = replace(conv, block=tile.block_filters)
-    weight = pack_weight(call.args[1].value.numpy(), str(call.attrs.kernel_layout), conv)
+    if parts > 1:
+        value = _call(call.args[0], *_apart(layer, weight, parts), builder, choose)
+        first = relax.DataflowVar(f"{binding.var.name}_parts", value.ty)
+        total = _added(first, conv, parts, pool, builder)
+        return [relax.VarBinding(first, value), relax.VarBinding(var, total)]
+    layer = replace(layer, pool=pool)
+    return [relax.VarBinding(var, _call(call.args[0], layer, weight, builder, choose))]
+
+
+def _call(
+    data: relax.Expr,
+    layer: LayerOf,
+    weight: np.ndarray,
+    builder: relax.BlockBuilder,
+    choose: Choose,
+) -> relax.Expr:
+    tile = choose.tile(layer)
+    conv = replace(layer.conv, block=tile.block_filters)
     value = builder.call_te(
-        partial(_layer, conv=conv, pool=pool, tile=tile),
-        call.args[0],
-        relax.const(weight),
-        primfunc_name_hint="conv2d" if pool is None else "conv2d_max_pool2d",
+        partial(_layer, conv=conv, pool=layer.pool, tile=tile),
+        data,
+        relax.const(pack_weight(weight, "OIHW", conv)),
+        primfunc_name_hint="conv2d" if layer.pool is None else "conv2d_max_pool2d",
         primfunc_attrs={"op_pattern": OUT_ELEMENTWISE_FUSABLE},
     )
-    return relax.VarBinding(var, builder.normalize(value))
+    return builder.normalize(value)
+
+
+def _apart(layer: LayerOf, weight: np.ndarray, parts: int) -> tuple[LayerOf, np.ndarray]:
+    """A convolution as one of as many groups, each of them all filters of a part of the channels.
+
+    Parameters
+    ----------
+    weight
+        [filters, channels, rows, columns].
+    """
+    conv = layer.conv
+    grouped = replace(conv, groups=parts, filters=parts * conv.filters)
+    filters, channels, *kernel = weight.shape
+    apart = weight.reshape(filters, parts, channels // parts, *kernel).swapaxes(0, 1)
+    apart = apart.reshape(parts * filters, channels // parts, *kernel)
+    return replace(layer, conv=grouped), apart
+
+
+def _added(
+    value: relax.Var, conv: Conv2d, parts: int, pool: MaxPool2d | None, builder: relax.BlockBuilder
+) -> relax.Expr:
+    """The sum of the groups' results, and the maxima over its windows, if there are any."""
+    attrs = {} if pool is None else {"op_pattern": OUT_ELEMENTWISE_FUSABLE}
+    total = builder.call_te(
+        partial(_total, parts=parts, channels_last=conv.channels_last, pool=pool),
+        value,
+        primfunc_name_hint="sum_of_parts",
+        primfunc_attrs=attrs,
+    )
+    return builder.normalize(total)
+
+
+def _total(data: Any, parts: int, channels_last: bool, pool: MaxPool2d | None) -> Any:
+    axis = 3 if channels_last else 1
+    filters = int(data.shape[axis]) // parts
+    shape = [*data.shape[:axis], filters, *data.shape[axis + 1 :]]
+
+    def value(*at: Any) -> Any:
+        terms = [data(*at[:axis], n * filters + at[axis], *at[axis + 1 :]) for n in range(parts)]
+        return sum(terms[1:], terms[0])
+
+    total = te.compute(shape, value, name="total")
+    if pool is None:
+        return total
+    windows = (pool.kernel, pool.strides, pool.dilation, pool.padding)
+    layout = "NHWC" if channels_last else "NCHW"
+    return topi.nn.pool2d(total, *map(list, windows), "max", pool.ceil_mode, layout)
+
+
+def _oihw(weight: np.ndarray, layout: str) -> np.ndarray:
+    return weight.transpose([layout.index(axis) for axis in "OIHW"])
 
 
 def _pool(
@@ -116,6 +190,10 @@ def _pool(
         return binding.var, None
     pool = read_max_pool2d(reader.value.attrs, conv)
     return (binding.var, None) if pool is None else (reader.var, pool)
+
+
+def _chosen(choose: Callable[[LayerOf, Any], Tile], target: Any, layer: LayerOf) -> Tile:
+    return choose(layer, target)
 
 
 def _layer(data: Any, weight: Any, conv: Conv2d, pool: MaxPool2d | None, tile: Tile) -> Any:

@@ -16,7 +16,16 @@ from tvm import te
 from tvm_passes.cuda.gpu import known_gpus, read_gpu
 from tvm_passes.namespaces import Schedule, block, meta_schedule
 from tvm_passes.schedules.gpu_conv2d import LAYER, LayerOf, conv2d, flat, tile_of
-from tvm_passes.schedules.gpu_tiles import MULTIPROCESSORS, Tile, best, candidates, ranked, smallest
+from tvm_passes.schedules.gpu_tiles import (
+    MULTIPROCESSORS,
+    Tile,
+    arithmetic,
+    best,
+    candidates,
+    expected,
+    ranked,
+    smallest,
+)
 from tvm_passes.schedules.tuned import NAME, workload_of
 
 CHOICE = "tvm_passes.choice."
@@ -37,6 +46,39 @@ def choose(layer: LayerOf, target: Any) -> Tile:
     """The best of the records in ``Database.current()``, or else the model's choice."""
     found = recorded(layer, target)
     return best(layer.nest, multiprocessors_of(target)) if found is None else found
+
+
+def parts_of(layer: LayerOf, target: Any) -> int:
+    """Into how many sums over channels each sum falls, for layers of too few threads.
+
+    Decided by the convolution alone, so that what it computes has the same bits whatever reads it.
+    """
+    nest = replace(layer, pool=None).nest
+    multiprocessors = multiprocessors_of(target)
+
+    def cycles(parts: int) -> float:
+        split = replace(nest, groups=parts, channels=nest.channels // parts)
+        return expected(split, best(split, multiprocessors), multiprocessors)
+
+    whole = cycles(1)
+    if nest.groups > 1 or whole < STARVED * arithmetic(nest) / multiprocessors:
+        return 1
+    times = {
+        parts: cycles(parts)
+        for parts in PARTS
+        if nest.channels % parts == 0 and nest.channels // parts >= LEAST_CHANNELS
+    }
+    if min(times.values(), default=whole) * WORTH > whole:
+        return 1
+    return next(parts for parts in PARTS if times[parts] <= ENOUGH * min(times.values()))
+
+
+PARTS = (2, 4, 8)
+LEAST_CHANNELS = 16
+"""Of a part: two stages of a 3x3 kernel."""
+STARVED, WORTH, ENOUGH = 2.5, 1.5, 1.25
+"""What a layer takes as a multiple of its multiply-adds alone to be split; the least gain, for the
+parts are written, read and added by another kernel; and how near to the fastest is enough."""
 
 
 def recorded(layer: LayerOf, target: Any) -> Tile | None:

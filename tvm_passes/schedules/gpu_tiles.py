@@ -442,6 +442,12 @@ def expected(nest: Nest, tile: Tile, multiprocessors: int = MULTIPROCESSORS) -> 
     return waves * slots * warps * WARP / FMAS / hidden
 
 
+def arithmetic(nest: Nest) -> float:
+    """Cycles of one multiprocessor for the multiply-adds alone of a layer without a pool."""
+    sums = nest.batch * nest.groups * nest.filters * nest.rows.out * nest.columns.out
+    return sums * nest.channels * nest.rows.kernel * nest.columns.kernel / FMAS
+
+
 def instructions(nest: Nest, tile: Tile) -> float:
     """Instructions of a thread."""
     channels, kernel_rows, kernel_columns = tile.stage
