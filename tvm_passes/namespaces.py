@@ -69,7 +69,7 @@ else:
 
     def buffers(func: Any) -> list[Any]:
         """What a function's arguments point to: shape and dtype of each."""
-        return list(func.buffer_map.values())
+        return [func.buffer_map[param] for param in func.params if param in func.buffer_map]
 
     def built(func: Any, target: tvm.target.Target) -> Any:
         """A PrimFunc as a function that takes tensors."""
