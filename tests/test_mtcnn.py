@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from arrays import bits
 
 from tvm_passes import dialects
-from tvm_passes.decline import Reason
+from tvm_passes.decline import Ends, Reason
 from tvm_passes.frontends import load_model
 
 pytestmark = [
@@ -88,18 +89,45 @@ def test_each_site_is_declined(net):
 
 @pytest.mark.parametrize("name", NETS)
 def test_the_slopes_of_each_site_are_why(name):
-    model = trunk(name)
-    slopes = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    reads = {node.output[0]: node for node in model.graph.node}
-    above = [reads[n.input[0]] for n in model.graph.node if n.op_type == "MaxPool"]
-    assert len(above) == NETS[name][1]
-    for prelu in above:
-        values = slopes[prelu.input[1]].reshape(-1)
+    found = slopes_above_pools(name)
+    assert len(found) == NETS[name][1]
+    for values in found:
         assert np.any(values < 0)
         (decision,) = dialects.engine().decisions(site(values))
         assert decision.decline.reason is Reason.NEGATIVE_SLOPE
         (decision,) = dialects.engine().decisions(site(np.abs(values)))
         assert decision.passed
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_each_site_is_right_as_the_larger_of_both_ends(name, tmp_path):
+    rng, engine = np.random.default_rng(0), dialects.engine()
+    for n, values in enumerate(slopes_above_pools(name)):
+        before = site(values)
+        after = engine.reorder(before, {"quasi-convex"})
+        (decision,) = engine.decisions(before, allow={"quasi-convex"})
+        assert decision.ends is Ends.BOTH
+        x = np.round(4 * rng.standard_normal((1, len(values), 8, 8)), 1).astype("float32")
+        libraries = (tmp_path / f"{order}{n}.so" for order in ("before", "after"))
+        expected, found = map(run, (before, after), (x, x), libraries)
+        assert np.array_equal(bits(expected), bits(found))
+
+
+def run(mod, x, path):
+    """The output of a module that is compiled as it is."""
+    engine = dialects.engine()
+    engine.export(engine.build(mod, {"kind": "llvm"}, reorder=False), path)
+    (output,) = engine.load(path, ["x"])(x)
+    return output
+
+
+def slopes_above_pools(name):
+    """The slopes of each PReLU that a pool reads, one a channel."""
+    graph = trunk(name).graph
+    slopes = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    reads = {node.output[0]: node for node in graph.node}
+    above = [reads[node.input[0]] for node in graph.node if node.op_type == "MaxPool"]
+    return [slopes[prelu.input[1]].reshape(-1) for prelu in above]
 
 
 def site(slopes):

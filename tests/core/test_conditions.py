@@ -13,6 +13,7 @@ from tvm_passes.conditions import (
     divisor_positive,
     factor_not_negative,
     factor_not_positive,
+    falls_as_computed,
     finite_slope_not_negative,
     no_overflow,
     ordered_bounds,
@@ -235,6 +236,11 @@ def test_a_softplus_is_accepted_as_it_was_checked(beta, threshold, reason):
     one = op("softplus", params={"beta": beta, "threshold": threshold})
     decline = softplus_as_checked("beta", "threshold")(one, pool())
     assert decline is None if reason is None else decline.reason is reason
+
+
+def test_a_kernel_that_falls_is_declined():
+    decline = falls_as_computed()(op("softsign"), pool())
+    assert_declined(decline, Reason.NOT_MONOTONE, "the.softsign", "by an ulp or two")
 
 
 def test_a_bound_may_be_computed():
