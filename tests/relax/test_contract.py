@@ -7,7 +7,7 @@ import pytest
 import tvm
 from contract_cells import CELLS, README, SHAPE, only
 from relax_builders import const, data, max_pool, module, reasons, run_pass
-from relax_runs import bits, run
+from relax_runs import TARGETS, bits, run
 from tvm.relax import op
 
 
@@ -57,9 +57,9 @@ FUNCTIONS = {
 }
 
 
-@pytest.fixture(scope="module")
-def orders():
-    """Both orders of each function in front of a pool, compiled."""
+@pytest.fixture(scope="module", params=TARGETS, ids=str)
+def orders(request):
+    """Both orders of each function in front of a pool, compiled for each target."""
 
     def compiled(kind):
         pool = (lambda x: op.min(x, [2, 3])) if kind == "min" else max_pool
@@ -67,6 +67,6 @@ def orders():
         before = module(lambda x: [pool(f(x)) for f in functions], data(SHAPE))
         after, remarks = run_pass(before)
         assert reasons(remarks).count("sunk") == len(functions)
-        return [tvm.compile(mod, "llvm") for mod in (before, after)]
+        return [tvm.compile(mod, request.param) for mod in (before, after)]
 
     return {kind: compiled(kind) for kind in FUNCTIONS}

@@ -7,7 +7,7 @@ import pytest
 import tvm
 from contract_cells import CELLS, README, SHAPE, only
 from relay_builders import const, data, max_pool, module, reasons, run_pass
-from relay_runs import bits, run
+from relay_runs import TARGETS, bits, run
 from tvm import relay
 
 
@@ -60,9 +60,9 @@ FUNCTIONS = {
 }
 
 
-@pytest.fixture(scope="module")
-def orders():
-    """Both orders of each function in front of a pool, compiled."""
+@pytest.fixture(scope="module", params=TARGETS, ids=str)
+def orders(request):
+    """Both orders of each function in front of a pool, compiled for each target."""
 
     def compiled(kind):
         pool = (lambda x: relay.min(x, [2, 3])) if kind == "min" else max_pool
@@ -71,6 +71,6 @@ def orders():
         after, remarks = run_pass(before)
         assert reasons(remarks).count("sunk") == len(FUNCTIONS[kind])
         with tvm.transform.PassContext(opt_level=3):
-            return [relay.build(mod, "llvm") for mod in (before, after)]
+            return [relay.build(mod, request.param) for mod in (before, after)]
 
     return {kind: compiled(kind) for kind in FUNCTIONS}

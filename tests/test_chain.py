@@ -1,0 +1,49 @@
+"""A chain as front ends bring it, conv -> bias -> batch norm -> clip -> max-pool, sinks whole."""
+
+import numpy as np
+import onnx
+import pytest
+
+from tvm_passes import dialects
+from tvm_passes.cli import main
+from tvm_passes.frontends import load_model
+
+pytestmark = pytest.mark.skipif(dialects.installed() is None, reason="needs a TVM")
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Scales of both signs; of a clip, as PyTorch exports relu6."""
+    rng = np.random.default_rng(0)
+    arrays = {"w": rng.standard_normal((6, 3, 3, 3)), "b": rng.standard_normal(6)}
+    arrays |= {name: rng.standard_normal(6) for name in ("shift", "mean")}
+    arrays["scale"] = np.linspace(-1.5, 2, 6)
+    arrays |= {"var": rng.uniform(0.5, 2, 6), "low": np.array(0.0), "high": np.array(6.0)}
+    node = onnx.helper.make_node
+    nodes = [
+        node("Conv", ["x", "w", "b"], ["conv"]),
+        node("BatchNormalization", ["conv", "scale", "shift", "mean", "var"], ["norm"]),
+        node("Clip", ["norm", "low", "high"], ["clip"]),
+        node("MaxPool", ["clip"], ["y"], kernel_shape=[2, 2], strides=[2, 2]),
+    ]
+    tensor = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "chain",
+        [tensor("x", onnx.TensorProto.FLOAT, [1, 3, 12, 10])],
+        [tensor("y", onnx.TensorProto.FLOAT, [1, 6, 5, 4])],
+        [onnx.numpy_helper.from_array(a.astype("float32"), n) for n, a in arrays.items()],
+    )
+    path = tmp_path / "chain.onnx"
+    opset = onnx.helper.make_opsetid("", 13)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    return path
+
+
+def test_it_sinks_whole(model, capsys):
+    (decision,) = dialects.engine().decisions(load_model(model, dialects.require()))
+    assert decision.decline is None
+    assert "conv2d" in decision.site.producer.op
+    assert [op.rule.name for op in decision.sunk][:1] == ["clip"]
+    assert {op.rule.name for op in decision.sunk[1:]} == {"bias_add"}
+    assert main(["verify", str(model), "--rounds", "1"]) == 0, capsys.readouterr().out
