@@ -105,11 +105,13 @@ def _to_relax(model: onnx.ModelProto, shapes: dict[str, list[int]]) -> tvm.IRMod
     from tvm.relax.frontend.onnx import from_onnx
 
     from tvm_passes.relax.batch_norm import FoldBatchNorm
+    from tvm_passes.relax.clip import RecoverClip
 
     # It prints the operator and all its inputs, weights included, before it raises.
     with contextlib.redirect_stdout(io.StringIO()):
         mod = from_onnx(model, shape_dict=shapes, sanitize_input_names=False)
-    return tvm.transform.Sequential([FoldBatchNorm()])(mod)
+    clips = any(node.op_type == "Clip" for node in model.graph.node)
+    return tvm.transform.Sequential([*([RecoverClip()] if clips else []), FoldBatchNorm()])(mod)
 
 
 def _to_relay(model: onnx.ModelProto, shapes: dict[str, list[int]]) -> tvm.IRModule:
