@@ -101,7 +101,14 @@ def candidates(nest: Nest, machine: Machine) -> list[Tiles]:
         for in_registers, blocks, pixels in _register_tiles(nest, machine)
         for tiles in _strips(nest, machine, in_registers, blocks, pixels)
     ]
-    return sorted(found, key=lambda tiles: cycles(nest, tiles, machine))
+    return sorted(found, key=lambda tiles: _rank(nest, tiles, machine))
+
+
+def _rank(nest: Nest, tiles: Tiles, machine: Machine) -> tuple[int, int]:
+    """Cycles, and, where they are the same, how often weights come from beyond L2."""
+    large = 4 * nest.reduction * nest.block * nest.blocks > machine.l2 * CACHE_SHARE
+    strips = ceil(nest.out_rows / tiles.strip)
+    return round(cycles(nest, tiles, machine)), strips if large else 0
 
 
 L1_BYTES, L2_BYTES, L3_BYTES, MEMORY_BYTES = 64, 26, 20, 3.5
@@ -227,7 +234,7 @@ HEIGHTS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
 def _strips(
     nest: Nest, machine: Machine, in_registers: bool, blocks: int, pixels: int
 ) -> Iterator[Tiles]:
-    """Heights of a strip that keep it, and its input if that is copied for it, in half of L2.
+    """Heights of a strip that keep it, and its input, in half of L2.
 
     Strips in the cache are all of one height: TVM's CompactBufferAllocation keeps room for the
     whole result where the last strip is a shorter one.
@@ -241,7 +248,8 @@ def _strips(
     for copy_per_strip in (True, False) if 0 < whole <= machine.l2 else (True,):
         for height in sorted(heights):
             tiles = Tiles(in_registers, blocks, pixels, height, pooled, copy_per_strip, parallel)
-            held = nest.row_bytes * _input_rows(nest, height) if copy_per_strip else 0
+            once = in_registers and not copy_per_strip
+            held = 0 if once else nest.row_bytes * _input_rows(nest, height)
             if not in_registers:
                 held += _rows_of_a_strip(nest, tiles) * nest.columns * blocks * nest.block * 4
             if height > 1 and held > machine.l2 // 2:
