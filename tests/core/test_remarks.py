@@ -84,9 +84,10 @@ def test_an_analysis_remark_counts():
         "evaluations_after": 512,
         "bytes_before": 10240,
         "bytes_after": 4096,
+        "unpooled_bytes": 8192,
         "arithmetic_saved": pytest.approx(0.03),
     }
-    assert str(analysis).endswith("bytes_after=4096 arithmetic_saved=0.03")
+    assert str(analysis).endswith("unpooled_bytes=8192 arithmetic_saved=0.03")
 
 
 def test_a_count_is_printed_to_its_last_digit():
