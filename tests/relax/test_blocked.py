@@ -25,9 +25,11 @@ from relax_runs import cpu, hard_values, outputs, run
 from tvm import relax, s_tir
 from tvm.relax import op
 
+from tvm_passes.bench.assembly import main_loop
 from tvm_passes.decline import KernelReason
 from tvm_passes.namespaces import SCHEDULED
 from tvm_passes.relax.blocked import BlockConv2d
+from tvm_passes.relax.pipeline import passes_before_schedules
 
 CASES = {
     "no pool": ((1, 3, 13, 17), {}),
@@ -69,6 +71,26 @@ def test_a_layer(case, last):
 @pytest.mark.parametrize("case", ["2x2", "3x3/2, padded", "depthwise"])
 def test_narrower_vectors(case, target):
     assert_same_bits(single(case), target)
+
+
+@pytest.mark.parametrize("width", [28, 52])
+def test_inner_loops_have_no_conditions(width):
+    """14 and 26 outputs in a row are no multiple of a tile, but have a factor in common with 4."""
+    mod = module(lambda x: layer(x, 16, (5, 5), pool=HALVE, padding=(2, 2)), data((1, 1, 6, width)))
+    with AVX512:
+        (kernel,) = (name for name in kernel_names(legalized(mod)) if "conv2d" in name)
+    (library,) = compiled(mod, AVX512).mod.imports
+    loop = main_loop(library.inspect_source("asm"), kernel)
+    assert loop.instructions["multiply-add"] >= 32
+    assert (loop.instructions["branch"], loop.instructions.get("store", 0), loop.spills) == (
+        1,
+        0,
+        0,
+    )
+
+
+def legalized(mod):
+    return tvm.transform.Sequential(passes_before_schedules(AVX512))(mod)
 
 
 def network(builder, x):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, gcd
 
 from tvm_passes.schedules.machine import Machine
 
@@ -221,11 +221,20 @@ def _register_tiles(nest: Nest, machine: Machine) -> Iterator[tuple[bool, int, i
             continue
         window = nest.pool[0] * nest.pool[1]
         for pixels in range(1, room // (blocks * vectors) + 1):
-            if pixels <= nest.columns and window > 1:
+            if window > 1 and _splits(nest.columns, pixels):
                 yield False, blocks, pixels
             fits = pixels * blocks * vectors * window <= room
-            if nest.disjoint and fits and pixels <= nest.out_columns:
+            if nest.disjoint and fits and _splits(nest.out_columns, pixels):
                 yield True, blocks, pixels
+
+
+def _splits(extent: int, width: int) -> bool:
+    """Whether a loop splits into tiles of a width, the last of which can be cut off.
+
+    TVM cannot cut off a partial one whose width has a factor in common with the extent: it has
+    simplified the condition ``4 * tile + column < 14`` to ``2 * tile + column // 2 < 7``.
+    """
+    return width <= extent and (extent % width == 0 or gcd(extent, width) == 1)
 
 
 HEIGHTS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
@@ -244,7 +253,7 @@ def _strips(
     if not in_registers:
         heights = {h for h in range(1, nest.out_rows + 1) if nest.out_rows % h == 0}
     parallel = _work(nest, machine) >= PARALLEL_CYCLES and machine.cores > 1
-    pooled = min(4, nest.out_columns)
+    pooled = max(width for width in range(1, 5) if _splits(nest.out_columns, width))
     for copy_per_strip in (True, False) if 0 < whole <= machine.l2 else (True,):
         for height in sorted(heights):
             tiles = Tiles(in_registers, blocks, pixels, height, pooled, copy_per_strip, parallel)
