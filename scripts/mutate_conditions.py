@@ -150,18 +150,19 @@ def survives(mutant: Mutant, folder: Path, suites: Sequence[Sequence[str]]) -> b
     source = path.read_text(encoding="utf-8")
     try:
         path.write_text(source[: mutant.start] + mutant.text + source[mutant.stop :])
-        return all(_passes(folder, tests) for tests in suites)
+        return all(_failure(folder, tests) is None for tests in suites)
     finally:
         path.write_text(source, encoding="utf-8")
 
 
-def _passes(folder: Path, tests: Sequence[str]) -> bool:
+def _failure(folder: Path, tests: Sequence[str]) -> str | None:
+    """What pytest says of the first test that fails, or None."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     result = subprocess.run(  # noqa: S603 - our own tests
-        command, cwd=folder, env=environment, capture_output=True, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    return result.returncode == 0
+    return result.stdout[-1000:] if result.returncode else None
 
 
 def digest(folder: Path) -> str:
@@ -220,8 +221,10 @@ def main(output: Path | None, only: str, listing: bool) -> None:
             copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             copy(ROOT / part, folder / part)
         found = resumed(output, digest(folder))
-        if not found["dropped"] and not all(_passes(folder, tests) for tests in suites):
-            raise click.ClickException("the tests fail without a mutant: mend them first")
+        for tests in suites if not found["dropped"] else ():
+            failure = _failure(folder, tests)
+            if failure is not None:
+                raise click.ClickException(f"the tests fail without a mutant:\n{failure}")
         for mutant in (m for m in chosen if str(m) not in found["dropped"]):
             began = time.perf_counter()
             lives = survives(mutant, folder, suites)
