@@ -282,3 +282,16 @@ def test_a_fleet_that_loses_a_server_loses_no_trial(fleet, tmp_path):
     records = tune_model(MNIST, folder, Order(TARGET, 12, tracker=tracker), on_trial)
     assert all(what.endswith(" ms") for what in said), said
     assert len(said) == len(records.database) == 12
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob(f"targets/*/{DIALECT}/{PAGE}")), ids=str)
+def test_shipped_records_apply(page):
+    config = json.loads(page.read_text())["target"]
+    found = chosen(None, DIALECT, config)
+    assert found.note.startswith(f"tuned records applied: shipped for {config['mcpu']}, of 20")
+    records = found.records.database.get_all_tuning_records()
+    assert len(records) == len(found.records.page["kernels"])
+    with in_scope(found.records):
+        for record in records:
+            func = record.workload.mod[NAME]
+            assert Tuned().apply(func, tvm.target.Target(config), False) is not None
