@@ -3,6 +3,8 @@
 The tutorial network in both orders, inference and a training step, in TensorFlow (eager, as a
 graph, with XLA) and through this package, rounds interleaved, with intervals and verdicts.
 
+Parts that the output holds already, and that are not asked for again, are kept in it.
+
 Example: python scripts/mnist_orders.py --rounds 101 --output mnist.json --plot mnist.png
 """
 
@@ -12,7 +14,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ from rich.table import Table
 from tvm_passes.bench.bench import Bench, Request
 from tvm_passes.bench.environment import environment
 from tvm_passes.bench.verdict import compare
+from tvm_passes.dialects import engine
 from tvm_passes.output import check_file, write_text
+from tvm_passes.rules import RELAX
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "tests" / "data" / "mnist.tflite"
@@ -31,6 +35,10 @@ ENVIRONMENTS = click.Path(path_type=Path)
 
 
 @click.command(help=__doc__)
+@click.option("--parts", default="tensorflow,inference,training", show_default=True)
+@click.option(
+    "--train-batch", type=click.IntRange(1), default=16, show_default=True, help="In TVM."
+)
 @click.option("--rounds", type=click.IntRange(1), default=101, show_default=True)
 @click.option("--seconds", type=float, default=0.05, show_default=True, help="Of a sample.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
@@ -41,13 +49,28 @@ ENVIRONMENTS = click.Path(path_type=Path)
 def mnist_orders(**options: Any) -> None:
     """Run."""
     check_file(options["output"])
-    document: dict[str, Any] = {"environment": environment(), "results": []}
-    for entry in (*tensorflow(options), *ours(options)):
-        document["results"].append(entry)
-        write_text(options["output"], json.dumps(document, indent=1) + "\n")
+    wanted = list(filter(None, options["parts"].split(",")))
+    unknown = [name for name in wanted if name not in PARTS]
+    if unknown:
+        raise click.UsageError(f"no part {unknown[0]!r}: expected of {', '.join(PARTS)}")
+    document = kept(options["output"], wanted)
+    for part in wanted:
+        document["environments"][part] = environment() | {"seed": options["seed"]}
+        for entry in PARTS[part](options):
+            document["results"].append({"part": part, **entry})
+            write_text(options["output"], json.dumps(document, indent=1) + "\n")
     Console().print(table(document["results"]))
     if options["plot"] is not None:
         draw(document["results"], options["plot"])
+
+
+def kept(output: Path, wanted: Sequence[str]) -> dict[str, Any]:
+    """What an earlier run left of the parts that are not measured again."""
+    if not output.exists():
+        return {"environments": {}, "results": []}
+    earlier = json.loads(output.read_text())
+    results = [entry for entry in earlier["results"] if entry["part"] not in wanted]
+    return {"environments": earlier["environments"], "results": results}
 
 
 def tensorflow(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -76,6 +99,7 @@ def ours(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     request = Request(
         sources=[str(MODEL)],
         blocks=ROOT / "scripts" / "blocks.json",
+        seed=options["seed"],
         python=Path(sys.executable),
         peers_python=Path(sys.executable),
         threads=[options["threads"]],
@@ -96,6 +120,28 @@ def ours(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
                     "ratio": compare(*pair.values()).as_dict(),
                     "max_abs_difference": entry["max_abs_difference"][entry["dialect"]],
                 }
+
+
+def training(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A training step in Relax, whose gradients TVM derives; Relay is left out."""
+    if engine().DIALECT != RELAX:
+        return
+    sys.path.insert(0, str(ROOT / "scripts"))
+    from mnist_relax import train
+
+    numbers = [options[name] for name in ("rounds", "seconds", "seed", "threads")]
+    found = train(options["train_batch"], *numbers)
+    ratio = compare(*found["samples"].values()).as_dict()
+    what = {"what": "TVM relax, original and reordered", "work": "training"}
+    yield what | found | {"batch": options["train_batch"], "ratio": ratio}
+
+
+PARTS: Mapping[str, Callable[[dict[str, Any]], Iterator[dict[str, Any]]]] = {
+    "tensorflow": tensorflow,
+    "inference": ours,
+    "training": training,
+}
+"""What is measured: TensorFlow, and this package's inference and training step."""
 
 
 def table(results: list[dict[str, Any]]) -> Table:

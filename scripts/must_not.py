@@ -93,6 +93,13 @@ def indices(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return relu(windows(x)).argmax(-1), windows(x).argmax(-1)
 
 
+def masks(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which elements equal the maximum of their window: a tie is several of them."""
+    found = [relu(windows(x)), windows(x)]
+    right, wrong = (values == values.max(-1, keepdims=True) for values in found)
+    return right, wrong
+
+
 def falling(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Maximum of a function that falls below 0, and that function of the maximum."""
     return leaky(windows(x)).max(-1), leaky(windows(x).max(-1))
@@ -133,6 +140,21 @@ CASES = (
         ("y", "i"),
         indices,
         "where relu makes ties, unpooling would put values elsewhere",
+    ),
+    Case(
+        "SegNet: a mask of the maxima",
+        [
+            CONV,
+            RELU,
+            ("MaxPool", ["f"], ["p"], POOL),
+            ("Resize", ["p", "", "scales"], ["u"], {"mode": "nearest"}),
+            ("Equal", ["f", "u"], ["m"], {}),
+            ("Cast", ["m"], ["k"], {"to": TensorProto.FLOAT}),
+            ("Mul", ["k", "u"], ["y"], {}),
+        ],
+        ("y",),
+        masks,
+        "where relu makes ties, unpooling would fill one place of four",
     ),
     Case(
         "PReLU with a negative slope (MTCNN)",
@@ -187,7 +209,7 @@ def examine(case: Case, random: np.random.Generator) -> dict[str, Any]:
             reasons = [f"{d.reason.value}: {d.detail}" for d in declines]
             passed = any(decision.passed for decision in decisions)
         except ModelError as err:
-            reasons, passed = [f"not imported: {err}"], False
+            reasons, passed = [f"not imported: {err}".replace(f"{folder}/", "")], False
     return {
         "case": case.name,
         "declined": not passed,
@@ -207,7 +229,12 @@ def must_not(seed: int, plot: Path | None, output: Path) -> None:
     check_file(output)
     random = np.random.default_rng(seed)
     results = [examine(case, random) for case in CASES]
-    document = {"environment": environment(), "dialect": engine().DIALECT, "results": results}
+    document = {
+        "environment": environment(),
+        "seed": seed,
+        "dialect": engine().DIALECT,
+        "results": results,
+    }
     write_text(output, json.dumps(document, indent=1) + "\n")
     table = Table(title="what must not be reversed", title_justify="left")
     for header in ("case", "the pass says", "else wrong", "because"):

@@ -2,7 +2,8 @@
 
 One axis at a time is varied around a first layer: kernel size, input channels, image size, depth,
 pool size and stride, activation.  For each block the versions of tvm-reorder bench are timed, and
-the cost of one evaluation of each activation is fitted to all, which says when to expect what.
+lines are fitted to what the formula and a list of prices predict, which say when to expect what.
+Axes that the output holds already, and that are not asked for again, are kept in it.
 
 Example: python scripts/savings.py --axes kernel,activation --output savings.json --plot savings.png
 """
@@ -12,8 +13,8 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,49 +23,54 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from savings_fit import PAIRS, draw, evaluation_times, fits, prices, statement
+
 from tvm_passes.bench.bench import Bench, Request
 from tvm_passes.bench.block import Block
 from tvm_passes.bench.verdict import NOT_SIGNIFICANT, compare
 from tvm_passes.output import check_file, write_text
 
 BASE = Block("base", (1, 3, 112, 112), 32, 3, 1, 1, "relu", (2, 2, 0))
-DEEP = Block("deep", (1, 128, 28, 28), 128, 3, 1, 1, "relu", (2, 2, 0))
-SLOW = ("sigmoid", "tanh", "softplus", "elu", "gelu", "silu")
+ACTIVATIONS = ("relu", "leaky_relu", "sigmoid", "tanh", "softplus", "elu", "gelu", "silu")
+NONE = Path("no blocks")
+TWICE = ("gelu", "silu")
+"""Evaluated at both ends of each window."""
 
 
 def axes(*, small: bool) -> dict[str, list[Block]]:
     """Blocks by the axis that they vary."""
+    if small:
+        tiny = replace(BASE, shape=(1, 3, 12, 12), channels=16)
+        blocks = [_named("activation", replace(tiny, activation=f)) for f in ("relu", "silu")]
+        return {"activation": blocks}
+    pools = ((2, 2, 0), (3, 2, 1), (3, 3, 0), (4, 4, 0), (3, 1, 1))
     found = {
-        "kernel": [replace(BASE, kernel=k, pad=k // 2) for k in (1, 3, 5, 7)],
-        "channels": [replace(BASE, shape=(1, c, 112, 112)) for c in (1, 3, 16, 64)],
-        "image": [replace(BASE, shape=(1, 3, n, n)) for n in (28, 56, 224, 448, 1024)],
-        "pool": [replace(BASE, pool=pool) for pool in ((2, 2, 0), (3, 2, 1), (3, 3, 0), (4, 4, 0))],
+        "kernel": [replace(BASE, kernel=k, pad=k // 2) for k in (1, 3, 5, 7, 11)],
+        "channels": [replace(BASE, shape=(1, c, 112, 112)) for c in (1, 3, 8, 16, 64)],
+        "image": [replace(BASE, shape=(1, 3, n, n)) for n in (28, 56, 112, 224, 448, 1024)],
+        "pool": [replace(BASE, pool=pool) for pool in pools],
         "depth": [
             replace(BASE, shape=(1, c, n, n), channels=2 * c)
             for c, n in ((16, 112), (64, 56), (128, 28), (256, 14))
         ],
-        "activation": [replace(BASE, activation=f) for f in ("relu", "leaky_relu", *SLOW)],
-        "deep activation": [replace(DEEP, activation=f) for f in ("relu", "leaky_relu", *SLOW)],
+        "activation": [replace(BASE, activation=f) for f in ACTIVATIONS],
     }
-    if small:
-        tiny = replace(BASE, shape=(1, 3, 12, 12), channels=16)
-        found = {"activation": [replace(tiny, activation=f) for f in ("relu", "sigmoid")]}
     return {axis: [_named(axis, block) for block in blocks] for axis, blocks in found.items()}
 
 
 def _named(axis: str, block: Block) -> Block:
+    n, c = block.shape[2], block.shape[1]
     values = {
         "kernel": f"{block.kernel}x{block.kernel}",
-        "channels": f"{block.shape[1]} channels",
-        "image": f"{block.shape[2]}x{block.shape[2]}",
-        "pool": "{0}x{0}/{1} pad {2}".format(*block.pool),
-        "depth": f"{block.shape[1]} channels of {block.shape[2]}x{block.shape[2]}",
+        "channels": f"{c} channels",
+        "image": f"{n}x{n}",
+        "pool": "{0}x{0}, stride {1}, pad {2}".format(*block.pool),
+        "depth": f"{c} to {block.channels}, {n}x{n}",
+        "activation": block.activation,
     }
-    return replace(block, name=values.get(axis, f"{axis}: {block.activation}"))
-
-
-PAIRS = {"schedules of TVM": ("original", "reordered"), "our kernels": ("scheduled", "fused")}
-"""Versions that differ in the order alone."""
+    return replace(block, name=f"{axis}: {values[axis]}")
 
 
 @click.command(help=__doc__)
@@ -72,50 +78,80 @@ PAIRS = {"schedules of TVM": ("original", "reordered"), "our kernels": ("schedul
 @click.option("--small", is_flag=True, help="Two tiny blocks, to try it out.")
 @click.option("--rounds", type=click.IntRange(1), default=31, show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--plot", type=click.Path(path_type=Path), help="Predicted against measured.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of weights and inputs.")
+@click.option("--plot", type=click.Path(path_type=Path), help="A panel an axis, and the fits.")
 @click.option("--output", required=True, type=click.Path(path_type=Path))
 def savings(**options: Any) -> None:
     """Run."""
-    check_file(options["output"])
+    output = options["output"]
+    check_file(output)
     found = axes(small=options["small"])
-    wanted = list(found) if options["small"] else options["chosen"].split(",")
+    wanted = list(filter(None, options["chosen"].split(",")))
+    wanted = list(found) if options["small"] else wanted
     unknown = [axis for axis in wanted if axis not in found]
     if unknown:
         raise click.UsageError(f"no axis {unknown[0]!r}: expected of {', '.join(found)}")
-    document: dict[str, Any] = {"results": []}
+    document = kept(output, wanted)
     for axis in wanted:
-        for entry in measure(axis, found[axis], options, document):
+        for entry in measure(axis, found[axis], options, document["environments"]):
             document["results"].append(entry)
-            document["fitted"] = fit(document["results"])
-            write_text(options["output"], json.dumps(document, indent=1) + "\n")
+            _write(document, output)
+    _write(document, output)
     out = Console()
     out.print(table(document["results"]))
-    for line in statement(document["fitted"]):
+    for line in document["statement"]:
         out.print(line, highlight=False)
     if options["plot"] is not None:
         draw(document["results"], options["plot"])
 
 
+def kept(output: Path, wanted: Sequence[str]) -> dict[str, Any]:
+    """What an earlier run left of the axes that are not measured again."""
+    if not output.exists():
+        return {"environments": {}, "results": []}
+    earlier = json.loads(output.read_text())
+    results = [entry for entry in earlier["results"] if entry["axis"] not in wanted]
+    return {"environments": earlier["environments"], "results": results}
+
+
+def _write(document: dict[str, Any], output: Path) -> None:
+    results = document["results"]
+    document["fits"] = {
+        pair: {name: asdict(fit) for name, fit in found.items()}
+        for pair, found in fits(results).items()
+    }
+    document["evaluation_ns"] = evaluation_times(results)
+    document["statement"] = statement(results)
+    write_text(output, json.dumps(document, indent=1) + "\n")
+
+
 def measure(
-    axis: str, blocks: Sequence[Block], options: Mapping[str, Any], document: dict[str, Any]
-) -> Any:
+    axis: str, blocks: Sequence[Block], options: Mapping[str, Any], environments: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
     """Entries of the blocks of an axis."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "blocks.json"
         path.write_text(json.dumps({"blocks": [as_entry(block) for block in blocks]}))
-        request = Request(
-            sources=[block.name for block in blocks],
-            blocks=path,
-            python=Path(sys.executable),
-            peers_python=Path(sys.executable),
-            threads=[options["threads"]],
-            rounds=options["rounds"],
-            peaks=False,
-        )
-        bench = Bench(request)
+        bench = Bench(request([block.name for block in blocks], options, path))
         for entry, block in zip(bench.entries(), blocks, strict=True):
-            document["environment"] = bench.environment
+            environments[axis] = bench.environment | {"seed": options["seed"]}
             yield summary(axis, block, entry)
+
+
+def request(sources: Sequence[str], options: Mapping[str, Any], blocks: Path = NONE) -> Request:
+    """What is measured: each pair of versions of models, or of blocks in a file."""
+    return Request(
+        sources=sources,
+        blocks=blocks,
+        python=Path(sys.executable),
+        peers_python=Path(sys.executable),
+        threads=[options["threads"]],
+        versions=[version for pair in PAIRS.values() for version in pair],
+        rounds=options["rounds"],
+        seed=options["seed"],
+        allow=("quasi-convex",),
+        peaks=False,
+    )
 
 
 def as_entry(block: Block) -> dict[str, Any]:
@@ -132,26 +168,40 @@ def as_entry(block: Block) -> dict[str, Any]:
 
 def summary(axis: str, block: Block, entry: Mapping[str, Any]) -> dict[str, Any]:
     """What is kept of a block: predictions, samples, and the ratio of each pair."""
-    samples = entry["samples"][entry["dialect"]]
-    before, after = (entry["predicted"][f"evaluations_{when}"] for when in ("before", "after"))
-    ratios = {
-        name: compare(samples[first]["samples"], samples[second]["samples"]).as_dict()
-        for name, (first, second) in PAIRS.items()
-        if first in samples and second in samples
-    }
-    counted = {version: _evaluations(f) for version, f in entry["figures"].items()}
+    samples = {v: found["samples"] for v, found in entry["samples"][entry["dialect"]].items()}
+    pairs = {n: pair for n, pair in PAIRS.items() if set(pair) <= set(samples)}
+    counted = entry["predicted"]
+    before, after = (counted[f"evaluations_{when}"] for when in ("before", "after"))
+    kept = np.prod(block.out_shape) / np.prod(block.conv_shape)
     return {
         "axis": axis,
         "block": block.name,
         "activation": block.activation,
         "dialect": entry["dialect"],
         "sunk": bool(before),
-        "predicted": (before - after) / (block.flops / 2 + before) if before else 0.0,
-        "ratios": ratios,
-        "evaluations": counted,
-        "samples": {version: found["samples"] for version, found in samples.items()},
+        "formula": float(1 - kept) / (block.shape[1] * block.kernel**2) if before else 0.0,
+        "counted": counted,
+        "share_counted": (before - after) / (block.flops / 2 + before) if before else 0.0,
+        "priced": {
+            name: 1e-9 * _price(block) / float(np.median(samples[first])) if before else 0.0
+            for name, (first, _) in pairs.items()
+        },
+        "ratios": {
+            name: compare(samples[first], samples[second]).as_dict()
+            for name, (first, second) in pairs.items()
+        },
+        "evaluations": {version: _evaluations(f) for version, f in entry["figures"].items()},
+        "samples": samples,
         "allocated": {v: f.get("planned") for v, f in entry["figures"].items()},
     }
+
+
+def _price(block: Block) -> float:
+    """Nanoseconds of the evaluations of bias and activation that are saved."""
+    before, after = float(np.prod(block.conv_shape)), float(np.prod(block.out_shape))
+    times = 2 if block.activation in TWICE else 1
+    listed = prices()
+    return (before - times * after) * listed[block.activation] + (before - after) * listed["bias"]
 
 
 def _evaluations(figures: Mapping[str, Any]) -> int | None:
@@ -162,81 +212,27 @@ def _evaluations(figures: Mapping[str, Any]) -> int | None:
     return sum(sum(kernel["evaluations"].values()) for kernel in calls)
 
 
-def fit(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Nanoseconds that one evaluation saved is worth, by pair and activation.
-
-    Least squares through the origin of the medians' difference over the evaluations' difference.
-    """
-    points: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for entry in results:
-        for name, (first, second) in PAIRS.items():
-            counts = [entry["evaluations"].get(version) for version in (first, second)]
-            if name in entry["ratios"] and None not in counts and counts[0] != counts[1]:
-                times = [float(np.median(entry["samples"][v])) for v in (first, second)]
-                point = (counts[0] - counts[1], 1e9 * (times[0] - times[1]))
-                points.setdefault((name, entry["activation"]), []).append(point)
-    fitted: dict[str, dict[str, float]] = {}
-    for (name, activation), found in points.items():
-        x, y = np.array(found).T
-        fitted.setdefault(name, {})[activation] = float(x @ y / (x @ x))
-    return fitted
-
-
-def statement(fitted: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """When to expect what, in words."""
-    return [
-        f"{name}: an evaluation saved is worth "
-        + ", ".join(f"{ns:.2f} ns of {activation}" for activation, ns in costs.items())
-        for name, costs in fitted.items()
-    ]
-
-
 def table(results: Sequence[Mapping[str, Any]]) -> Table:
     """A row a block: the formula's share, and each pair's ratio."""
     found = Table(title="time of relu → pool over that of pool → relu", title_justify="left")
-    found.add_column("axis")
     found.add_column("block")
     found.add_column("formula", justify="right")
     for name in PAIRS:
         found.add_column(name, justify="right")
     for entry in results:
         cells = [_cell(entry["ratios"].get(name)) for name in PAIRS]
-        found.add_row(entry["axis"], entry["block"], f"{entry['predicted']:.2%}", *cells)
+        sunk = f"{entry['formula']:.2%}" if entry["sunk"] else "declined"
+        found.add_row(entry["block"], sunk, *cells)
     return found
 
 
 def _cell(ratio: Mapping[str, Any] | None) -> str:
     if ratio is None:
         return "-"
-    text = f"{ratio['ratio']:.3f}"
+    text = f"{ratio['ratio']:.3f} \\[{ratio['low']:.3f}, {ratio['high']:.3f}]"
     if ratio["verdict"] == NOT_SIGNIFICANT:
         return f"[dim]{text} n.s."
     return f"[green]{text}" if ratio["ratio"] > 1 else f"[red]{text}"
-
-
-def draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Predicted against measured share of the time saved, a colour an axis."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    panels = figure.subplots(1, len(PAIRS), sharex=True)
-    for panel, name in zip(panels, PAIRS, strict=True):
-        for axis in dict.fromkeys(entry["axis"] for entry in results):
-            points = [
-                (e["predicted"], 1 - 1 / e["ratios"][name]["ratio"])
-                for e in results
-                if e["axis"] == axis and name in e["ratios"]
-            ]
-            if points:
-                panel.plot(*zip(*points, strict=True), "o", label=axis, alpha=0.7)
-        top = max(entry["predicted"] for entry in results)
-        panel.plot([0, top], [0, top], color="black", linewidth=1)
-        panel.axhline(0, color="grey", linewidth=0.5)
-        panel.set_title(name)
-        panel.set_xlabel("share saved by the formula")
-    panels[0].set_ylabel("share of the time saved, measured")
-    panels[0].legend(fontsize=7)
-    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":

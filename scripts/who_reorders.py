@@ -46,6 +46,20 @@ COMPILERS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
 }
 """Environment, program and its options."""
 
+DISTRIBUTIONS = {
+    "TensorFlow": "tensorflow",
+    "XLA": "tensorflow",
+    "ONNX Runtime": "onnxruntime",
+    "OpenVINO": "openvino",
+    "Inductor": "torch",
+    "Inductor, frozen": "torch",
+    "TVM Relax": "apache-tvm",
+    "TVM Relay": "xtc-tvm-python-bindings",
+    "ours, Relax": "tvm-passes",
+    "ours, Relay": "tvm-passes",
+}
+"""What has each compiler's version."""
+
 PACKAGES = re.compile(r"/[^\s'\"]*/site-packages/")
 """Where this machine keeps packages, which is no evidence."""
 
@@ -53,7 +67,9 @@ PACKAGES = re.compile(r"/[^\s'\"]*/site-packages/")
 @click.command(help=__doc__)
 @click.option("--compilers", default=",".join(COMPILERS).replace(", ", "; "), show_default=False)
 @click.option("--all", "everything", is_flag=True, help="Every combination, not a selection.")
+@click.option("--join", multiple=True, type=click.Path(path_type=Path), help="Outputs to add to.")
 @click.option("--limit", type=int, help="Only so many cases.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of weights and input.")
 @click.option("--environments", type=click.Path(path_type=Path), default=ROOT / ".venv")
 @click.option("--evidence", type=click.Path(path_type=Path), help="Folder for graphs and code.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Picture of the table.")
@@ -61,7 +77,9 @@ PACKAGES = re.compile(r"/[^\s'\"]*/site-packages/")
 def who_reorders(
     compilers: str,
     everything: bool,
+    join: tuple[Path, ...],
     limit: int | None,
+    seed: int,
     environments: Path,
     evidence: Path | None,
     plot: Path | None,
@@ -69,22 +87,38 @@ def who_reorders(
 ) -> None:
     """Run."""
     check_file(output)
-    chosen = [name.strip().replace("; ", ", ") for name in compilers.split(",")]
-    asked = cases(everything=everything)[:limit]
-    found: dict[str, dict[str, str]] = {}
-    document: dict[str, Any] = {"environment": environment(), "found": found}
+    chosen = [name.strip().replace("; ", ", ") for name in compilers.split(",") if name]
+    asked = cases(everything=everything, seed=seed)[:limit]
+    document: dict[str, Any] = {"seed": seed, "environments": {}, "versions": {}}
+    found: dict[str, dict[str, str]] = document.setdefault("found", {})
+    reasons: dict[str, dict[str, str]] = document.setdefault("reasons", {})
+    for earlier in (json.loads(path.read_text()) for path in join):
+        for part in ("environments", "versions", "found", "reasons"):
+            document[part].update(earlier[part])
     for name in chosen:
+        document["environments"][name] = environment()
         texts = inspect(name, asked, environments)
+        document["versions"][name] = version(name, environments)
         found[name] = {case: where for case, (where, _) in texts.items()}
-        document.setdefault("reasons", {})[name] = {
-            case: text for case, (where, text) in texts.items() if where == "failed"
-        }
+        reasons[name] = {case: text for case, (where, text) in texts.items() if where == "failed"}
         if evidence is not None:
             _save(evidence / name.replace(", ", "-").replace(" ", "-"), texts)
         write_text(output, json.dumps(document, indent=1) + "\n")
+    write_text(output, json.dumps(document, indent=1) + "\n")
     Console().print(table(found, asked))
     if plot is not None:
         draw(found, [case.name for case in asked], plot)
+
+
+def version(compiler: str, environments: Path) -> str | None:
+    """The compiler's version, as its distribution says it."""
+    python = environments.absolute() / COMPILERS[compiler][0] / "bin" / "python"
+    code = f"from importlib.metadata import version; print(version({DISTRIBUTIONS[compiler]!r}))"
+    if not python.exists():
+        return None
+    command = [python, "-c", code]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
+    return done.stdout.strip() or None
 
 
 def inspect(compiler: str, asked: list[Case], environments: Path) -> dict[str, tuple[str, str]]:

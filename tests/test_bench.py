@@ -13,6 +13,7 @@ import pytest
 from tvm_passes import dialects
 from tvm_passes.bench.block import read_blocks
 from tvm_passes.bench.files import write_folder
+from tvm_passes.bench.process import Process
 from tvm_passes.bench.verdict import FASTER, NOT_SIGNIFICANT, SLOWER, compare, sign_test
 from tvm_passes.bench.versions import VERSIONS
 from tvm_passes.cli import main
@@ -111,6 +112,7 @@ def test_versions_of_a_block(blocks, tmp_path, capsys):
         assert figures["planned"] >= 4 * 16 * 4 * 4
     assert f"tiny, {DIALECT}, 1 thread" in out
     assert "1,024" in out
+    assert "GB/s" in out
     assert "pool 0" in out
     assert entry["roofline"].keys() == entry["figures"].keys()
     assert "outputs" in out
@@ -188,6 +190,27 @@ def test_an_interruption_keeps_what_was_measured(blocks, tmp_path):
     entries = json.loads(output.read_text())["results"]
     assert entries[0]["block"] == "tiny"
     assert len(entries) < 51
+
+
+@needs_tvm
+def test_an_interrupted_round_keeps_its_samples(blocks, tmp_path, monkeypatch, capsys):
+    output, calls, ask = tmp_path / "out.json", [], Process.ask
+
+    def stopped(process, do, *args, **request):
+        calls.append(do)
+        if calls.count("time") > 5:
+            raise KeyboardInterrupt
+        return ask(process, do, *args, **request)
+
+    monkeypatch.setattr(Process, "ask", stopped)
+    arguments = ["bench", "tiny", "other", "--blocks", blocks, "--versions", "reordered"]
+    assert main([*arguments, "--output", str(output)]) == 128 + signal.SIGINT
+    (entry,) = json.loads(output.read_text())["results"]
+    counts = {name: len(s["samples"]) for name, s in entry["samples"][DIALECT].items()}
+    assert (counts, entry["interrupted"]) == ({"original": 3, "reordered": 2}, True)
+    shown = capsys.readouterr()
+    assert "tiny, " in shown.out
+    assert f"what was measured is in {output}" in shown.err
 
 
 def document(path, seconds):

@@ -5,7 +5,7 @@ import pytest
 
 from tvm_passes import dialects
 from tvm_passes.bench.assembly import inner_loops, kernel_lines, kind, main_loop
-from tvm_passes.bench.sites import by_site, roofline, site_times
+from tvm_passes.bench.sites import by_site, roofline, site_kernels, site_times
 
 DIALECT = dialects.installed()
 needs_tvm = pytest.mark.skipif(DIALECT is None, reason="needs a TVM")
@@ -81,6 +81,19 @@ def test_selection_by_value_and_by_place():
     inside = lambda i: tir.all(i >= 2, i < 8)  # noqa: E731
     padded = te.compute((10,), lambda i: tir.if_then_else(inside(i), tir.exp(x[i - 2]), zero))
     assert counted([x, padded]).evaluations == {"exp": 6}
+
+
+@needs_tvm
+def test_a_bound_that_is_a_parameter_of_no_axes():
+    """As ONNX's Clip gives it; the sum over all elements is no evaluation."""
+    from tvm import te
+
+    x, low = te.placeholder((4, 3), name="x"), te.placeholder((), name="low")
+    clipped = te.compute(x.shape, lambda i, j: te.max(x[i, j], low()))
+    a, b = te.reduce_axis((0, 4)), te.reduce_axis((0, 3))
+    most = te.compute((), lambda: te.max(clipped[a, b], axis=[a, b]))
+    found = counted([x, low, most])
+    assert (found.evaluations, found.maxima) == ({"maximum with a constant": 12}, 12)
 
 
 @needs_tvm
@@ -196,6 +209,8 @@ def test_kernels_line_up_by_site():
         "pool 1": {"original": 4.0},
         "after the pools": {"original": 4.0},
     }
+    kernels = site_kernels({"figures": figures, "sites": 2})
+    assert kernels["pool 1"] == {"original": [("conv", 2.0), ("pool", 2.0)]}
 
 
 def test_roofline():

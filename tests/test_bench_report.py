@@ -1,6 +1,8 @@
 """The report: what it holds, and what a browser shows of it."""
 
+import html
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -136,17 +138,59 @@ def test_plots_are_files_too(page):
     assert imread(folder / "ratios.png").std() > 0
 
 
-def browse(page, *options):
-    """Run a headless browser on a page; returns what it prints."""
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", *options, page.as_uri()]
-    profile = f"--user-data-dir={page.parent / 'profile'}"
-    return subprocess.run(
-        [*command[:-1], profile, command[-1]], capture_output=True, text=True, check=True
-    ).stdout
+@pytest.fixture
+def browse(tmp_path):
+    """Runs a headless browser on a page; returns what it prints."""
+    if BROWSER is None and os.environ.get("CI"):
+        pytest.fail("chromium is missing: .ci/run installs it")
+    if BROWSER is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu"]
+    command.append(f"--user-data-dir={tmp_path / 'profile'}")
+
+    def run(page, *options):
+        line = [*command, *options, page.as_uri()]
+        return subprocess.run(line, capture_output=True, text=True, check=True).stdout
+
+    return run
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs chromium")
-def test_what_a_browser_shows(page):
+MEASURE = """<script>
+const box = e => { const r = e.getBoundingClientRect(); return [r.x, r.y, r.width, r.height]; };
+const cells = [...document.querySelectorAll("table.diff tbody tr")].map(row =>
+  [...row.querySelectorAll("td:not(.diff_header):not(.diff_next)")].map(cell =>
+    [cell.textContent.trim(), box(cell), [...cell.querySelectorAll("span")].map(mark =>
+      [mark.textContent.trim(), getComputedStyle(mark).backgroundColor])]));
+document.body.append(Object.assign(document.createElement("pre"), {id: "measured", textContent:
+  JSON.stringify({width: innerWidth, plots: [...document.querySelectorAll("svg")].map(box),
+                  cells, wide: document.documentElement.scrollWidth})}));
+</script>"""
+
+
+def test_where_a_browser_puts_it(page, browse):
+    """Plots have room, sources stand side by side, and their differences have a colour."""
+    page.write_text(page.read_text().replace("</body>", f"{MEASURE}</body>"))
+    shown = browse(page, "--dump-dom", "--window-size=1280,2000")
+    found = json.loads(html.unescape(re.search(r'id="measured">(.*?)</pre>', shown)[1]))
+    assert found["wide"] <= found["width"]
+    assert len(found["plots"]) == 3
+    for x, _, width, height in found["plots"]:
+        assert x >= 0
+        assert width > 600
+        assert height > 100
+    below = [y for _, y, _, _ in found["plots"]]
+    assert below == sorted(below)
+    rows = [row for row in found["cells"] if len(row) == 2]
+    assert {text for row in rows for text, _, _ in row} >= {"relu(x)", "before", "after"}
+    for (_, left, _), (_, right, _) in rows:
+        assert left[1] == right[1]
+        assert left[0] + left[2] <= right[0] + 1
+    marks = {tuple(mark) for row in rows for _, _, marks in row for mark in marks}
+    assert ("before", "rgb(255, 235, 233)") in marks
+    assert ("after", "rgb(218, 251, 225)") in marks
+
+
+def test_what_a_browser_shows(page, browse):
     shown = browse(page, "--dump-dom")
     text = re.sub(r"\s+", " ", re.sub(r"<style.*?</style>|<[^>]+>", " ", shown, flags=re.DOTALL))
     for expected in (
@@ -154,7 +198,8 @@ def test_what_a_browser_shows(page):
         "&lt;tiny&gt;, 2 threads (relax)",
         "fused 0.0100 0.0002 4.000 3.600 to 4.400 faster differs",
         "openvino 0.0300",
-        "pool 0 20.0 20.0",
+        "pool 0 20.0 conv 20.0 20.0 conv_pool 20.0",
+        "scheduled 50.0 5.0 10.00 50",
         "12 multiply-add, 2 load 1",
         "Lines: the measured peaks of this machine.",
         "isa avx2, fma",
@@ -162,8 +207,7 @@ def test_what_a_browser_shows(page):
         assert expected in text
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs chromium")
-def test_how_it_looks(page):
+def test_how_it_looks(page, browse):
     """The verdicts' green and red are on the screen, and every plot has its width."""
     picture = page.parent / "screen.png"
     browse(page, f"--screenshot={picture}", "--window-size=1280,3000")

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -85,9 +86,13 @@ def test_edges_decide_where_the_activation_is(cases):
         cases.decide(graph(cases, f=("activation", ()), p=("pool", ["x"])))
 
 
+def test_every_activation_is_known_to_onnx(cases):
+    assert tuple(importlib.import_module("onnx_case").OPS) == cases.ACTIVATIONS
+
+
 def test_there_is_a_case_for_each_value_of_each_axis(cases):
     everything, some = cases.cases(everything=True), cases.cases(everything=False)
-    assert len(everything) == 5 * 4 * 4 * 2
+    assert len(everything) == 5 * 9 * 4 * 2
     for axis in ("producer", "activation", "pool", "consumers"):
         values = {getattr(case, axis) for case in everything}
         assert {getattr(case, axis) for case in some} == values
@@ -107,37 +112,97 @@ def test_must_not(tmp_path):
 
 
 def test_savings(tmp_path):
+    """Evaluations are those of bias and activation; an axis of an earlier run is kept."""
     output, plot = tmp_path / "out.json", tmp_path / "out.png"
-    printed = run(
-        script("savings").savings, "--small", "--rounds", 2, "--output", output, "--plot", plot
-    )
+    earlier = [{"axis": name} | ENTRY for name in ("activation", "kernel")]
+    output.write_text(json.dumps({"environments": {"kernel": {}}, "results": earlier}))
+    arguments = ["--small", "--rounds", 2, "--output", output, "--plot", plot]
+    printed = run(script("savings").savings, *arguments)
     document = json.loads(output.read_text())
-    relu, sigmoid = document["results"]
-    assert relu["predicted"] == pytest.approx(2 * 16 * 144 * 0.75 / (16 * 144 * 27 + 2 * 16 * 144))
-    assert sigmoid["evaluations"]["original"] == 4 * sigmoid["evaluations"]["reordered"]
-    assert "sigmoid" in document["fitted"]["schedules of TVM"]
+    kept, relu, silu = document["results"]
+    assert (kept["axis"], relu["axis"], silu["axis"]) == ("kernel", "activation", "activation")
+    assert relu["share_counted"] == pytest.approx(2 * 0.75 / (27 + 2))
+    assert relu["formula"] == pytest.approx(0.75 / 27)
+    assert relu["counted"]["arithmetic_saved"] == [relu["formula"]]
+    assert silu["evaluations"]["original"] == 2 * silu["evaluations"]["reordered"]
+    assert set(silu["ratios"]) == set(silu["priced"]) == {"TVM's schedules", "our kernels"}
+    assert silu["priced"]["our kernels"] > relu["priced"]["our kernels"] > 0
+    assert document["environments"]["activation"]["seed"] == 0
+    assert any("share saved = " in line for line in document["statement"])
     assert "an evaluation saved is worth" in printed
+    assert plot.stat().st_size > 0
 
 
-def test_the_fit_is_exact_on_exact_points():
-    entries = [
-        {
-            "activation": "tanh",
-            "ratios": {"our kernels": {}},
-            "evaluations": {"scheduled": 4 * n, "fused": n},
-            "samples": {"scheduled": [1e-6 + 6e-9 * n], "fused": [1e-6]},
-        }
-        for n in (100, 200)
-    ]
-    assert script("savings").fit(entries) == {"our kernels": {"tanh": pytest.approx(2.0)}}
+ENTRY = {
+    "block": "tiny",
+    "activation": "tanh",
+    "sunk": True,
+    "formula": 0.01,
+    "priced": {"our kernels": 0.1},
+    "ratios": {"our kernels": {"ratio": 1.25, "low": 1.2, "high": 1.3, "verdict": "faster"}},
+    "evaluations": {"scheduled": 400, "fused": 100},
+    "samples": {"scheduled": [2.8e-6], "fused": [1e-6]},
+}
+
+
+def test_what_an_evaluation_is_worth():
+    fit = script("savings_fit")
+    twice = ENTRY | {
+        "evaluations": {"scheduled": 800, "fused": 200},
+        "samples": {"scheduled": [4.6e-6], "fused": [1e-6]},
+    }
+    found = fit.evaluation_times([ENTRY, twice])
+    assert found == {"our kernels": {"tanh": pytest.approx(6.0)}}
+
+
+def test_a_line_and_a_threshold():
+    """Exact on exact points; the threshold is the one with the fewest errors."""
+    verdicts = ["slower", "not significant", "faster", "not significant", "faster", "faster"]
+    points = [(n / 100, 2 * n / 100 - 0.03, v) for n, v in enumerate(verdicts)]
+    found = script("savings_fit").fit_line(points)
+    assert (found.slope, found.intercept) == (pytest.approx(2), pytest.approx(-0.03))
+    assert (found.r2, found.threshold) == (pytest.approx(1), 0.02)
+    assert (found.above, found.below) == ((3, 0, 1), (0, 1, 1))
+    never = script("savings_fit").fit_line([(0.1, 0.0, "slower"), (0.2, 0.0, "not significant")])
+    assert (never.threshold, never.below) == (None, (0, 1, 1))
+
+
+def test_every_activation_has_a_price():
+    listed = script("savings_fit").prices()
+    assert {*script("savings").ACTIVATIONS, "bias"} == set(listed)
+    assert listed["tanh"] > listed["sigmoid"] > listed["relu"] > 0
+
+
+@pytest.mark.skipif(find_spec("tensorflow") is None, reason="needs tensorflow")
+def test_expensive(tmp_path):
+    output, plot = tmp_path / "out.json", tmp_path / "out.png"
+    arguments = ["--small", "--layers", "int8", "--rounds", 2, "--output", output]
+    printed = run(script("expensive").expensive, *arguments, "--plot", plot)
+    (int8,) = json.loads(output.read_text())["results"]
+    assert int8["sunk"]
+    assert int8["counted"]["evaluations_before"] > int8["counted"]["evaluations_after"]
+    assert {"original", "reordered"} <= set(int8["bitwise"])
+    assert "int8: small" in printed
+    assert plot.stat().st_size > 0
 
 
 def test_mnist_orders_through_this_package(tmp_path):
-    options = {"threads": 1, "rounds": 2, "seconds": 0.001}
+    options = {"threads": 1, "rounds": 2, "seconds": 0.001, "seed": 0}
     found = list(script("mnist_orders").ours(options))
-    assert len(found) == (2 if DIALECT == RELAX else 1)
+    assert len(found) == 2
     assert all(len(entry["samples"]["swapped"]) == 2 for entry in found)
     script("mnist_orders").draw(found, tmp_path / "plot.png")
+
+
+@pytest.mark.skipif(DIALECT != RELAX, reason="needs Relax, which derives gradients")
+def test_a_training_step(tmp_path):
+    output = tmp_path / "out.json"
+    arguments = ["--parts", "training", "--train-batch", 1, "--rounds", 1, "--seconds", 0.001]
+    printed = run(script("mnist_orders").mnist_orders, *arguments, "--output", output)
+    (found,) = json.loads(output.read_text())["results"]
+    assert [len(samples) for samples in found["samples"].values()] == [1, 1]
+    assert found["max_abs_difference"] < 1e-6
+    assert "training" in printed
 
 
 def test_mnist_orders_needs_the_peers(tmp_path):

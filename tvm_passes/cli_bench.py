@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -20,7 +21,7 @@ from tvm_passes.bench.runtimes import GPU_PEERS, PEERS
 from tvm_passes.bench.sites import site_times
 from tvm_passes.bench.verdict import FASTER, SLOWER, compare
 from tvm_passes.bench.versions import VERSIONS
-from tvm_passes.cli_options import DIALECT, QUIET, progress
+from tvm_passes.cli_options import ALLOW, DIALECT, QUIET, progress
 from tvm_passes.cli_static import FLAG, static_command
 from tvm_passes.compile import silent
 from tvm_passes.errors import InputError
@@ -124,6 +125,8 @@ ALL_VERSIONS = tuple(dict.fromkeys(name for names in VERSIONS.values() for name 
     type=click.Path(path_type=Path),
     help="Folder of records of tune  [default: those that ship for the CPU]",
 )
+@ALLOW
+@click.option("--seed", type=int, default=0, show_default=True, help="Of inputs and weights.")
 @click.option("--rounds", type=click.IntRange(1), default=31, show_default=True)
 @click.option("--figures/--no-figures", default=True, help="Look at each kernel, too.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write every sample there, JSON.")
@@ -138,6 +141,8 @@ def run_command(
     peers_python: Path,
     blocks: Path,
     tuned: Path | None,
+    allow: tuple[str, ...],
+    seed: int,
     rounds: int,
     figures: bool,
     output: Path | None,
@@ -170,6 +175,8 @@ def run_command(
         versions=versions,
         peers=peers,
         rounds=rounds,
+        seed=seed,
+        allow=allow,
         tuned=tuned,
         figures=figures and not on_gpu,
     )
@@ -177,13 +184,17 @@ def run_command(
     if bench.environment["load"] > BUSY_LOAD:
         _warn(f"the machine is busy (load {bench.environment['load']:.1f}): times are doubtful")
     results: list[dict[str, Any]] = []
-    document = {"environment": bench.environment, "results": results}
-    for entry in bench.entries():
-        results.append(entry)
-        if output is not None:
-            write_text(output, json.dumps(document, indent=1) + "\n")
-        if not quiet:
-            _print(entry, Console())
+    document = {"environment": bench.environment, "seed": seed, "results": results}
+    try:
+        for entry in bench.entries():
+            results.append(entry)
+            if output is not None:
+                write_text(output, json.dumps(document, indent=1) + "\n")
+            if not quiet:
+                _print(entry, Console())
+    except KeyboardInterrupt:
+        _warn(f"interrupted; what was measured is in {output}" if output else "interrupted")
+        return 128 + signal.SIGINT
     for line in (*troubles(results), *no_figures(results), *busy(results)):
         _warn(line)
     return 1 if any(entry["differing"] for entry in results) else 0
@@ -214,6 +225,8 @@ def _warn(line: str) -> None:
 def _print(entry: Mapping[str, Any], out: Console) -> None:
     """One source on one number of threads: a row for each version and each peer."""
     title = f"{entry['block']}, {entry['dialect']}, {_where(entry)}"
+    if entry["interrupted"]:
+        title += ", interrupted"
     table = Table(title=escape(title), title_justify="left")
     table.add_column("version", no_wrap=True)
     for header in ("median ms", "± MAD", "original / this"):
@@ -249,7 +262,7 @@ def _figures(entry: Mapping[str, Any]) -> Table:
     """A row a version: what its kernels execute, allocate and reach."""
     table = Table(title="one run, counted in the compiled kernels", title_justify="left")
     table.add_column("version", no_wrap=True)
-    headers = ("activations", "KiB allocated", "spills", "GFLOP/s", "% of roof")
+    headers = ("activations", "KiB used", "spills", "GFLOP/s", "GB/s", "% of roof")
     for header in headers:
         table.add_column(header, justify="right", no_wrap=True)
     for version, figures in entry["figures"].items():
@@ -262,7 +275,10 @@ def _figures(entry: Mapping[str, Any]) -> Table:
         allocated = figures["planned"] + max((kernel["allocated"] for kernel in calls), default=0)
         spills = sum((kernel["inner_loop"] or {}).get("spills", 0) for kernel in calls)
         place = entry.get("roofline", {}).get(version)
-        reached = (f"{place['gflops']:.1f}", f"{100 * place['share']:.0f}") if place else ("-", "-")
+        reached = ["-"] * 3
+        if place:
+            reached = [f"{place[name]:.1f}" for name in ("gflops", "gbytes")]
+            reached.append(f"{100 * place['share']:.0f}")
         numbers = (f"{evaluations:,}", f"{allocated / 1024:,.0f}", str(spills))
         table.add_row(version, *numbers, *reached)
     return table

@@ -12,7 +12,17 @@ from typing import Any
 
 import numpy as np
 
-ACTIVATIONS = ("relu", "leaky_relu", "sigmoid", "tanh")
+ACTIVATIONS = (
+    "relu",
+    "leaky_relu",
+    "relu6",
+    "elu",
+    "softplus",
+    "sigmoid",
+    "tanh",
+    "silu",
+    "gelu",
+)
 PRODUCERS = ("conv, bias", "conv, add", "conv", "conv, batch norm", "none")
 POOLS = ("2x2/2", "3x3/2", "3x3/2 padded", "average 2x2/2")
 SHAPE = (1, 3, 16, 16)
@@ -31,6 +41,7 @@ class Case:
     activation: str
     pool: str = POOLS[0]
     consumers: int = 1
+    seed: int = 0
 
     @property
     def name(self) -> str:
@@ -51,15 +62,15 @@ class Case:
         return self.pool.startswith("average")
 
 
-def cases(*, everything: bool) -> list[Case]:
+def cases(*, everything: bool, seed: int = 0) -> list[Case]:
     """Every combination, or each value of each axis with a few of the others."""
     if everything:
         found = itertools.product(PRODUCERS, ACTIVATIONS, POOLS, (1, 2))
-        return [Case(*values) for values in found]
-    plain = [Case(producer, f) for producer in PRODUCERS for f in ACTIVATIONS]
+        return [Case(*values, seed) for values in found]
+    plain = [Case(producer, f, seed=seed) for producer in PRODUCERS for f in ACTIVATIONS]
     special = [(pool, 1) for pool in POOLS[1:]] + [(POOLS[0], 2)]
     return plain + [
-        Case(producer, activation, *values)
+        Case(producer, activation, *values, seed)
         for producer in ("conv, bias", "none")
         for activation in ("relu", "sigmoid")
         for values in special
@@ -68,7 +79,7 @@ def cases(*, everything: bool) -> list[Case]:
 
 def arrays(case: Case) -> dict[str, np.ndarray]:
     """Seeded input and weights; biases are not zero, which TensorFlow would fold away."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(case.seed)
     channels = CHANNELS if case.producer != "none" else SHAPE[1]
     return {
         "x": random.standard_normal(SHAPE, np.float32),

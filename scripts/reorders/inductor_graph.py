@@ -12,20 +12,30 @@ from typing import Any
 import torch
 from cases import ACTIVATION, LEAKY_SLOPE, POOL, Case, Node, arrays, decide, serve
 from torch._inductor import config
-from torch._inductor.utils import run_and_get_code
+from torch._inductor.utils import get_code
 from torch.nn import functional
 
 ACTIVATIONS = {
     "relu": functional.relu,
     "leaky_relu": lambda x: functional.leaky_relu(x, LEAKY_SLOPE),
+    "relu6": functional.relu6,
+    "elu": functional.elu,
+    "softplus": functional.softplus,
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
+    "silu": functional.silu,
+    "gelu": functional.gelu,
 }
 DECOMPOSED = {
     "relu": ("relu",),
     "leaky_relu": ("where", "leaky_relu"),
+    "relu6": ("clamp", "clamp_min", "clamp_max", "hardtanh"),
+    "elu": ("expm1", "where", "elu"),
+    "softplus": ("log1p", "where", "softplus"),
     "sigmoid": ("sigmoid",),
     "tanh": ("tanh",),
+    "silu": ("sigmoid", "exp", "silu", "swish"),
+    "gelu": ("erf", "gelu"),
 }
 """Names of operators that an activation may be after decomposition."""
 
@@ -73,7 +83,7 @@ def inspect(case: Case) -> tuple[str, str]:
     config.freezing = "freezing" in sys.argv
     with torch.no_grad():
         network, x = torch.compile(Network(case).eval()), torch.from_numpy(arrays(case)["x"])
-        code = "\n".join(run_and_get_code(network, x)[1])
+        code = "\n".join(get_code(network, x))
     graph = graphs[-1]
     nodes = {
         node.name: Node(_does(node, case, code), [read.name for read in node.all_input_nodes])

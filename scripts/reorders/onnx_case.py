@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import onnx
 from cases import LEAKY_SLOPE, SHAPE, Case, arrays
 from onnx import TensorProto, helper, numpy_helper
 
-OPS = {"relu": "Relu", "leaky_relu": "LeakyRelu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
+OPS = {
+    "relu": "Relu",
+    "leaky_relu": "LeakyRelu",
+    "relu6": "Clip",
+    "elu": "Elu",
+    "softplus": "Softplus",
+    "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
+    "silu": "Sigmoid",
+    "gelu": "Erf",
+}
+"""The operator that each activation is, or consists of."""
+
+
+SCALARS = {
+    name: np.array(value, np.float32)
+    for name, value in {
+        "low": 0.0,
+        "high": 6.0,
+        "root": math.sqrt(0.5),
+        "one": 1.0,
+        "half": 0.5,
+    }.items()
+}
+
+
+def _activation(add: Any, name: str, x: str) -> str:
+    """Add the nodes of an activation, all of whose names begin with ``activation``."""
+    if name == "gelu":
+        inner = add("Erf", "activation_erf", add("Mul", "activation_scaled", x, "root"))
+        outer = add("Mul", "activation_half", add("Add", "activation_one", inner, "one"), "half")
+        return add("Mul", "activation", x, outer)
+    if name == "silu":
+        return add("Mul", "activation", x, add("Sigmoid", "activation_sigmoid", x))
+    bounds = ("low", "high") if name == "relu6" else ()
+    slope = {"alpha": LEAKY_SLOPE} if name == "leaky_relu" else {}
+    return add(OPS[name], "activation", x, *bounds, **slope)
 
 
 def model(case: Case) -> onnx.ModelProto:
@@ -30,8 +68,8 @@ def model(case: Case) -> onnx.ModelProto:
     if case.producer == "conv, batch norm":
         names = ("scale", "b", "mean", "variance")
         value = add("BatchNormalization", "norm", value, *names)
-    slope = {"alpha": LEAKY_SLOPE} if case.activation == "leaky_relu" else {}
-    value = activated = add(OPS[case.activation], "activation", value, **slope)
+    constants |= SCALARS
+    value = activated = _activation(add, case.activation, value)
     kernel, stride, pad = case.window
     window = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4}
     value = add("AveragePool" if case.averages else "MaxPool", "pool", value, **window)

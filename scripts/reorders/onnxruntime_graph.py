@@ -10,6 +10,8 @@ import onnxruntime as ort
 from cases import ACTIVATION, POOL, Case, Node, decide, serve
 from onnx_case import OPS, model
 
+ACTIVATIONS = {*OPS.values(), "Gelu", "QuickGelu"}
+
 
 def inspect(case: Case) -> tuple[str, str]:
     """Decide on the nodes, fused ones by their attribute ``activation``."""
@@ -31,7 +33,7 @@ def inspect(case: Case) -> tuple[str, str]:
 
 
 def _does(ops: set[str]) -> frozenset[str]:
-    found = {ACTIVATION} if ops & set(OPS.values()) else set()
+    found = {ACTIVATION} if ops & ACTIVATIONS else set()
     return frozenset(found | ({POOL} if ops & {"MaxPool", "AveragePool"} else set()))
 
 

@@ -20,7 +20,7 @@ def inspect(case: Case) -> tuple[str, str]:
         inputs = [op.input_value(n).get_node() for n in range(op.get_input_size())]
         reads = [node.get_friendly_name() for node in inputs]
         kind, runs = info.get("layerType"), info.get("primitiveType")
-        named = {ACTIVATION, f"{ACTIVATION}_out"} & set(original)
+        named = any(name.startswith(ACTIVATION) for name in original)
         does = ({ACTIVATION} if named else set()) | ({POOL} if kind == "Pooling" else set())
         nodes[op.get_friendly_name()] = Node(frozenset(does), reads)
         lines.append(f"{op.get_friendly_name()} = {kind}({', '.join(reads)}) {original} {runs}")

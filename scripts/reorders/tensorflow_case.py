@@ -12,8 +12,13 @@ from cases import LEAKY_SLOPE, Case, arrays
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "relu": tf.nn.relu,
     "leaky_relu": lambda x: tf.nn.leaky_relu(x, LEAKY_SLOPE),
+    "relu6": tf.nn.relu6,
+    "elu": tf.nn.elu,
+    "softplus": tf.nn.softplus,
     "sigmoid": tf.nn.sigmoid,
     "tanh": tf.nn.tanh,
+    "silu": tf.nn.silu,
+    "gelu": tf.nn.gelu,
 }
 
 

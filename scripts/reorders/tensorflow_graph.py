@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
 import tensorflow as tf
 from cases import ACTIVATION, POOL, Case, Node, decide, serve
 from tensorflow_case import function
 
-ACTIVATIONS = {"Relu", "LeakyRelu", "Sigmoid", "Tanh"}
+ACTIVATIONS = {
+    "Relu",
+    "Relu6",
+    "LeakyRelu",
+    "Elu",
+    "Softplus",
+    "Sigmoid",
+    "Tanh",
+    "Swish",
+    "Erf",
+    "Erfc",
+    "GeluExact",
+}
+PREFIX = re.compile("_Mkl(Native)?")
+"""Of operators that run in oneDNN."""
 POOLS = {"MaxPool", "AvgPool", "MaxPoolV2"}
 
 
@@ -26,7 +42,7 @@ def inspect(case: Case) -> tuple[str, str]:
         for node in part.node:
             fused = [op.decode() for op in node.attr["fused_ops"].list.s]
             reads = [name.lstrip("^").partition(":")[0] for name in node.input]
-            nodes[node.name] = Node(_does({node.op.removeprefix("_MklNative"), *fused}), reads)
+            nodes[node.name] = Node(_does({PREFIX.sub("", node.op), *fused}), reads)
             lines.append(f"{node.name} = {node.op}{fused or ''}({', '.join(reads)})")
     return decide(nodes), "\n".join(lines)
 

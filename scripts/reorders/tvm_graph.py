@@ -22,8 +22,13 @@ from tvm_passes.dialects import installed
 KINDS = {
     "relu": "maximum with a constant",
     "leaky_relu": "selection by value",
+    "relu6": "maximum with a constant",
+    "elu": "exp",
+    "softplus": "log",
     "sigmoid": "sigmoid",
     "tanh": "tanh",
+    "silu": "sigmoid",
+    "gelu": "erf",
 }
 
 

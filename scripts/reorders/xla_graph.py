@@ -82,8 +82,13 @@ def _does(opcode: str, arguments: str, rest: str, activation: str) -> frozenset[
     names = {
         "relu": ("maximum",),
         "leaky_relu": ("select",),
+        "relu6": ("maximum", "minimum", "clamp"),
+        "elu": ("exponential-minus-one", "select"),
+        "softplus": ("log-plus-one", "select"),
         "sigmoid": ("logistic", "exponential"),
         "tanh": ("tanh",),
+        "silu": ("logistic", "exponential"),
+        "gelu": ("erf", "tanh", "select"),
     }[activation]
     library = opcode == "custom-call" and activation.split("_", maxsplit=1)[0].upper() in rest
     if opcode in names or library or f"@xla.{activation}" in arguments:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,10 @@ class Request:
         The interpreter of this environment's TVM.
     peers_python
         The interpreter of the environment that has the peers.
-    rounds, seconds
+    rounds, seconds, allow
         As of `Settings`.
+    seed
+        Of inputs, and of the weights of blocks.
     tuned
         A folder of tuned records; None for those that ship for the CPU.
     figures
@@ -76,6 +78,8 @@ class Request:
     peers: Sequence[str] = ()
     rounds: int = 31
     seconds: float = 0.02
+    seed: int = 0
+    allow: Collection[str] = ()
     tuned: Path | None = None
     figures: bool = True
     peaks: bool = True
@@ -96,6 +100,8 @@ class Bench:
         ------
         TvmPassesError
             If a source is no model and no block, or cannot be read.
+        KeyboardInterrupt, SystemExit
+            What interrupted the rounds, after the entry with the samples so far.
         """
         request, tvm_engine = self.request, engine(self.request.dialect)
         sources = [find_source(source, request.blocks) for source in request.sources]
@@ -111,12 +117,16 @@ class Bench:
                     reference=tvm_engine.DIALECT,
                     target=request.target,
                     tuned=request.tuned,
+                    allow=request.allow,
                 )
                 limits: dict[str, float] = {}
                 with Session(runtimes, pythons, settings, Path(scratch)) as session:
                     for source in sources:
                         with self.step(f"{name_of(source)}, {threads} threads"):
-                            entry = self._entry(session, source, tvm_engine, Path(scratch))
+                            entry, stopped = self._entry(session, source, tvm_engine, Path(scratch))
+                        if stopped is not None:
+                            yield entry
+                            raise stopped
                         if request.figures and request.peaks and not limits:
                             with self.step("measuring this machine's peaks"):
                                 limits = _peaks(session, tvm_engine.DIALECT)
@@ -134,20 +144,21 @@ class Bench:
 
     def _entry(
         self, session: Session, source: Block | Path, tvm_engine: Engine, scratch: Path
-    ) -> dict[str, Any]:
+    ) -> tuple[dict[str, Any], BaseException | None]:
         dialect, name = tvm_engine.DIALECT, name_of(source)
         folder = scratch / "sources" / name
         if isinstance(source, Block):
-            write_folder(source, folder)
+            write_folder(source, folder, self.request.seed)
         mod = load_model(model_file(folder) if isinstance(source, Block) else source, dialect)
         if isinstance(source, Path):
-            write_model_folder(source, _inputs(tvm_engine, mod, source), folder)
+            write_model_folder(source, _inputs(tvm_engine, mod, source, self.request.seed), folder)
             one_order = [one_order(r) if r.name != dialect else r for r in session.runtimes]
             session.runtimes = one_order
         before = load()
         figures: dict[str, Any] = {}
         measured = session.measure(folder, _look(figures) if self.request.figures else None)
-        return {
+        allow = self.request.allow
+        entry = {
             **result(name, session.settings.threads, session.runtimes, measured),
             "dialect": dialect,
             "target": dict(self.request.target) if self.request.target else None,
@@ -155,15 +166,17 @@ class Bench:
             "version_ratios": version_ratios(measured, dialect),
             "bitwise": [variant for runtime, variant in measured.bitwise if runtime == dialect],
             "figures": figures,
-            "predicted": predicted(tvm_engine, mod),
+            "predicted": predicted(tvm_engine, mod, allow),
             "ir": {
                 "original": tvm_engine.text(mod),
-                "reordered": tvm_engine.text(tvm_engine.reorder(mod)),
+                "reordered": tvm_engine.text(tvm_engine.reorder(mod, allow)),
             },
             "sites": len(tvm_engine.decisions(mod)),
             "flops": source.flops if isinstance(source, Block) else None,
             "load_before": before,
+            "interrupted": measured.stopped is not None,
         }
+        return entry, measured.stopped
 
 
 def _peaks(session: Session, dialect: str) -> dict[str, float]:
@@ -218,9 +231,9 @@ def name_of(source: Block | Path) -> str:
     return source.name
 
 
-def _inputs(tvm_engine: Engine, mod: Any, model: Path) -> list[np.ndarray]:
+def _inputs(tvm_engine: Engine, mod: Any, model: Path, seed: int) -> list[np.ndarray]:
     """Seeded normal numbers for floating-point inputs, zeros for the rest."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     arrays = []
     for tensor in tvm_engine.signature(mod)["inputs"]:
         shape, dtype = tensor["shape"], tensor["dtype"]
@@ -257,7 +270,7 @@ def version_ratios(measured: Measured, dialect: str) -> dict[str, dict[str, Any]
     }
 
 
-def predicted(tvm_engine: Engine, mod: Any) -> dict[str, Any]:
+def predicted(tvm_engine: Engine, mod: Any, allow: Collection[str] = ()) -> dict[str, Any]:
     """What the cost model says that the rewrite saves, summed over the sites that pass.
 
     Returns
@@ -265,8 +278,11 @@ def predicted(tvm_engine: Engine, mod: Any) -> dict[str, Any]:
     dict
         ``evaluations_before`` and ``_after`` of the ops that sink, ``bytes_before`` and ``_after``
         that they and the pools write; None where an extent is not known.
+        ``arithmetic_saved``: the formula's shares of the sites' layers, where it says one.
     """
-    costs = [cost(decision) for decision in tvm_engine.decisions(mod) if decision.passed]
+    decisions = tvm_engine.decisions(mod, allow=allow)
+    costs = [cost(decision) for decision in decisions if decision.passed]
     names = ("evaluations_before", "evaluations_after", "bytes_before", "bytes_after")
     columns = {name: [getattr(found, name) for found in costs] for name in names}
-    return {name: None if None in found else sum(found) for name, found in columns.items()}
+    sums = {name: None if None in found else sum(found) for name, found in columns.items()}
+    return sums | {"arithmetic_saved": [found.arithmetic_saved for found in costs]}

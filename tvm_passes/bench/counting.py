@@ -247,7 +247,7 @@ def _operands(node: Any) -> list[Any]:
 
 def _evaluation(node: Any, kind: str) -> str | None:
     """The kind of activation that a floating-point node evaluates, if any."""
-    if kind in ("Max", "Min") and any(_is_constant(x) for x in _operands(node)):
+    if kind in ("Max", "Min") and any(_is_scalar(x) for x in _operands(node)):
         return "maximum with a constant" if kind == "Max" else "minimum with a constant"
     if _selects(node, kind) and _has_load(_operands(node)[0]):
         return "selection by value"
@@ -286,6 +286,13 @@ def _reads(node: Any, buffer: Any) -> bool:
 
 def _is_constant(node: Any) -> bool:
     return _kind(node) == "FloatImm" or (_kind(node) == "Broadcast" and _is_constant(node.value))
+
+
+def _is_scalar(node: Any) -> bool:
+    """Whether a value is the same for all elements: a constant, or a parameter of no axes."""
+    source = getattr(node, "buffer", getattr(node, "source", None))
+    parameter = "Load" in _kind(node) and source is not None and len(source.shape) == 0
+    return parameter or _is_constant(node)
 
 
 def _dtype(node: Any) -> str:

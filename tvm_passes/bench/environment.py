@@ -1,15 +1,20 @@
-"""What a result depends on: CPU, caches, load, versions."""
+"""What a result depends on: command, CPU, caches, load, versions."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
+import shlex
+import sys
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from tvm_passes.dialects import TVM
 
 CPUINFO = Path("/proc/cpuinfo")
 CPU = Path("/sys/devices/system/cpu/cpu0")
@@ -22,6 +27,7 @@ def environment() -> dict[str, Any]:
     info = _cpuinfo()
     flags = (info.get("flags") or info.get("Features") or "").split()
     return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "cpu": info.get("model name") or platform.processor() or platform.machine(),
         "isa": sorted(flag for flag in flags if ISA.match(flag)),
@@ -31,8 +37,17 @@ def environment() -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "tvm-passes": version("tvm-passes"),
+        "tvm": _tvm(),
         "load": load(),
     }
+
+
+def _tvm() -> str | None:
+    """Distribution and version of the TVM installed."""
+    for name in TVM.values():
+        with contextlib.suppress(PackageNotFoundError):
+            return f"{name} {version(name)}"
+    return None
 
 
 def load() -> float:

@@ -13,6 +13,7 @@ from tvm_passes.errors import MissingExtraError
 try:
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 except ImportError as err:
     raise MissingExtraError("report", "matplotlib", "a report") from err
 
@@ -41,6 +42,8 @@ def ratio_plot(results: Results) -> Figure:
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.set_yticks(range(len(rows)), [label for label, _ in rows])
     axes.invert_yaxis()
     axes.set_xlabel("time of original / time of this: right of 1 is faster")
@@ -63,7 +66,7 @@ def roofline_plot(results: Results, peaks: Mapping[str, Mapping[str, float]]) ->
             xs = sorted({ends[0], min(max(ridge, ends[0]), ends[1]), ends[1]})
             roof = [min(limits["gflops"], x * limits["gbytes"]) for x in xs]
             axes.plot(xs, roof, color="black", linewidth=1)
-            axes.annotate(f"{threads} threads", (xs[-1], roof[-1]), ha="right", va="bottom")
+            axes.annotate(_threads(threads), (xs[-1], roof[-1]), ha="right", va="bottom")
     versions = list(dict.fromkeys(version for _, version, _ in places))
     for version, marker in zip(versions, MARKERS, strict=False):
         points = [point for _, name, point in places if name == version]
@@ -92,10 +95,12 @@ def savings_plot(results: Results) -> Figure:
         if points:
             label = f"{version} against {BASES[version]}"
             axes.plot(*zip(*points, strict=True), marker, label=label, alpha=0.8)
+    top = max([p for _, _, p, _ in found] + [1e-3])
     for name, version, p, m in found:
         if version == "fused":
-            axes.annotate(name, (p, m), fontsize=7, xytext=(4, 2), textcoords="offset points")
-    top = max([p for _, _, p, _ in found] + [1e-3])
+            side, shift = ("right", -5) if p > top / 2 else ("left", 5)
+            text = axes.annotate(name, (p, m), xytext=(shift, 4), textcoords="offset points")
+            text.set(fontsize=7, ha=side)
     axes.plot([0, top], [0, top], color="black", linewidth=1, label="as predicted")
     axes.axhline(0, color=UNDECIDED, linewidth=0.5)
     axes.set_xlabel("predicted: evaluations saved / (multiply-adds + evaluations)")
@@ -126,8 +131,11 @@ def savings(results: Results) -> list[tuple[str, str, float, float]]:
 
 def place(entry: Mapping[str, Any]) -> str:
     """What a row or point is called."""
-    threads = entry["threads"]
-    return f"{entry['block']}, {threads} thread" + ("s" if threads > 1 else "")
+    return f"{entry['block']}, {_threads(entry['threads'])}"
+
+
+def _threads(number: int | str) -> str:
+    return f"{number} thread" + ("" if int(number) == 1 else "s")
 
 
 def plots(document: Mapping[str, Any]) -> dict[str, Figure]:

@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from tvm_passes.bench.plots import place, plots, svg
-from tvm_passes.bench.sites import site_times
+from tvm_passes.bench.sites import site_kernels
 from tvm_passes.errors import MissingExtraError
 
 try:
@@ -55,7 +55,7 @@ def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
         "bitwise": entry["bitwise"],
         "figures": figures,
         "roofline": entry.get("roofline", {}),
-        "sites": site_times(entry) if figures else {},
+        "sites": site_kernels(entry) if figures else {},
         "failed": entry["failed"],
         "predicted": entry["predicted"],
         "pair": _pair(list(figures)),

@@ -94,16 +94,17 @@ def _stock(_target: tvm.target.Target, _options: Mapping[str, Any]) -> tvm.trans
     return stock_pipeline()
 
 
-def _reordered(_target: tvm.target.Target, _options: Mapping[str, Any]) -> tvm.transform.Pass:
-    return tvm.transform.Sequential([ReorderActivationAfterMaxPool(), stock_pipeline()])
+def _reordered(_target: tvm.target.Target, options: Mapping[str, Any]) -> tvm.transform.Pass:
+    reorder = ReorderActivationAfterMaxPool(allow=options.get("allow", ()))
+    return tvm.transform.Sequential([reorder, stock_pipeline()])
 
 
 def _scheduled(_target: tvm.target.Target, _options: Mapping[str, Any]) -> tvm.transform.Pass:
     return tvm_reorder_pipeline(rules=())
 
 
-def _ours(_target: tvm.target.Target, _options: Mapping[str, Any]) -> tvm.transform.Pass:
-    return tvm_reorder_pipeline()
+def _ours(_target: tvm.target.Target, options: Mapping[str, Any]) -> tvm.transform.Pass:
+    return tvm_reorder_pipeline(allow=options.get("allow", ()))
 
 
 def _winograd(_target: tvm.target.Target, _options: Mapping[str, Any]) -> tvm.transform.Pass:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,31 +16,45 @@ from tvm import autotvm, relay
 from tvm.contrib.debugger.debug_executor import GraphModuleDebug
 from tvm.contrib.graph_executor import GraphModule
 
-from tvm_passes import relay as tvm_passes_relay
 from tvm_passes.bench.figures import kernel_figures
 from tvm_passes.bench.files import inputs_of, named_file
 from tvm_passes.bench.peaks import peaks
 from tvm_passes.bench.tuned import records_for
-from tvm_passes.bench.versions import FUSED, ORIGINAL_VERSION, REORDERED, TUNED
+from tvm_passes.bench.versions import FUSED, ORIGINAL_VERSION, REORDERED, SCHEDULED, TUNED
 from tvm_passes.cost import BYTES
 from tvm_passes.frontends import load_model
+from tvm_passes.relay.build import passes
 from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool
 from tvm_passes.rules import RELAY
 from tvm_passes.target import parse_target
 
 
-def _reordered(mod: tvm.IRModule, target: tvm.target.Target) -> Any:
-    return relay.build(tvm.transform.Sequential([ReorderActivationAfterMaxPool()])(mod), target)
+def _stock(_target: tvm.target.Target, _allow: Collection[str]) -> list[tvm.transform.Pass]:
+    return []
 
 
-BUILDS: Mapping[str, Callable[..., Any]] = {
-    "tvm_relay": relay.build,
-    "tvm_passes_relay": tvm_passes_relay.build,
-    ORIGINAL_VERSION: relay.build,
+def _reordered(_target: tvm.target.Target, allow: Collection[str]) -> list[tvm.transform.Pass]:
+    return [ReorderActivationAfterMaxPool(allow=allow)]
+
+
+def _scheduled(target: tvm.target.Target, _allow: Collection[str]) -> list[tvm.transform.Pass]:
+    return passes(target, rules=())
+
+
+def _ours(target: tvm.target.Target, allow: Collection[str]) -> list[tvm.transform.Pass]:
+    return passes(target, allow=allow)
+
+
+BUILDS: Mapping[str, Callable[..., list[tvm.transform.Pass]]] = {
+    "tvm_relay": _stock,
+    "tvm_passes_relay": _ours,
+    ORIGINAL_VERSION: _stock,
     REORDERED: _reordered,
-    FUSED: tvm_passes_relay.build,
-    TUNED: tvm_passes_relay.build,
+    SCHEDULED: _scheduled,
+    FUSED: _ours,
+    TUNED: _ours,
 }
+"""What runs before ``relay.build``."""
 
 
 class Relay:
@@ -77,7 +91,8 @@ class Relay:
         context = tvm.transform.PassContext(opt_level=3, config=config)
         records = records_for(name, RELAY, cpu, options)
         with context, autotvm.apply_history_best([]), records:
-            factory = BUILDS[name](mod, target)
+            before = BUILDS[name](target, options.get("allow", ()))
+            factory = relay.build(tvm.transform.Sequential(before)(mod), target)
         return Bound(factory, lowered, inputs_of(folder))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ class Settings:
         What TVM compiles for; None for this machine's CPU.
     tuned
         A folder of tuned records of ours; None for those that ship.
+    allow
+        As for `ReorderActivationAfterMaxPool`.
     """
 
     threads: int
@@ -64,6 +66,7 @@ class Settings:
     reference: str = REFERENCE
     target: Mapping[str, Any] | None = None
     tuned: Path | None = None
+    allow: Collection[str] = ()
 
 
 @dataclass
@@ -84,6 +87,8 @@ class Measured:
         Reasons by runtime and variant; the variant is empty where the runtime did not start.
     reference
         The runtime that the outputs were compared with.
+    stopped
+        What interrupted the rounds; to be raised again once the samples are kept.
     """
 
     samples: dict[str, dict[str, Samples]] = field(default_factory=dict)
@@ -92,6 +97,7 @@ class Measured:
     differing: list[tuple[str, str]] = field(default_factory=list)
     failed: dict[str, dict[str, str]] = field(default_factory=dict)
     reference: str | None = None
+    stopped: BaseException | None = None
 
     def fail(self, runtime: str, variant: str, err: WorkerError) -> None:
         """Keep why a variant has no result."""
@@ -153,11 +159,13 @@ class Session:
         ready = self._compare(ready, measured)
         for name, variant in ready:
             measured.samples.setdefault(name, {})[variant] = Samples()
-        for turn in range(self.settings.rounds):
-            ready = [pair for pair in ready if not self._hopeless(measured, *pair)]
-            for name, variant in ready if turn % 2 == 0 else reversed(ready):
-                self._sample(name, variant, measured)
+        try:
+            self._rounds(ready, measured)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            measured.stopped = stop
         measured.samples = _not_empty(measured.samples)
+        if measured.stopped is not None:
+            return measured
         if look is not None:
             for variant in measured.samples.get(self.settings.reference, ()):
                 look(self.processes[self.settings.reference].ask, variant, self.settings.rounds)
@@ -165,6 +173,13 @@ class Session:
             with contextlib.suppress(WorkerError):
                 process.ask("clear")
         return measured
+
+    def _rounds(self, ready: Sequence[tuple[str, str]], measured: Measured) -> None:
+        """Sample all in turn, forwards and backwards."""
+        for turn in range(self.settings.rounds):
+            ready = [pair for pair in ready if not self._hopeless(measured, *pair)]
+            for name, variant in ready if turn % 2 == 0 else reversed(ready):
+                self._sample(name, variant, measured)
 
     def _prepare(self, runtime: Runtime, folder: Path, measured: Measured) -> Iterator[str]:
         """Compile the variants of a runtime; yields those that work."""
@@ -205,7 +220,7 @@ class Session:
         target = dict(self.settings.target) if self.settings.target else None
         tuned = str(self.settings.tuned.resolve()) if self.settings.tuned else None
         found = {"trials": trials, "records": str(records.resolve()), "target": target}
-        return found | {"tuned": tuned}
+        return found | {"tuned": tuned, "allow": sorted(self.settings.allow)}
 
     def _process(self, runtime: Runtime) -> Process:
         """The runtime's process, started if it is not there, or no more."""

@@ -66,6 +66,24 @@ def roofline(
     }
 
 
+def site_kernels(entry: Mapping[str, Any]) -> dict[str, dict[str, list[tuple[str, float]]]]:
+    """Name and seconds of the kernels of each pooling site, in order, by version.
+
+    Parameters
+    ----------
+    entry
+        One of a bench's results.
+    """
+    table: dict[str, dict[str, list[tuple[str, float]]]] = {}
+    for version, figures in entry["figures"].items():
+        times = figures.get("times", ())
+        calls = [timed["name"] for timed in times]
+        for site, positions in by_site(calls, figures.get("kernels", {}), entry["sites"]):
+            kernels = [(calls[n], median(times[n]["samples"])) for n in positions]
+            table.setdefault(site, {})[version] = kernels
+    return table
+
+
 def site_times(entry: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Seconds of the kernels of each pooling site, by version.
 
@@ -74,11 +92,7 @@ def site_times(entry: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     entry
         One of a bench's results.
     """
-    table: dict[str, dict[str, float]] = {}
-    for version, figures in entry["figures"].items():
-        times = figures.get("times", ())
-        calls = [timed["name"] for timed in times]
-        for site, positions in by_site(calls, figures.get("kernels", {}), entry["sites"]):
-            total = sum(median(times[position]["samples"]) for position in positions)
-            table.setdefault(site, {})[version] = total
-    return table
+    return {
+        site: {version: sum(seconds for _, seconds in kernels) for version, kernels in row.items()}
+        for site, row in site_kernels(entry).items()
+    }

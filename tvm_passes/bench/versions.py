@@ -24,6 +24,7 @@ VERSIONS: Mapping[str, Mapping[str, str]] = {
     RELAY: {
         ORIGINAL_VERSION: "relay.build, nothing moved",
         REORDERED: "activations sunk, then relay.build",
+        SCHEDULED: "this package's kernels and schedules, nothing moved",
         FUSED: "tvm_passes.relay.build",
         TUNED: "as fused, with tuned records",
     },
