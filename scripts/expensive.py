@@ -90,8 +90,9 @@ def quantized(options: Mapping[str, Any], environments: dict[str, Any]) -> Itera
         for name, path in names.items():
             convert(layers[name], path, options["seed"])
         bench = Bench(request(list(map(str, names.values())), options))
+        environments[INT8] = bench.environment
+        bench.environment["seed"] = options["seed"]
         for name, entry in zip(names, bench.entries(), strict=True):
-            environments[INT8] = bench.environment | {"seed": options["seed"]}
             yield summary(f"{INT8}: {name}, relu", entry)
 
 

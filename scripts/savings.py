@@ -133,8 +133,9 @@ def measure(
         path = Path(folder) / "blocks.json"
         path.write_text(json.dumps({"blocks": [as_entry(block) for block in blocks]}))
         bench = Bench(request([block.name for block in blocks], options, path))
+        environments[axis] = bench.environment
+        bench.environment["seed"] = options["seed"]
         for entry, block in zip(bench.entries(), blocks, strict=True):
-            environments[axis] = bench.environment | {"seed": options["seed"]}
             yield summary(axis, block, entry)
 
 

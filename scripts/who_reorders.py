@@ -100,7 +100,11 @@ def who_reorders(
         texts = inspect(name, asked, environments)
         document["versions"][name] = version(name, environments)
         found[name] = {case: where for case, (where, _) in texts.items()}
-        reasons[name] = {case: text for case, (where, text) in texts.items() if where == "failed"}
+        reasons[name] = {
+            case: _without_places(text)
+            for case, (where, text) in texts.items()
+            if where == "failed"
+        }
         if evidence is not None:
             _save(evidence / name.replace(", ", "-").replace(" ", "-"), texts)
         write_text(output, json.dumps(document, indent=1) + "\n")
@@ -151,10 +155,17 @@ def inspect(compiler: str, asked: list[Case], environments: Path) -> dict[str, t
     return {case.name: found.get(case.name, ("failed", reason)) for case in asked}
 
 
+def _without_places(text: str) -> str:
+    """A message without lines of a traceback, which tell where this machine keeps what."""
+    return "\n".join(line for line in text.splitlines() if 'File "' not in line)
+
+
 def _save(folder: Path, texts: Mapping[str, tuple[str, str]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for n, (case, (where, text)) in enumerate(texts.items()):
-        (folder / f"{n:03}.txt").write_text(f"{case}: {where}\n\n{PACKAGES.sub('', text)}\n")
+        (folder / f"{n:03}.txt").write_text(
+            f"{case}: {where}\n\n{PACKAGES.sub('', _without_places(text))}\n"
+        )
 
 
 def table(found: Mapping[str, Mapping[str, str]], asked: list[Case]) -> Table:

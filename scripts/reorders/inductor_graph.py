@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 import sys
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import torch
 from cases import ACTIVATION, LEAKY_SLOPE, POOL, Case, Node, arrays, decide, serve
 from torch._inductor import config
-from torch._inductor.utils import get_code
+from torch._inductor.graph import GraphLowering
 from torch.nn import functional
 
 ACTIVATIONS = {
@@ -70,6 +72,19 @@ class Network(torch.nn.Module):
         return (pool(x, kernel, stride, pad), activated)[: case.consumers]
 
 
+def generated(network: Any, x: torch.Tensor, outputs: int) -> str:
+    """The code that Inductor generates, neither compiled nor run."""
+    codes: list[str] = []
+
+    def compile_to_module(graph: GraphLowering) -> Any:
+        codes.append(graph.codegen()[0].value)
+        return SimpleNamespace(call=lambda _args: [x] * outputs)
+
+    with mock.patch.object(GraphLowering, "compile_to_module", compile_to_module):
+        network(x)
+    return "\n".join(codes)
+
+
 def inspect(case: Case) -> tuple[str, str]:
     """Decide on the graph's nodes, fused convolutions by the name of their activation."""
     graphs: list[torch.fx.Graph] = []
@@ -83,7 +98,7 @@ def inspect(case: Case) -> tuple[str, str]:
     config.freezing = "freezing" in sys.argv
     with torch.no_grad():
         network, x = torch.compile(Network(case).eval()), torch.from_numpy(arrays(case)["x"])
-        code = "\n".join(get_code(network, x))
+        code = generated(network, x, case.consumers)
     graph = graphs[-1]
     nodes = {
         node.name: Node(_does(node, case, code), [read.name for read in node.all_input_nodes])

@@ -99,8 +99,8 @@ def _reordered(_target: tvm.target.Target, options: Mapping[str, Any]) -> tvm.tr
     return tvm.transform.Sequential([reorder, stock_pipeline()])
 
 
-def _scheduled(_target: tvm.target.Target, _options: Mapping[str, Any]) -> tvm.transform.Pass:
-    return tvm_reorder_pipeline(rules=())
+def _scheduled(_target: tvm.target.Target, options: Mapping[str, Any]) -> tvm.transform.Pass:
+    return tvm_reorder_pipeline(rules=(), allow=options.get("allow", ()))
 
 
 def _ours(_target: tvm.target.Target, options: Mapping[str, Any]) -> tvm.transform.Pass:

@@ -37,8 +37,8 @@ def _reordered(_target: tvm.target.Target, allow: Collection[str]) -> list[tvm.t
     return [ReorderActivationAfterMaxPool(allow=allow)]
 
 
-def _scheduled(target: tvm.target.Target, _allow: Collection[str]) -> list[tvm.transform.Pass]:
-    return passes(target, rules=())
+def _scheduled(target: tvm.target.Target, allow: Collection[str]) -> list[tvm.transform.Pass]:
+    return passes(target, rules=(), allow=allow)
 
 
 def _ours(target: tvm.target.Target, allow: Collection[str]) -> list[tvm.transform.Pass]:
