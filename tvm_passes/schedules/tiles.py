@@ -232,9 +232,10 @@ def _splits(extent: int, width: int) -> bool:
     """Whether a loop splits into tiles of a width, the last of which can be cut off.
 
     TVM cannot cut off a partial one whose width has a factor in common with the extent: it has
-    simplified the condition ``4 * tile + column < 14`` to ``2 * tile + column // 2 < 7``.
+    simplified the condition ``4 * tile + column < 14`` to ``2 * tile + column // 2 < 7``.  Nor
+    is one cut off that follows a single whole one.
     """
-    return width <= extent and (extent % width == 0 or gcd(extent, width) == 1)
+    return extent % width == 0 or (width * 2 < extent and gcd(extent, width) == 1)
 
 
 HEIGHTS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
