@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 FOLDER = Path(__file__).parent / "reorders"
 sys.path.insert(0, str(FOLDER))
 
-from cases import AFTER, BEFORE, Case, cases, plain, read  # noqa: E402
+from cases import AFTER, Case, cases, plain, read  # noqa: E402
 
 from tvm_passes.bench.environment import environment  # noqa: E402
 from tvm_passes.output import check_file, write_text  # noqa: E402
@@ -111,7 +111,7 @@ def who_reorders(
     write_text(output, json.dumps(document, indent=1) + "\n")
     Console().print(table(found, asked))
     if plot is not None:
-        draw(found, [case.name for case in asked], plot)
+        draw(found, asked, plot)
 
 
 def version(compiler: str, environments: Path) -> str | None:
@@ -186,21 +186,30 @@ def table(found: Mapping[str, Mapping[str, str]], asked: list[Case]) -> Table:
     return result
 
 
-def draw(found: Mapping[str, Mapping[str, str]], names: list[str], path: Path) -> None:
-    """A picture of all cases: grey before, green after, white failed."""
-    from matplotlib.colors import ListedColormap
+def draw(found: Mapping[str, Mapping[str, str]], asked: Sequence[Case], path: Path) -> None:
+    """A row a producer and activation: in how many cases the activation runs after the pool."""
     from matplotlib.figure import Figure
 
-    values = {"failed": 0, BEFORE: 1, AFTER: 2}
-    grid = [[values[places[name]] for places in found.values()] for name in names]
-    figure = Figure(figsize=(9, 1.5 + 0.2 * len(names)), layout="constrained")
+    rows = list(dict.fromkeys((case.producer, case.activation) for case in asked))
+    cells = [[_places(places, asked, row) for places in found.values()] for row in rows]
+    shares = [[places.count(AFTER) / (len(places) or 1) for places in line] for line in cells]
+    figure = Figure(figsize=(9, 1.6 + 0.22 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
-    colours = ListedColormap(["white", "lightgrey", "tab:green"])
-    axes.imshow(grid, cmap=colours, vmin=0, vmax=2, aspect="auto")
+    axes.imshow(shares, cmap="Greens", vmin=0, vmax=1.5, aspect="auto")
+    for y, line in enumerate(cells):
+        for x, places in enumerate(line):
+            text = f"{places.count(AFTER)} of {len(places)}"
+            axes.text(x, y, text, ha="center", va="center", fontsize=6)
     axes.set_xticks(range(len(found)), list(found), rotation=30, ha="right")
-    axes.set_yticks(range(len(names)), names, fontsize=7)
-    axes.set_title("activation: grey before the pool, green after it")
-    figure.savefig(path, dpi=150)
+    axes.set_yticks(range(len(rows)), [", then ".join(row) for row in rows], fontsize=7)
+    axes.set_title("cases in which the activation runs after the pool: pools and readers vary")
+    figure.savefig(path, dpi=110)
+
+
+def _places(places: Mapping[str, str], asked: Sequence[Case], row: tuple[str, str]) -> list[str]:
+    """Where the activation is in the cases of a producer and activation that were compiled."""
+    mine = [places[case.name] for case in asked if (case.producer, case.activation) == row]
+    return [place for place in mine if place != "failed"]
 
 
 if __name__ == "__main__":

@@ -121,6 +121,15 @@ def test_versions_of_a_block(blocks, tmp_path, capsys):
 
 
 @needs_tvm
+def test_where_no_version_runs(blocks, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert main(["bench", "tiny", "--blocks", blocks]) == 1
+    shown = capsys.readouterr()
+    assert "no version ran" in shown.out
+    assert f"{DIALECT}: no {tmp_path / 'python'}" in shown.err
+
+
+@needs_tvm
 def test_a_model_and_chosen_versions(tmp_path, capsys):
     output = tmp_path / "out.json"
     model = str(ROOT / "tests" / "data" / "mnist.tflite")

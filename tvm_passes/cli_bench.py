@@ -151,8 +151,8 @@ def run_command(
     """Time the versions of each MODEL or BLOCK: original, reordered, scheduled, fused, tuned.
 
     On a GPU (--target cuda) its own clock tells the times, and the peers are torch, that is cuDNN,
-    and inductor. Outputs are compared first. Exit code 0: equal; 1: one differs. What was measured
-    before an interruption is in the output.
+    and inductor. Outputs are compared first. Exit code 0: equal; 1: one differs, or none runs. What
+    was measured before an interruption is in the output.
 
     \b
     Example:
@@ -197,7 +197,7 @@ def run_command(
         return 128 + signal.SIGINT
     for line in (*troubles(results), *no_figures(results), *busy(results)):
         _warn(line)
-    return 1 if any(entry["differing"] for entry in results) else 0
+    return 1 if any(entry["differing"] or not entry["versions"] for entry in results) else 0
 
 
 def _check_peers(peers: Sequence[str], target: str) -> None:
@@ -251,6 +251,8 @@ def _where(entry: Mapping[str, Any]) -> str:
 
 def _bits(entry: Mapping[str, Any]) -> str:
     """Which outputs are the same, bit by bit."""
+    if not entry["versions"]:
+        return "no version ran"
     others = [version for version in entry["versions"] if version not in entry["bitwise"]]
     if not others:
         return "outputs of all versions: bitwise equal"
@@ -305,8 +307,9 @@ def _rows(entry: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for peer, variants in entry["samples"].items():
         if peer != dialect:
             variant = entry["fastest_variant"][peer]
-            base = entry["samples"][dialect].get("original")
-            ratio = compare(base["samples"], variants[variant]["samples"]).as_dict()
+            base = entry["samples"].get(dialect, {}).get("original")
+            found = variants[variant]["samples"]
+            ratio = compare(base["samples"], found).as_dict() if base else None
             yield (peer, *_times(variants[variant]), *_ratio(ratio))
 
 
