@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from tvm_passes.cost import cost
 from tvm_passes.decision import Decision
 from tvm_passes.errors import TvmPassesError
 from tvm_passes.inspect import diff, inspect_model, site_json
+from tvm_passes.interruption import Asked, leaving_on_signals
 from tvm_passes.output import LIBRARY, check_file, write_text
 from tvm_passes.remarks import Kind, to_yaml
 
@@ -33,29 +33,31 @@ KINDS = tuple(kind.value.lower() for kind in Kind)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 2 for wrong usage, 1 for any other refusal."""
-    if argv is None:  # a process of its own, not a caller's
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _exit_on_signal)
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="replace")
+    if argv is not None:
+        return _run(argv, Asked())
+    for stream in (sys.stdout, sys.stderr):  # a process of its own, not a caller's
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    with leaving_on_signals() as asked:
+        code = _run(None, asked)
+    return code if asked.code is None else asked.code
+
+
+def _run(argv: Sequence[str] | None, asked: Asked) -> int:
+    """Run the command; an error that a signal left behind is none."""
     try:
         code = cli.main(args=argv, prog_name="tvm-reorder", standalone_mode=False)
     except click.ClickException as err:
         err.show()
         return err.exit_code
     except TvmPassesError as err:
-        click.echo(f"tvm-reorder: error: {err}", err=True)
+        if asked.code is None:
+            click.echo(f"tvm-reorder: error: {err}", err=True)
         return 1
     except click.Abort:
         click.echo("tvm-reorder: interrupted; what was there before is untouched", err=True)
         return 130
     return code if isinstance(code, int) else 0
-
-
-def _exit_on_signal(number: int, _frame: object) -> None:
-    """Leave by an exception, so that half-written folders are removed on the way out."""
-    sys.exit(128 + number)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

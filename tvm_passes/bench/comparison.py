@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from tvm_passes.bench.results import MAIN, busy, result, summary, troubles
 from tvm_passes.bench.runtimes import OURS, PEERS, Runtime
 from tvm_passes.bench.session import Session, Settings
 from tvm_passes.errors import TvmPassesError
+from tvm_passes.interruption import leaving_on_signals
 from tvm_passes.output import write_text
 
 ENVIRONMENTS = ("relax", "relay", "peers")
@@ -220,16 +220,16 @@ def shared_options(root: Path, peers: Sequence[str], rounds: int) -> Callable[[A
 
 def run_script(name: str, command: click.Command) -> None:
     """Run a script's command; a user's error is one line, an interruption keeps what there is."""
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    try:
-        command.main(standalone_mode=False)
-    except click.ClickException as err:
-        err.show()
-        sys.exit(err.exit_code)
-    except TvmPassesError as err:
-        sys.exit(f"{name}: error: {err}")
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(f"{name}: interrupted; what was measured before is in the output")
+    with leaving_on_signals() as asked:
+        try:
+            command.main(standalone_mode=False)
+        except click.ClickException as err:
+            err.show()
+            sys.exit(err.exit_code)
+        except TvmPassesError as err:
+            sys.exit(f"{name}: error: {err}" if asked.code is None else asked.code)
+        except (click.Abort, KeyboardInterrupt):
+            sys.exit(f"{name}: interrupted; what was measured before is in the output")
 
 
 def settings_for(threads: Sequence[str], **common: Any) -> list[Settings]:
