@@ -42,7 +42,7 @@ DECOMPOSED = {
 """Names of operators that an activation may be after decomposition."""
 
 
-FUSED = re.compile(r"mkldnn\._convolution_pointwise.*'(\w+)'")
+FUSED = re.compile(r"mkldnn\._convolution_pointwise.*?'(\w+)'")
 """The activation that a convolution of oneDNN is called with."""
 
 
