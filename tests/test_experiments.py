@@ -248,3 +248,16 @@ def test_winograd_error(environments, tmp_path):
     assert 0 < max(errors) < 1e-5
     assert found["mnist"]["agreement"] == 1
     assert len(found["mnist"]["layers"]) == 1
+
+
+@pytest.mark.skipif(DIALECT != RELAX, reason="loads what Relax compiled")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_peak_memory(environments, tmp_path):
+    output = tmp_path / "memory.json"
+    arguments = ["--only", "mnist", "--environments", environments, "--output", output]
+    printed = run(script("peak_memory").peak_memory, *arguments)
+    (entry,) = json.loads(output.read_text())["results"]
+    for allowed in ("written", "winograd"):
+        found = entry["runtimes"][allowed]
+        assert entry["weights"] < found["after"] <= found["peak"]
+    assert entry["runtimes"]["onnxruntime"]["error"] in printed

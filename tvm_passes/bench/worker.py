@@ -23,6 +23,7 @@ import numpy as np
 from tvm_passes.errors import last_line
 
 BACKENDS = {
+    "compiled": "run_compiled",
     "relax": "run_relax",
     "relay": "run_relay",
     "onnxruntime": "run_onnxruntime",
@@ -99,6 +100,8 @@ class Worker:
                 return {"versions": dict(self.backend.versions)}
             case "peaks":
                 return self.backend.peaks()
+            case "memory":
+                return memory()
             case "clear":
                 self.prepared.clear()
                 return {}
@@ -146,6 +149,14 @@ def measure(run: Callable[[], object], seconds: float) -> dict[str, Any]:
         run()
     stop, cpu_stop = time.perf_counter(), time.process_time()
     return {"seconds": (stop - start) / calls, "cpu": (cpu_stop - cpu) / calls, "calls": calls}
+
+
+def memory() -> dict[str, int]:
+    """Bytes of this process that are in memory, and the most since the last call (Linux)."""
+    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
+    found = {words[0]: int(words[1]) for words in lines if words[-1] == "kB"}
+    Path("/proc/self/clear_refs").write_text("5")
+    return {"resident": found["VmRSS:"] * 1024, "peak": found["VmHWM:"] * 1024}
 
 
 def serve(backend: Backend, requests: TextIO, replies: TextIO) -> None:
