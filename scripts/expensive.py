@@ -129,6 +129,7 @@ def summary(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         "bitwise": entry["bitwise"],
         "max_abs_difference": entry["max_abs_difference"],
         "samples": samples,
+        "others": entry["others"],
         "allocated": {v: f.get("planned") for v, f in entry["figures"].items()},
         "evaluations": {},
     }

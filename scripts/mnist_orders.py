@@ -117,6 +117,7 @@ def ours(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
                     "work": "inference",
                     "batch": 1,
                     "samples": pair,
+                    "others": entry["others"],
                     "ratio": compare(*pair.values()).as_dict(),
                     "max_abs_difference": entry["max_abs_difference"][entry["dialect"]],
                 }

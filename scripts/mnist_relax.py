@@ -14,6 +14,7 @@ import tvm
 from tvm import relax
 from tvm.script import relax as R  # noqa: N812 - its usual name
 
+from tvm_passes.bench.others import Others
 from tvm_passes.bench.worker import measure
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
 from tvm_passes.target import parse_target
@@ -99,8 +100,10 @@ def train(batch: int, rounds: int, seconds: float, seed: int, threads: int) -> d
     runs = {order: runner(mod, batch, seed, threads) for order, mod in modules.items()}
     results = [[tensor.numpy() for tensor in run()] for run in runs.values()]
     samples: dict[str, list[float]] = {order: [] for order in runs}
+    others = Others()
     for turn in range(rounds):
         for order in runs if turn % 2 == 0 else reversed(runs):
             samples[order].append(measure(runs[order], seconds)["seconds"])
+    found = {"samples": samples, "others": others.cores()}
     differences = [np.max(np.abs(a - b)) for a, b in zip(*results, strict=True)]
-    return {"samples": samples, "max_abs_difference": float(max(differences))}
+    return found | {"max_abs_difference": float(max(differences))}

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tvm_passes.bench.others import Others
 from tvm_passes.bench.worker import measure
 
 ORDERS = ("original", "swapped")
@@ -80,11 +81,13 @@ def main(threads: int, rounds: int, seconds: float, seed: int) -> None:
         runs = {o: runner(Network(o, seed), work, mode, x, labels) for o in ORDERS}
         results = {order: [run() for _ in range(STEPS)][-1] for order, run in runs.items()}
         samples: dict[str, list[float]] = {order: [] for order in ORDERS}
+        others = Others()
         for turn in range(rounds):
             for order in ORDERS if turn % 2 == 0 else reversed(ORDERS):
                 samples[order].append(measure(runs[order], seconds)["seconds"])
         difference = float(np.max(np.abs(results["original"] - results["swapped"])))
         entry = {"work": work, "batch": batch, "mode": mode, "samples": samples}
+        entry["others"] = others.cores()
         found.append(entry | {"max_abs_difference": difference})
         print(f"{work} {batch} {mode}", file=sys.stderr, flush=True)
     json.dump({"tensorflow": tf.__version__, "results": found}, sys.stdout)

@@ -193,6 +193,7 @@ def summary(axis: str, block: Block, entry: Mapping[str, Any]) -> dict[str, Any]
         },
         "evaluations": {version: _evaluations(f) for version, f in entry["figures"].items()},
         "samples": samples,
+        "others": entry["others"],
         "allocated": {v: f.get("planned") for v, f in entry["figures"].items()},
     }
 

@@ -95,7 +95,9 @@ def test_versions_of_a_block(blocks, tmp_path, capsys):
     arguments += ["--peers", "openvino", "--peers-python", str(tmp_path / "python")]
     assert main(arguments) == 0
     out, err = capsys.readouterr()
-    (entry,) = json.loads(output.read_text())["results"]
+    found = json.loads(output.read_text())
+    assert found["environment"]["versions"][DIALECT].keys() == {"tvm"}
+    (entry,) = found["results"]
     assert set(entry["versions"]) | {"tuned"} == set(VERSIONS[DIALECT]) | {"tuned"}
     assert "original" in entry["versions"]
     exact = [version for version in entry["versions"] if version in EXACT[DIALECT]]
@@ -130,12 +132,17 @@ def test_where_no_version_runs(blocks, tmp_path, monkeypatch, capsys):
 
 
 @needs_tvm
-def test_a_model_and_chosen_versions(tmp_path, capsys):
+def test_a_model_and_chosen_versions(blocks, tmp_path, capsys):
+    """A model has one order, which is what peers are given of it, and both of a block after it."""
     output = tmp_path / "out.json"
     model = str(ROOT / "tests" / "data" / "mnist.tflite")
-    arguments = ["bench", model, "--versions", "reordered", "--rounds", "2", "--no-figures"]
+    arguments = ["bench", model, "tiny", "--blocks", blocks, "--versions", "reordered"]
+    arguments += ["--rounds", "2", "--no-figures", "--peers", "openvino"]
+    arguments += ["--peers-python", sys.executable]
     assert main([*arguments, "--output", str(output)]) == 0
-    (entry,) = json.loads(output.read_text())["results"]
+    entry, block = json.loads(output.read_text())["results"]
+    assert "openvino" in capsys.readouterr().err
+    assert set(block["samples"]) == {DIALECT}
     assert entry["versions"] == ["original", "reordered"]
     assert (entry["block"], entry["flops"], entry["figures"]) == ("mnist.tflite", None, {})
     assert entry["predicted"]["evaluations_before"] == 2 * (25088 + 14112) // 2

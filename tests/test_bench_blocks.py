@@ -89,6 +89,7 @@ def test_a_tiny_block(tiny, environments, tmp_path):
         assert entry["max_abs_difference"].keys() == {ours, peer}
         assert max(entry["max_abs_difference"].values()) < 1e-5
         assert entry["failed"].keys() == {"openvino"}
+        assert entry["others"] is None or entry["others"] >= 0
         assert [len(entry["samples"][peer][order]["samples"]) for order in ORDERS] == [2, 2]
         ratio = entry["runtimes"][peer] / entry["runtimes"][ours]
         assert entry["ratios"] == {ours: pytest.approx(ratio)}
@@ -248,6 +249,15 @@ def test_a_run_that_waited_for_its_core_is_a_warning():
     assert list(busy([result("block", 1, [MINE], measured)])) == [
         "busy machine at block: tvm_passes had to wait for a core"
     ]
+    assert not list(busy([result("block", 2, [MINE], measured)]))
+
+
+def test_others_on_the_machine_are_a_warning():
+    measured = Measured(samples={"tvm_passes": {"original": samples(0.5)}}, others=1.23)
+    assert list(busy([result("block", 2, [MINE], measured)])) == [
+        "busy machine at block: other processes used 1.2 cores"
+    ]
+    measured.others = 0.02
     assert not list(busy([result("block", 2, [MINE], measured)]))
 
 

@@ -17,8 +17,8 @@ from rich.table import Table
 
 from tvm_passes.bench.bench import BUSY_LOAD, Bench, Request
 from tvm_passes.bench.results import busy, troubles
-from tvm_passes.bench.runtimes import GPU_PEERS, PEERS
-from tvm_passes.bench.sites import site_times
+from tvm_passes.bench.runtimes import BENCH_PEERS, GPU_PEERS
+from tvm_passes.bench.sites import counted, site_times
 from tvm_passes.bench.verdict import FASTER, SLOWER, compare
 from tvm_passes.bench.versions import VERSIONS
 from tvm_passes.cli_options import ALLOW, DIALECT, QUIET, progress
@@ -104,7 +104,7 @@ ALL_VERSIONS = tuple(dict.fromkeys(name for names in VERSIONS.values() for name 
 @click.option(
     "--peers",
     default="",
-    callback=_known([peer.name for peer in PEERS if peer.environment == "peers"]),
+    callback=_known([peer.name for peer in BENCH_PEERS]),
     help="Other runtimes, such as onnxruntime,openvino,torch,inductor,tensorflow,xla.",
 )
 @click.option(
@@ -271,17 +271,14 @@ def _figures(entry: Mapping[str, Any]) -> Table:
         if "error" in figures:
             table.add_row(version, *["-"] * len(headers))
             continue
-        kernels = figures["kernels"]
-        calls = [kernels[name] for name in figures["calls"] if name in kernels]
-        evaluations = sum(sum(kernel["evaluations"].values()) for kernel in calls)
-        allocated = figures["planned"] + max((kernel["allocated"] for kernel in calls), default=0)
-        spills = sum((kernel["inner_loop"] or {}).get("spills", 0) for kernel in calls)
+        found = counted(figures)
         place = entry.get("roofline", {}).get(version)
         reached = ["-"] * 3
         if place:
             reached = [f"{place[name]:.1f}" for name in ("gflops", "gbytes")]
             reached.append(f"{100 * place['share']:.0f}")
-        numbers = (f"{evaluations:,}", f"{allocated / 1024:,.0f}", str(spills))
+        kib = f"{found['bytes'] / 1024:,.0f}"
+        numbers = (f"{found['evaluations']:,}", kib, str(found["spills"]))
         table.add_row(version, *numbers, *reached)
     return table
 

@@ -15,7 +15,7 @@ from tvm_passes.bench.environment import environment, load
 from tvm_passes.bench.files import model_file, write_folder, write_model_folder
 from tvm_passes.bench.process import WorkerError
 from tvm_passes.bench.results import result
-from tvm_passes.bench.runtimes import PEERS, Runtime, one_order
+from tvm_passes.bench.runtimes import BENCH_PEERS, Runtime, one_order
 from tvm_passes.bench.session import Measured, Session, Settings
 from tvm_passes.bench.sites import roofline
 from tvm_passes.bench.verdict import compare
@@ -50,7 +50,7 @@ class Request:
     versions
         Those of `VERSIONS` to compare; all of them if empty.
     peers
-        Names of `PEERS`.
+        Names of `BENCH_PEERS`.
     python
         The interpreter of this environment's TVM.
     peers_python
@@ -105,8 +105,9 @@ class Bench:
         """
         request, tvm_engine = self.request, engine(self.request.dialect)
         sources = [find_source(source, request.blocks) for source in request.sources]
-        runtimes = self._runtimes(tvm_engine.DIALECT)
+        runtimes = self._runtimes(tvm_engine.DIALECT, of_model=False)
         pythons = {tvm_engine.DIALECT: request.python, "peers": request.peers_python}
+        versions: dict[str, dict[str, str]] = {}
         with tempfile.TemporaryDirectory() as scratch:
             for threads in request.threads:
                 settings = Settings(
@@ -124,6 +125,7 @@ class Bench:
                     for source in sources:
                         with self.step(f"{name_of(source)}, {threads} threads"):
                             entry, stopped = self._entry(session, source, tvm_engine, Path(scratch))
+                        self.environment["versions"] = versions = versions | session.versions
                         if stopped is not None:
                             yield entry
                             raise stopped
@@ -132,15 +134,16 @@ class Bench:
                                 limits = _peaks(session, tvm_engine.DIALECT)
                             self.environment.setdefault("peaks", {})[str(threads)] = limits
                         yield _with_roofline(entry, limits)
-                    self.environment.setdefault("versions", {}).update(session.versions)
 
-    def _runtimes(self, dialect: str) -> list[Runtime]:
+    def _runtimes(self, dialect: str, *, of_model: bool) -> list[Runtime]:
+        """Versions and peers; these in the order that a model has, or in both of a block."""
         ours = versions_runtime(dialect)
         if self.request.versions:
             base = ours.variants[0]
             kept = [v for v in ours.variants if v == base or v in self.request.versions]
             ours = replace(ours, variants=tuple(kept))
-        return [ours, *(peer for peer in PEERS if peer.name in self.request.peers)]
+        peers = [peer for peer in BENCH_PEERS if peer.name in self.request.peers]
+        return [ours, *(one_order(peer) if of_model else peer for peer in peers)]
 
     def _entry(
         self, session: Session, source: Block | Path, tvm_engine: Engine, scratch: Path
@@ -152,10 +155,9 @@ class Bench:
         mod = load_model(model_file(folder) if isinstance(source, Block) else source, dialect)
         if isinstance(source, Path):
             write_model_folder(source, _inputs(tvm_engine, mod, source, self.request.seed), folder)
-            one_order = [one_order(r) if r.name != dialect else r for r in session.runtimes]
-            session.runtimes = one_order
         before = load()
         figures: dict[str, Any] = {}
+        session.runtimes = self._runtimes(dialect, of_model=isinstance(source, Path))
         measured = session.measure(folder, _look(figures) if self.request.figures else None)
         allow = self.request.allow
         entry = {

@@ -68,15 +68,13 @@ def roofline_plot(results: Results, peaks: Mapping[str, Mapping[str, float]]) ->
             axes.plot(xs, roof, color="black", linewidth=1)
             axes.annotate(_threads(threads), (xs[-1], roof[-1]), ha="right", va="bottom")
     versions = list(dict.fromkeys(version for _, version, _ in places))
-    for version, marker in zip(versions, MARKERS, strict=False):
-        points = [point for _, name, point in places if name == version]
-        axes.plot(
-            [point["intensity"] for point in points],
-            [point["gflops"] for point in points],
-            marker,
-            label=version,
-            alpha=0.8,
-        )
+    for n, (version, marker) in enumerate(zip(versions, MARKERS, strict=False)):
+        for entry, name, point in places:
+            if name == version:
+                fill = {} if entry["threads"] == 1 else {"markerfacecolor": "none"}
+                xy = (point["intensity"], point["gflops"])
+                axes.plot(*xy, marker, color=f"C{n}", alpha=0.8, **fill)
+        axes.plot([], [], marker, color=f"C{n}", label=version)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("operations a byte of the kernels' arguments")
@@ -96,11 +94,12 @@ def savings_plot(results: Results) -> Figure:
             label = f"{version} against {BASES[version]}"
             axes.plot(*zip(*points, strict=True), marker, label=label, alpha=0.8)
     top = max([p for _, _, p, _ in found] + [1e-3])
-    for name, version, p, m in found:
-        if version == "fused":
-            side, shift = ("right", -5) if p > top / 2 else ("left", 5)
-            text = axes.annotate(name, (p, m), xytext=(shift, 4), textcoords="offset points")
-            text.set(fontsize=7, ha=side)
+    named = sorted((m, p, name) for name, version, p, m in found if version == "fused")
+    for n, (m, p, name) in enumerate(named):
+        side, shift = ("right", -5) if p > top / 2 else ("left", 5)
+        place_at = (shift, 4 if n % 2 else -8)
+        text = axes.annotate(name, (p, m), xytext=place_at, textcoords="offset points")
+        text.set(fontsize=7, ha=side)
     axes.plot([0, top], [0, top], color="black", linewidth=1, label="as predicted")
     axes.axhline(0, color=UNDECIDED, linewidth=0.5)
     axes.set_xlabel("predicted: evaluations saved / (multiply-adds + evaluations)")

@@ -9,13 +9,19 @@ from importlib import resources
 from typing import Any
 
 from tvm_passes.bench.plots import place, plots, svg
-from tvm_passes.bench.sites import site_kernels
+from tvm_passes.bench.sites import counted, site_kernels
 from tvm_passes.errors import MissingExtraError
 
 try:
     import jinja2
 except ImportError as err:
     raise MissingExtraError("report", "jinja2", "a report") from err
+
+COLUMNS = 70
+"""Of text on either side: both fit the width of the page."""
+
+IMPORTS = "# from tvm"
+"""How each kernel's source begins, which tells nothing."""
 
 LONGEST = 400
 """Lines of a kernel's source that are compared; the rest is left out, and said to be."""
@@ -29,11 +35,30 @@ def html_report(document: Mapping[str, Any]) -> str:
     )
     return environment.from_string(template).render(
         environment={
-            name: value for name, value in document["environment"].items() if value is not None
+            name: _words(value)
+            for name, value in document["environment"].items()
+            if value is not None
         },
         entries=[_entry(entry) for entry in document["results"]],
         plots={name: svg(figure) for name, figure in plots(document).items()},
     )
+
+
+def _words(value: Any) -> str:
+    """A value of the environment in words, inner mappings in brackets."""
+    if isinstance(value, Mapping):
+        pairs = ((name, inner, isinstance(inner, Mapping)) for name, inner in value.items())
+        return ", ".join(
+            f"{name} ({_words(inner)})" if nested else f"{name} {_words(inner)}"
+            for name, inner, nested in pairs
+        )
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    return value if isinstance(value, str) else ", ".join(map(str, _listed(value)))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,13 +72,15 @@ def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
         "dialect": dialect,
         "samples": entry["samples"].get(dialect, {}),
         "peers": {
-            peer: entry["samples"][peer][variant]
+            f"{peer}, {variant}": entry["samples"][peer][variant]
             for peer, variant in entry["fastest_variant"].items()
             if peer != dialect
         },
         "ratios": entry["version_ratios"],
         "bitwise": entry["bitwise"],
         "figures": figures,
+        "counted": {name: counted(found) for name, found in figures.items()},
+        "others": entry.get("others"),
         "roofline": entry.get("roofline", {}),
         "sites": site_kernels(entry) if figures else {},
         "failed": entry["failed"],
@@ -77,12 +104,13 @@ def _sources(figures: Mapping[str, Any] | None) -> str:
     if figures is None:
         return ""
     names = dict.fromkeys(name for name in figures["calls"] if name in figures["kernels"])
-    lines = "\n".join(figures["kernels"][name]["source"] for name in names).splitlines()
+    sources = (figures["kernels"][name]["source"].splitlines() for name in names)
+    lines = [line for source in sources for line in source if not line.startswith(IMPORTS)]
     left_out = [f"... {len(lines) - LONGEST} lines left out"] if len(lines) > LONGEST else []
     return "\n".join(lines[:LONGEST] + left_out)
 
 
 def side_by_side(before: str, after: str) -> str:
     """A table of two texts, differences marked, escaped."""
-    differ = difflib.HtmlDiff(tabsize=4, wrapcolumn=78)
+    differ = difflib.HtmlDiff(tabsize=4, wrapcolumn=COLUMNS)
     return differ.make_table(before.splitlines(), after.splitlines(), context=True, numlines=4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tvm_passes.bench.others import MUCH
 from tvm_passes.bench.runtimes import Runtime
 from tvm_passes.bench.session import Measured
 from tvm_passes.bench.statistics import Samples, geometric_mean
@@ -54,6 +55,7 @@ def result(
         "reference": measured.reference,
         "differing": [list(pair) for pair in measured.differing],
         "failed": measured.failed,
+        "others": measured.others,
         "samples": {
             name: {variant: samples.as_dict() for variant, samples in variants.items()}
             for name, variants in measured.samples.items()
@@ -100,12 +102,15 @@ def _on_one_core(entry: Mapping[str, Any]) -> bool:
 
 
 def busy(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Warnings about runs on one thread that were kept from their core."""
+    """Warnings about others on the machine, and runs on one thread that they kept from its core."""
     for entry in results:
         waiting = [
             name
             for name, variant in entry["fastest_variant"].items()
             if _on_one_core(entry) and entry["samples"][name][variant]["cores"] < BUSY
         ]
-        if waiting:
-            yield f"busy machine at {entry['block']}: {', '.join(waiting)} had to wait for a core"
+        said = [f"{', '.join(waiting)} had to wait for a core"] if waiting else []
+        if (entry.get("others") or 0) > MUCH:
+            said.insert(0, f"other processes used {entry['others']:.1f} cores")
+        if said:
+            yield f"busy machine at {entry['block']}: {', '.join(said)}"

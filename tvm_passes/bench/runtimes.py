@@ -51,6 +51,12 @@ PEERS = (
 )
 GPU_PEERS = ("torch", "inductor")
 """Those that run on a GPU, too: PyTorch by cuDNN, and its compiler."""
+BENCH_PEERS = tuple(
+    replace(peer, variants=ORDERS) if peer.name == "tensorflow" else peer
+    for peer in PEERS
+    if peer.environment == PEERS_ENVIRONMENT
+)
+"""Those of tvm-reorder bench, which has rows of their own for TensorFlow's graphs and XLA."""
 DEFAULT_PEERS = tuple(peer.name for peer in PEERS if peer.name != "xla")
 """XLA is among TensorFlow's variants."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tvm_passes.bench.others import Others
 from tvm_passes.bench.process import Process, WorkerError, worker_command
 from tvm_passes.bench.runtimes import Runtime
 from tvm_passes.bench.statistics import Samples
@@ -87,6 +88,8 @@ class Measured:
         Reasons by runtime and variant; the variant is empty where the runtime did not start.
     reference
         The runtime that the outputs were compared with.
+    others
+        Cores that other processes used during the rounds, on average.
     stopped
         What interrupted the rounds; to be raised again once the samples are kept.
     """
@@ -97,6 +100,7 @@ class Measured:
     differing: list[tuple[str, str]] = field(default_factory=list)
     failed: dict[str, dict[str, str]] = field(default_factory=dict)
     reference: str | None = None
+    others: float | None = None
     stopped: BaseException | None = None
 
     def fail(self, runtime: str, variant: str, err: WorkerError) -> None:
@@ -159,10 +163,12 @@ class Session:
         ready = self._compare(ready, measured)
         for name, variant in ready:
             measured.samples.setdefault(name, {})[variant] = Samples()
+        others = Others(process.child.pid for process in self.processes.values())
         try:
             self._rounds(ready, measured)
         except (KeyboardInterrupt, SystemExit) as stop:
             measured.stopped = stop
+        measured.others = others.cores()
         measured.samples = _not_empty(measured.samples)
         if measured.stopped is not None:
             return measured
@@ -226,6 +232,8 @@ class Session:
         """The runtime's process, started if it is not there, or no more."""
         process = self.processes.get(runtime.name)
         if process is None or process.ended:
+            if process is not None:
+                process.end()
             threads = self.settings.threads
             command = worker_command(self.pythons[runtime.environment], runtime.name, threads)
             process = Process(command, threads, self.scratch / f"{runtime.name}-{threads}.log")

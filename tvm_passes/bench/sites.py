@@ -96,3 +96,28 @@ def site_times(entry: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         site: {version: sum(seconds for _, seconds in kernels) for version, kernels in row.items()}
         for site, row in site_kernels(entry).items()
     }
+
+
+def counted(figures: Mapping[str, Any]) -> dict[str, int]:
+    """What one run executes and allocates.
+
+    Parameters
+    ----------
+    figures
+        Of a version.
+
+    Returns
+    -------
+    dict
+        ``evaluations`` of activations, ``bytes`` of the memory plan and of the kernel with the
+        largest buffers of its own, ``planned`` of them, and ``spills`` in inner loops.
+    """
+    kernels = figures["kernels"]
+    calls = [kernels[name] for name in figures["calls"] if name in kernels]
+    own = max((kernel["allocated"] for kernel in calls), default=0)
+    return {
+        "evaluations": sum(sum(kernel["evaluations"].values()) for kernel in calls),
+        "bytes": figures["planned"] + own,
+        "planned": figures["planned"],
+        "spills": sum((kernel["inner_loop"] or {}).get("spills", 0) for kernel in calls),
+    }
