@@ -261,3 +261,22 @@ def test_peak_memory(environments, tmp_path):
         found = entry["runtimes"][allowed]
         assert entry["weights"] < found["after"] <= found["peak"]
     assert entry["runtimes"]["onnxruntime"]["error"] in printed
+
+
+def test_fuzz_winograd(tmp_path):
+    output = tmp_path / "fuzz.json"
+    run(script("fuzz_winograd").fuzz_winograd, "--kernels", 2, "--output", output)
+    found = json.loads(output.read_text())
+    assert found["kernels"] > 0
+    assert 0 < found["worst_of_bound"] < 1
+
+
+@pytest.mark.skipif(DIALECT != RELAX, reason="looks at Relax's kernels")
+def test_winograd_stages(tmp_path):
+    output = tmp_path / "stages.json"
+    arguments = ["--only", "mnist1,mnist2", "--rounds", 1, "--output", output]
+    run(script("winograd_stages").winograd_stages, *arguments)
+    (found,) = json.loads(output.read_text())["results"]
+    assert found["block"] == "mnist2"
+    assert found["loop"]["spills"] == 0
+    assert 0 < found["layer"] < found["direct"]

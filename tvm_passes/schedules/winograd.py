@@ -50,7 +50,7 @@ def winograd_conv2d(
     if pool is not None and in_tile:
         rows, columns = rows - rows % pool.kernel[0], columns - columns % pool.kernel[1]
     transformed = _transformed(data, conv, family, (rows, columns))
-    tiles = _tiles(_products(transformed, weight, conv), family)
+    tiles = _tiles(matrix_products(transformed, weight, conv.groups), family)
     if pool is not None and in_tile:
         return stored(_pooled_tiles(tiles, pool, rows, columns), conv)
     image = _image(tiles, rows, columns)
@@ -151,20 +151,35 @@ def _padded(data: te.Tensor, conv: Conv2d, rows: int, columns: int) -> te.Tensor
     return te.compute((batch, outer, rows, columns, inner), value, name="padded")
 
 
-def _products(tiles: te.Tensor, weight: te.Tensor, conv: Conv2d) -> te.Tensor:
-    """The sum over the channels of a group: [tile, tile, n, filters/b, rows, columns, b]."""
+def matrix_products(tiles: te.Tensor, weight: te.Tensor, groups: int = 1) -> te.Tensor:
+    """The sum over the channels of a group, for each element of a tile by itself.
+
+    Parameters
+    ----------
+    tiles
+        [tile, tile, n, rows, columns, c/b, b].
+    weight
+        [tile, tile, filters/b, c/groups/b, b, b].
+    groups
+        Of the convolution.
+
+    Returns
+    -------
+    te.Tensor
+        [tile, tile, n, filters/b, rows, columns, b].
+    """
     size, _, batch, down, across, _, _ = (int(extent) for extent in tiles.shape)
-    blocks, per_group = int(weight.shape[2]), int(weight.shape[3])
+    blocks, per_group, block = (int(weight.shape[axis]) for axis in (2, 3, 5))
     outer = te.reduce_axis((0, per_group), "co")
     inner = te.reduce_axis((0, int(weight.shape[4])), "ci")
 
     def value(*at: Any) -> Any:
         e, v, n, o, y, x, i = at
-        group = 0 if conv.groups == 1 else o // (blocks // conv.groups) * per_group
+        group = 0 if groups == 1 else o // (blocks // groups) * per_group
         product = tiles(e, v, n, y, x, outer + group, inner) * weight(e, v, o, outer, inner, i)
         return te.sum(product, axis=[outer, inner])
 
-    shape = (size, size, batch, blocks, down, across, conv.block)
+    shape = (size, size, batch, blocks, down, across, block)
     return te.compute(shape, value, name="products")
 
 

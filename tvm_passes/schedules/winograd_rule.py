@@ -174,7 +174,7 @@ def schedule(func: Any, tiles: WinogradTiles) -> Schedule:
             _in_registers(sch, item, tile)
     sch.compute_at(layer.products, part, preserve_unit_loops=True)
     _transform_inputs(sch, layer, None if tiles.whole else group, tiles.parallel)
-    _multiply(sch, layer.products, tiles)
+    multiply(sch, layer.products, tiles)
     return sch
 
 
@@ -229,7 +229,7 @@ def _transform_inputs(sch: Schedule, layer: WinogradLayer, group: Any, parallel:
         sch.parallel(sch.fuse(image, down, across))
 
 
-def _multiply(sch: Schedule, products: Any, tiles: WinogradTiles) -> None:
+def multiply(sch: Schedule, products: Any, tiles: WinogradTiles) -> None:
     """Matrix products, one for each element of a tile, a register tile at a time."""
     (row, column, image, channel, down, across, lane), reduction = split_axes(sch, products)
     channel, channels = sch.split(channel, [None, tiles.register_blocks])
