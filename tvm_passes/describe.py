@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -71,6 +72,17 @@ class Vocabulary:
         if op in self.activations:
             return any(rule.is_arithmetic for rule, _ in self.activations[op])
         return not (op in self.producers or op in self.pools or op in self.opaque)
+
+    def may_link(self, op: str) -> bool:
+        """Whether an op may be part of the chain above a pool."""
+        named = (self.activations, self.moves, self.dropouts)
+        return any(op in names for names in named) or plain(op) in self.spelling
+
+    @cached_property
+    def spelling(self) -> frozenset[str]:
+        """The ops that functions of several ops are made of."""
+        rows = self.composites.values()
+        return frozenset(op for patterns in rows for _, pattern in patterns for op in pattern.ops)
 
 
 def vocabulary(rules: Sequence[Rule], dialect: str, allow: Collection[str] = ()) -> Vocabulary:

@@ -38,6 +38,12 @@ class Apply:
         """How many of the arguments are no numbers."""
         return sum(not isinstance(arg, Number) for arg in self.args)
 
+    @property
+    def ops(self) -> frozenset[str]:
+        """The names of all its ops."""
+        inner = (arg.ops for arg in self.args if isinstance(arg, Apply))
+        return frozenset({self.op}).union(*inner)
+
 
 Pattern = Data | Number | Apply
 """A tree of ops whose leaves are the data and numbers."""

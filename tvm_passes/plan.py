@@ -172,8 +172,7 @@ def _meets_a_pool(graph: Graph[Node], node: Node, words: Vocabulary) -> bool:
             name = graph.op_name(reader)
             if name in words.pools:
                 return True
-            links = name in words.activations or name in words.moves or name in words.dropouts
-            if links and graph.key(reader) not in seen:
+            if words.may_link(name) and graph.key(reader) not in seen:
                 seen.add(graph.key(reader))
                 below.append(reader)
     return False

@@ -97,6 +97,16 @@ def test_functions_that_fall_then_rise_sink_at_both_ends(name):
     assert_untouched(pooled(f), Reason.QUASI_CONVEX)
 
 
+@pytest.mark.parametrize("name", RISING)
+def test_a_minimum_is_not_taken_above_such_a_function_of_another_pool(name):
+    def before(b, x):
+        low = b.emit(max_pool(b.emit(op.negative(b.emit(op.tanh(x))))))
+        return max_pool(b.emit(RISING[name](b, low)))
+
+    _, remarks = run_pass(built(before))
+    assert [remark.reason for remark in remarks][:1] == [Reason.NOT_MONOTONE.value]
+
+
 def test_a_chain_with_such_functions_sinks():
     def chain(b, x):
         shifted = b.emit(op.add(x, per_channel((8, 1, 1))))

@@ -92,6 +92,13 @@ def test_functions_that_fall_then_rise_sink_at_both_ends(name):
     assert_untouched(pooled(f), Reason.QUASI_CONVEX)
 
 
+@pytest.mark.parametrize("name", RISING)
+def test_a_minimum_is_not_taken_above_such_a_function_of_another_pool(name):
+    low = max_pool(relay.negative(relay.tanh(data())))
+    _, remarks = run_pass(module(max_pool(RISING[name](low))))
+    assert [remark.reason for remark in remarks][:1] == [Reason.NOT_MONOTONE.value]
+
+
 def test_a_chain_with_such_functions_sinks():
     shift, layer = per_channel((8, 1, 1)), conv(data())
 
