@@ -14,7 +14,7 @@ from rich.table import Table
 from tvm_passes.cli_options import JSON, MODEL, QUIET, progress
 from tvm_passes.compile import silent
 from tvm_passes.cuda.gpu import read_gpu
-from tvm_passes.cuda.static import SHOWN, VERSIONS, VersionReport, report_json, static_reports
+from tvm_passes.cuda.static import SHOWN, VERSIONS, WINOGRAD, VersionReport, report_json, static_reports
 
 FLAG = "--static"
 
@@ -26,8 +26,8 @@ FLAG = "--static"
     "--version",
     "versions",
     multiple=True,
-    type=click.Choice(VERSIONS),
-    help="May be given again  [default: all]",
+    type=click.Choice((*VERSIONS, WINOGRAD)),
+    help="May be given again  [default: all but winograd]",
 )
 @click.option("--fast-math", is_flag=True, help="Let kernels approximate.")
 @JSON
@@ -40,7 +40,7 @@ def static_command(
     Registers, shared memory, spills, turns lost to bank conflicts, occupancy; the instructions that
     all threads execute, by kind; the bytes that they move; and the least time by the numbers in
     targets/cuda. Both orders are compiled under TVM's own schedules (original, reordered) and
-    under ours (scheduled, fused).
+    under ours (scheduled, fused); winograd is fused with --allow winograd.
 
     \b
     Example:

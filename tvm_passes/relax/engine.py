@@ -18,6 +18,7 @@ from tvm_passes.relax.blocked import PASS_NAME as BLOCK
 from tvm_passes.relax.calibrate import convolutions
 from tvm_passes.relax.device_code import compiled_by, mark_compiled
 from tvm_passes.relax.extract import feeding_module, site_module
+from tvm_passes.relax.gpu_conv2d import TileConv2d
 from tvm_passes.relax.pipeline import (
     gpu_passes,
     gpu_passes_before_schedules,
@@ -97,7 +98,8 @@ def build(  # noqa: PLR0913 - what a build depends on
     tvm_target = tvm.target.Target({**target, **host})
     if target["kind"] == OPENCL:
         first = ReorderActivationAfterMaxPool(on_remark=on_remark, allow=allow)
-        passes = gpu_passes(tvm_target, first if reorder else None, ours=kernels)
+        tile = TileConv2d(on_remark=on_remark, allow=allow, barred=barred)
+        passes = gpu_passes(tvm_target, first if reorder else None, ours=kernels, tile=tile)
         return opencl.build(mod, tvm_target, passes)
     with tvm_target:
         ours = reorder or kernels

@@ -5,7 +5,7 @@ max_pool2d(conv2d(x, w)) = one kernel, which keeps the un-pooled result on the c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,7 +18,11 @@ from tvm_passes.decline import Decline
 from tvm_passes.relax.blocked_values import OUT_ELEMENTWISE_FUSABLE
 from tvm_passes.relax.blocks import map_dataflow_blocks, only_reader
 from tvm_passes.relax.convolution import CONV2D, MAX_POOL2D, op_name, read_conv2d, shape_of
+from tvm_passes.relax.gpu_winograd import filtered_conv2d
+from tvm_passes.remarks import ChosenKernels, Remark
 from tvm_passes.schedules.conv2d import pack_weight
+from tvm_passes.schedules.families import NONE_BARRED, Barred
+from tvm_passes.schedules.gpu_algorithm import Filtered, GpuChooser
 from tvm_passes.schedules.gpu_conv2d import LayerOf, conv2d
 from tvm_passes.schedules.gpu_space import choose, parts_of
 from tvm_passes.schedules.gpu_tiles import Tile
@@ -29,10 +33,21 @@ PASS_NAME = "TileConv2d"
 
 @dataclass(frozen=True)
 class Choose:
-    """How kernels are chosen for a target: the tile of a layer, and the parts of its sums."""
+    """How kernels are chosen for a target.
+
+    Parameters
+    ----------
+    tile
+        The tile of a layer.
+    parts
+        Into how many its sums fall.
+    filtered
+        How Winograd's filtering computes it, of its weights, if it does.
+    """
 
     tile: Callable[[LayerOf], Tile]
     parts: Callable[[LayerOf], int]
+    filtered: Callable[[LayerOf, Callable[[], np.ndarray]], Filtered | Decline | None]
 
 
 @tvm.transform.module_pass(opt_level=1, name=PASS_NAME)
@@ -50,26 +65,47 @@ class TileConv2d:
     choose
         The tile of a layer for a target; by default that of the fastest record in
         ``Database.current()``, or else the model's choice.
+    on_remark
+        Called with a Passed remark for each conv2d that Winograd's filtering computes, and a Missed
+        one for each that it cannot for its layout or groups.
+    allow
+        ``{"winograd"}`` for sums in another order, where that should be faster.
+    barred
+        Layers to which that does not extend, as `tvm_passes.calibrate.calibrate` finds them.
     """
 
-    def __init__(self, choose: Callable[[LayerOf, Any], Tile] = choose) -> None:
+    def __init__(
+        self,
+        choose: Callable[[LayerOf, Any], Tile] = choose,
+        on_remark: Callable[[Remark], object] | None = None,
+        allow: Collection[str] = (),
+        barred: Barred = NONE_BARRED,
+    ) -> None:
         self.choose = choose
+        self.on_remark = on_remark
+        self.allow = frozenset(allow)
+        self.barred = barred
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite every function; the kernels are added to the module."""
         builder = relax.BlockBuilder(mod)
         target = tvm.target.Target.current(allow_none=True)
 
-        decide = Choose(partial(_chosen, self.choose, target), partial(parts_of, target=target))
+        decide = Choose(
+            partial(_chosen, self.choose, target),
+            partial(parts_of, target=target),
+            GpuChooser(target, self.allow, self.barred).filtered,
+        )
         for gvar, func in mod.functions.items():
             if isinstance(func, relax.Function):
-                rewrite = partial(_rewritten, builder=builder, choose=decide)
+                said = ChosenKernels(str(gvar.name_hint), CONV2D, self.on_remark)
+                rewrite = partial(_rewritten, builder=builder, choose=decide, said=said)
                 builder.update_func(gvar, map_dataflow_blocks(func, rewrite, builder))
         return builder.finalize()
 
 
 def _rewritten(
-    old: relax.DataflowBlock, builder: relax.BlockBuilder, choose: Choose
+    old: relax.DataflowBlock, builder: relax.BlockBuilder, choose: Choose, said: ChosenKernels
 ) -> relax.DataflowBlock:
     users = relax.analysis.udchain(old)
     bound = {hash(binding.var): binding for binding in old.bindings}
@@ -78,7 +114,7 @@ def _rewritten(
     for binding in old.bindings:
         if hash(binding.var) in taken:
             continue
-        new = _kernels(binding, users, bound, builder, choose)
+        new = _kernels(binding, users, bound, builder, choose, said)
         bindings += new or [binding]
         taken |= {hash(item.var) for item in new}
     return relax.DataflowBlock(bindings, old.span) if taken else old
@@ -90,6 +126,7 @@ def _kernels(
     bound: dict[int, relax.Binding],
     builder: relax.BlockBuilder,
     choose: Choose,
+    said: ChosenKernels,
 ) -> list[relax.VarBinding]:
     """What binds a convolution, and the pool that alone reads it, to a kernel; none: it stays."""
     if not isinstance(binding, relax.VarBinding) or op_name(binding.value) != CONV2D:
@@ -97,11 +134,21 @@ def _kernels(
     call = binding.value
     conv = read_conv2d(call, 1)
     if isinstance(conv, Decline) or conv.dtype != "float32":
+        said.computed("", {})
         return []
     layer = LayerOf(shape_of(call.args[0]) or (), conv, None)
     weight = _oihw(call.args[1].value.numpy(), str(call.attrs.kernel_layout))
-    parts = choose.parts(layer)
     var, pool = _pool(binding, users, bound, conv)
+    filtered = choose.filtered(replace(layer, pool=pool), lambda: weight)
+    if isinstance(filtered, Filtered):
+        said.computed(str(filtered.filtering.family), filtered.error_bounds(weight))
+        var = var if filtered.takes_pool else binding.var
+        return filtered_conv2d(call.args[0], weight, filtered, var, builder)
+    if isinstance(filtered, Decline):
+        said.declined(filtered)
+    else:
+        said.computed("", {})
+    parts = choose.parts(layer)
     if parts > 1:
         value = _call(call.args[0], *_apart(layer, weight, parts), builder, choose)
         first = relax.DataflowVar(f"{binding.var.name}_parts", value.ty)

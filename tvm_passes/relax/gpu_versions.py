@@ -10,14 +10,16 @@ import tvm
 from tvm import relax
 
 from tvm_passes.cuda.kernels import Kernels
+from tvm_passes.describe import WINOGRAD
 from tvm_passes.relax.banks import NOT_UNROLLED, banks_of
 from tvm_passes.relax.device_code import compiled_by
+from tvm_passes.relax.gpu_conv2d import TileConv2d
 from tvm_passes.relax.launches import lower
 from tvm_passes.relax.pipeline import gpu_passes
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
 
-VERSIONS = ("original", "reordered", "scheduled", "fused")
-"""Both orders under TVM's own schedules, then both under ours."""
+VERSIONS = ("original", "reordered", "scheduled", "fused", "winograd")
+"""Both orders under TVM's own schedules, then both under ours; and the last with other sums."""
 
 
 def kernels_of(mod: tvm.IRModule, target: Mapping[str, Any], version: str) -> Kernels:
@@ -59,10 +61,13 @@ def scheduled(mod: tvm.IRModule, target: tvm.target.Target, version: str) -> tvm
     target
         Whose kernels are on threads.
     """
-    reorders, ours = version in ("reordered", "fused"), version in ("scheduled", "fused")
+    filtered = version == "winograd"
+    reorders = filtered or version in ("reordered", "fused")
+    ours = filtered or version in ("scheduled", "fused")
+    tile = TileConv2d(allow={WINOGRAD} if filtered else ())
     reorder = ReorderActivationAfterMaxPool() if reorders else None
     with target:
-        return tvm.transform.Sequential(gpu_passes(target, reorder, ours=ours))(mod)
+        return tvm.transform.Sequential(gpu_passes(target, reorder, ours=ours, tile=tile))(mod)
 
 
 def functions_of(mod: tvm.IRModule) -> Mapping[str, Any]:

@@ -24,6 +24,7 @@ from tvm_passes.schedules import exponential
 from tvm_passes.schedules.families import NONE_BARRED, Barred
 from tvm_passes.schedules.gpu_conv2d_rule import TiledConv2d
 from tvm_passes.schedules.gpu_pool import MaxPool
+from tvm_passes.schedules.gpu_winograd_rule import WinogradKernels
 from tvm_passes.schedules.rules import cpu_rules
 
 PIPELINE_NAME = "tvm_reorder"
@@ -42,7 +43,7 @@ def tvm_reorder_pipeline(
     rules, on_remark, allow
         As for `ReorderActivationAfterMaxPool`.
     barred
-        As for `BlockConv2d`.
+        As for `BlockConv2d` and `TileConv2d`.
     """
 
     @tvm.transform.module_pass(opt_level=0, name=PIPELINE_NAME)
@@ -53,7 +54,12 @@ def tvm_reorder_pipeline(
             stock = _stock(target)
             ours = BLOCK not in map(str, ctx.disabled_pass)
             passes = [
-                *gpu_passes(target, reorder, ours=ours),
+                *gpu_passes(
+                    target,
+                    reorder,
+                    ours=ours,
+                    tile=TileConv2d(on_remark=on_remark, allow=allow, barred=barred),
+                ),
                 *stock.dataflow_lower_passes(target),
                 *stock.finalize_passes(target),
             ]
@@ -72,15 +78,21 @@ def tvm_reorder_pipeline(
 
 
 def gpu_passes(
-    target: tvm.target.Target, reorder: tvm.transform.Pass | None, *, ours: bool
+    target: tvm.target.Target,
+    reorder: tvm.transform.Pass | None,
+    *,
+    ours: bool,
+    tile: TileConv2d | None = None,
 ) -> list[tvm.transform.Pass]:
     """From ops to scheduled kernels for a GPU, with the reorder among them, if there is one."""
     first = [FoldBatchNorm()] if ours else []
     then = [] if reorder is None else [reorder]
-    return [*first, *then, *gpu_kernel_passes(target, ours=ours)]
+    return [*first, *then, *gpu_kernel_passes(target, ours=ours, tile=tile)]
 
 
-def gpu_kernel_passes(target: tvm.target.Target, *, ours: bool = True) -> list[tvm.transform.Pass]:
+def gpu_kernel_passes(
+    target: tvm.target.Target, *, ours: bool = True, tile: TileConv2d | None = None
+) -> list[tvm.transform.Pass]:
     """From ops to scheduled kernels for a GPU: our schedules, and TVM's own for what is left.
 
     Parameters
@@ -89,14 +101,16 @@ def gpu_kernel_passes(target: tvm.target.Target, *, ours: bool = True) -> list[t
         Of a kind that has threads.
     ours
         Whether there are ours; else all are TVM's.
+    tile
+        Makes ours; by default with sums as they are written.
     """
     stock = _stock(target)
     *legalize, schedule = stock.legalize_passes(target)
     if not ours:
         return [*stock.library_dispatch_passes(target), *legalize, schedule]
     return [
-        *_gpu_kernels(target),
-        dlight.ApplyDefaultSchedule(TiledConv2d(), MaxPool()),
+        *_gpu_kernels(target, tile),
+        dlight.ApplyDefaultSchedule(TiledConv2d(), WinogradKernels(), MaxPool()),
         schedule,
     ]
 
@@ -106,15 +120,15 @@ def gpu_passes_before_schedules(
 ) -> list[tvm.transform.Pass]:
     """What makes kernels of a module, for a GPU: their schedules come next."""
     reorder = ReorderActivationAfterMaxPool(allow=allow)
-    return [FoldBatchNorm(), reorder, *_gpu_kernels(target)]
+    return [FoldBatchNorm(), reorder, *_gpu_kernels(target, TileConv2d(allow=allow))]
 
 
-def _gpu_kernels(target: tvm.target.Target) -> list[tvm.transform.Pass]:
+def _gpu_kernels(target: tvm.target.Target, tile: TileConv2d | None) -> list[tvm.transform.Pass]:
     stock = _stock(target)
     *legalize, _ = stock.legalize_passes(target)
     return [
         relax.transform.FoldConstant(),
-        TileConv2d(),
+        TileConv2d() if tile is None else tile,
         *stock.library_dispatch_passes(target),
         *legalize,
     ]

@@ -6,9 +6,6 @@ element of the tile, and transformed back; channels are the lanes of vectors thr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from fractions import Fraction
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -17,9 +14,8 @@ from tvm import te, topi
 from tvm_passes.namespaces import tir
 from tvm_passes.schedules.conv2d import stored
 from tvm_passes.schedules.operators import Conv2d, MaxPool2d, Pair, oihw
+from tvm_passes.schedules.transforms import DTYPE, by_pairs, by_parity, choose
 from tvm_passes.winograd import Winograd
-
-DTYPE = "float32"
 
 
 def winograd_conv2d(
@@ -126,14 +122,14 @@ def _transformed(data: te.Tensor, conv: Conv2d, family: Winograd, outputs: Pair)
     def rows(*at: Any) -> Any:
         n, y, x, o, e, s, i = at
         column = [source(n, o, y * m + r, x * m + s, i) for r in range(size)]
-        return _choose(e, [_by_parity(row, column) for row in family.data])
+        return choose(e, [by_parity(row, column) for row in family.data])
 
     half = te.compute((batch, down, across, outer, size, size, inner), rows, name="rows")
 
     def columns(*at: Any) -> Any:
         e, v, n, y, x, o, i = at
         row = [half(n, y, x, o, e, s, i) for s in range(size)]
-        return _choose(v, [_by_parity(column, row) for column in family.data])
+        return choose(v, [by_parity(column, row) for column in family.data])
 
     shape = (size, size, batch, down, across, outer, inner)
     return te.compute(shape, columns, name="transformed")
@@ -191,14 +187,14 @@ def _tiles(products: te.Tensor, family: Winograd) -> te.Tensor:
     def rows(*at: Any) -> Any:
         n, o, y, x, a, v, i = at
         column = [products(e, v, n, o, y, x, i) for e in range(size)]
-        return _choose(a, [_by_pairs(row, column) for row in family.output])
+        return choose(a, [by_pairs(row, column) for row in family.output])
 
     half = te.compute((batch, blocks, down, across, m, size, block), rows, name="half")
 
     def columns(*at: Any) -> Any:
         n, o, y, x, a, c, i = at
         row = [half(n, o, y, x, a, v, i) for v in range(size)]
-        return _choose(c, [_by_pairs(column, row) for column in family.output])
+        return choose(c, [by_pairs(column, row) for column in family.output])
 
     return te.compute((batch, blocks, down, across, m, m, block), columns, name="tiles")
 
@@ -230,44 +226,3 @@ def _pooled_tiles(tiles: te.Tensor, pool: MaxPool2d, rows: int, columns: int) ->
 def _windows(data: te.Tensor, conv: Conv2d, axis: int) -> int:
     padding = conv.padding[axis] + conv.padding[axis + 2]
     return int(data.shape[2 + axis]) + padding - conv.kernel[axis] + 1
-
-
-def _choose(index: Any, values: Sequence[Any]) -> Any:
-    """The value at an index, which the schedule makes a constant."""
-    *others, last = enumerate(values)
-    return reduce(lambda rest, at: tir.Select(index == at[0], at[1], rest), others[::-1], last[1])
-
-
-def _by_parity(row: Sequence[Fraction], values: Sequence[Any]) -> Any:
-    """A row of B^T times a column: even powers and odd ones apart.
-
-    The rows of p and -p then differ in one sign, and share the rest.
-    """
-    terms = [(c, value) for c, value in zip(row, values, strict=True)]
-    even, odd = ([(c, v) for c, v in terms[at::2] if c] for at in (0, 1))
-    if not even or not odd:
-        return _sum(even or odd)
-    if odd[0][0] > 0:
-        return _sum(even) + _sum(odd)
-    return _sum(even) - _sum((-c, v) for c, v in odd)
-
-
-def _by_pairs(row: Sequence[Fraction], values: Sequence[Any]) -> Any:
-    """A row of A^T times a column: what stands at p and at -p is added, or subtracted, first."""
-    terms = [(row[0], values[0])]
-    for at in range(1, len(row) - 1, 2):
-        plus, minus = values[at], values[at + 1]
-        terms.append((row[at], plus + minus if row[at] == row[at + 1] else plus - minus))
-    return _sum([*terms, (row[-1], values[-1])])
-
-
-def _sum(terms: Iterable[tuple[Fraction, Any]]) -> Any:
-    """The sum of products with constants, without those of 0 and 1; positive ones come first."""
-    total = None
-    for c, value in sorted((term for term in terms if term[0]), key=lambda term: term[0] < 0):
-        product = value if abs(c) == 1 else value * tir.const(float(abs(c)), DTYPE)
-        if total is None:
-            total = product if c > 0 else tir.const(0, DTYPE) - product
-        else:
-            total = total + product if c > 0 else total - product
-    return total

@@ -1,0 +1,188 @@
+"""How a GPU computes a convolution, as written or by Winograd's filtering: which is faster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from tvm_passes.cuda.gpu import Gpu, known_gpus, read_gpu
+from tvm_passes.decline import Decline, KernelReason
+from tvm_passes.describe import WINOGRAD
+from tvm_passes.schedules import gpu_tiles, gpu_winograd_tiles
+from tvm_passes.schedules.families import FAMILIES, NONE_BARRED, Barred, takes
+from tvm_passes.schedules.gpu_conv2d import LayerOf
+from tvm_passes.schedules.gpu_space import parts_of
+from tvm_passes.schedules.gpu_tiles import FLOAT, FMAS
+from tvm_passes.schedules.gpu_winograd_tiles import LAUNCH, Filtering, ProductTile
+from tvm_passes.schedules.winograd import pool_in_tile
+from tvm_passes.winograd import direct_error_bound
+
+DEFAULT_GPU = "a100"
+"""For architectures that targets/cuda does not know."""
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """A layer computed by Winograd's filtering.
+
+    Parameters
+    ----------
+    filtering
+        Its extents.
+    tile
+        Of the products.
+    origin
+        Zeros above and left of the data.
+    """
+
+    filtering: Filtering
+    tile: ProductTile
+    origin: tuple[int, int]
+
+    @property
+    def takes_pool(self) -> bool:
+        """Whether the layer's pool is in the tile."""
+        return self.filtering.window != (1, 1)
+
+    def error_bounds(self, weight: np.ndarray) -> dict[str, float]:
+        """How far its sums may be off, and those written, as a share of the largest input.
+
+        Parameters
+        ----------
+        weight
+            In the order OIHW.
+        """
+        return {
+            "error_bound": self.filtering.family.error_bound(weight),
+            "error_bound_as_written": direct_error_bound(weight),
+        }
+
+
+@dataclass(frozen=True)
+class GpuChooser:
+    """Chooses computations for a GPU.
+
+    Parameters
+    ----------
+    target
+        The GPU.
+    allow
+        Without ``winograd`` in it, sums are taken as they are written.
+    barred
+        Layers that are not to be computed by some families of tiles.
+    """
+
+    target: Any
+    allow: Collection[str] = ()
+    barred: Barred = NONE_BARRED
+
+    def filtered(
+        self, layer: LayerOf, weight: Callable[[], np.ndarray]
+    ) -> Filtered | Decline | None:
+        """The layer by Winograd's filtering, where that should take the least time.
+
+        Parameters
+        ----------
+        layer
+            The convolution, and the max-pool that alone reads it, if any.
+        weight
+            Gives the weights, in the order OIHW.
+
+        Returns
+        -------
+        Filtered, Decline or None
+            None where the sums as they are written should be as fast.
+        """
+        families = [family for family in FAMILIES if takes(layer.conv, family)]
+        if WINOGRAD not in self.allow or not families:
+            return None
+        if layer.conv.channels_last:
+            return _declined(KernelReason.LAYOUT, "NHWC data", "convert the model to NCHW")
+        if layer.conv.groups > 1:
+            return _declined(KernelReason.GROUPS, "groups", "compile without winograd")
+        gpu = gpu_of(self.target)
+        ways = [way for way in _ways(layer, gpu) if way[0] < direct_seconds(layer, self.target)]
+        for _, way in sorted(ways, key=lambda way: way[0]):
+            if not self.barred.holds(weight(), way.filtering.family):
+                return way
+        return None
+
+
+def _declined(reason: KernelReason, what: str, suggestion: str) -> Decline:
+    return Decline(reason, f"no Winograd kernels for GPUs take {what}", suggestion)
+
+
+def gpu_of(target: Any) -> Gpu:
+    """The GPU of a target's architecture, or the default one."""
+    arch = str(dict(target.attrs).get("arch", "")) if target is not None else ""
+    found = [gpu for gpu in map(read_gpu, known_gpus()) if gpu.arch == arch]
+    return found[0] if found else read_gpu(DEFAULT_GPU)
+
+
+def _ways(layer: LayerOf, gpu: Gpu) -> Iterator[tuple[float, Filtered]]:
+    """Winograd's ways to compute a layer, each with its seconds."""
+    conv, pool = layer.conv, layer.pool
+    rows, columns = (side.out for side in _unpooled(layer))
+    for family in FAMILIES:
+        if not takes(conv, family):
+            continue
+        window = (1, 1)
+        if pool is not None and pool_in_tile(pool, family, rows, columns):
+            window = pool.kernel
+        filtering = Filtering(
+            family,
+            layer.shape[0],
+            conv.channels,
+            conv.filters,
+            *layer.shape[2:],
+            rows - rows % window[0],
+            columns - columns % window[1],
+            window,
+        )
+        tile = gpu_winograd_tiles.best(filtering, gpu)
+        if tile is not None:
+            alone = 0.0 if pool is None or window == pool.kernel else _pool_seconds(layer, gpu)
+            seconds = gpu_winograd_tiles.seconds(filtering, tile, gpu) + alone
+            yield seconds, Filtered(filtering, tile, conv.padding[:2])
+
+
+def direct_seconds(layer: LayerOf, target: Any) -> float:
+    """What the sums as they are written should take, split where `parts_of` splits them."""
+    gpu, parts = gpu_of(target), parts_of(layer, target)
+    if parts > 1:
+        nest = replace(layer, pool=None).nest
+        nest = replace(nest, groups=parts, channels=nest.channels // parts)
+    else:
+        nest = layer.nest
+    tile = gpu_tiles.best(nest, gpu.multiprocessors)
+    sums = gpu_tiles.arithmetic(nest) / gpu.multiprocessors * FMAS / gpu.fp32_per_clock
+    cycles = max(gpu_tiles.expected(nest, tile, gpu.multiprocessors), sums)
+    conv = layer.conv
+    weights = conv.filters * conv.channels // conv.groups * prod(conv.kernel)
+    result = _elements(layer) if parts == 1 else parts * _elements(replace(layer, pool=None))
+    moved = FLOAT * (prod(layer.shape) + weights + result)
+    added = 0.0
+    if parts > 1:
+        added = LAUNCH + FLOAT * (result + _elements(layer)) / gpu.bytes_per_second
+    return max(cycles / gpu.clock_hz, moved / gpu.bytes_per_second) + LAUNCH + added
+
+
+def _pool_seconds(layer: LayerOf, gpu: Gpu) -> float:
+    """A max-pool of its own."""
+    moved = _elements(replace(layer, pool=None)) + _elements(layer)
+    return FLOAT * moved / gpu.bytes_per_second + LAUNCH
+
+
+def _elements(layer: LayerOf) -> int:
+    """Of the result."""
+    nest = layer.nest
+    return nest.batch * layer.conv.filters * nest.rows.out * nest.columns.out
+
+
+def _unpooled(layer: LayerOf) -> tuple[gpu_tiles.Axis, gpu_tiles.Axis]:
+    nest = replace(layer, pool=None).nest
+    return nest.rows, nest.columns

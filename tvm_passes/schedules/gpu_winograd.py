@@ -1,0 +1,202 @@
+"""Winograd convolution for GPUs, and the max-pool behind it: three kernels as tensor expressions.
+
+All extents but the result's are whole tiles of the products, so that those need no conditions.
+Filters and tiles are counted by block, group, thread and element of a vector: neighbouring threads
+read neighbouring vectors, without bank conflicts, and a thread has several groups of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple
+from typing import Any
+
+import numpy as np
+from tvm import te
+
+from tvm_passes.namespaces import tir
+from tvm_passes.schedules.gpu_winograd_tiles import Filtering, ProductTile
+from tvm_passes.schedules.operators import Pair
+from tvm_passes.schedules.transforms import DTYPE, by_pairs, by_parity, choose
+
+DATA = "tvm_passes.winograd.data"
+"""Annotation of the block that takes tiles of the data, in the kernel that transforms them."""
+PRODUCTS = "tvm_passes.winograd.products"
+"""Annotation of the block that sums: the fields of `ProductTile`, in their order."""
+RESULT = "tvm_passes.winograd.result"
+"""Annotation of the block that takes products: rows and columns of the result of a tile."""
+
+
+def transformed_data(
+    data: te.Tensor, filtering: Filtering, tile: ProductTile, origin: Pair
+) -> te.Tensor:
+    """B^T d B of each tile.
+
+    Parameters
+    ----------
+    data
+        [n, c, h, w].
+    filtering, tile
+        The extents, and the blocks of the products.
+    origin
+        Zeros above and left of the data.
+
+    Returns
+    -------
+    te.Tensor
+        [tile, tile, channels, *tiles], zeros past the last of both.
+    """
+    family, (down, across) = filtering.family, filtering.grid
+    size = family.tile
+    channels, _, tiles = filtering.padded(tile)
+
+    def element(c: Any, p: Any, r: Any, s: Any) -> Any:
+        row = p // across % down * family.outputs + r - origin[0]
+        column = p % across * family.outputs + s - origin[1]
+        inside = [row >= 0, row < filtering.height, column >= 0, column < filtering.width]
+        if channels > filtering.channels:
+            inside.append(c < filtering.channels)
+        if tiles > filtering.tiles:
+            inside.append(p < filtering.tiles)
+        value = data(p // (down * across), c, row, column)
+        return tir.if_then_else(tir.all(*inside), value, tir.const(0, DTYPE))
+
+    patch = te.compute(
+        (channels, tiles, size, size), element, name="patch", attrs={DATA: [size]}
+    )  # fmt: skip
+
+    def rows(c: Any, p: Any, e: Any, s: Any) -> Any:
+        column = [patch(c, p, r, s) for r in range(size)]
+        return choose(e, [by_parity(row, column) for row in family.data])
+
+    half = te.compute((channels, tiles, size, size), rows, name="rows")
+
+    split = tile.split_tiles(tiles)
+
+    def columns(e: Any, v: Any, c: Any, *at: Any) -> Any:
+        row = [half(c, _joined(at, split), e, s) for s in range(size)]
+        return choose(v, [by_parity(column, row) for column in family.data])
+
+    return te.compute((size, size, channels, *split), columns, name="transformed")
+
+
+def products(tiles: te.Tensor, weight: te.Tensor, tile: ProductTile) -> te.Tensor:
+    """The sums over channels at each element of the tile: [tile, tile, *filters, *tiles].
+
+    Parameters
+    ----------
+    tiles
+        As of `transformed_data`.
+    weight
+        As of `pack_transformed`.
+    tile
+        What a block of threads computes.
+    """
+    size, _, channels, *columns = (int(extent) for extent in tiles.shape)
+    rows = [int(extent) for extent in weight.shape[3:]]
+    c = te.reduce_axis((0, channels), "c")
+
+    def value(e: Any, v: Any, *at: Any) -> Any:
+        k, p = at[: len(rows)], at[len(rows) :]
+        return te.sum(weight(e, v, c, *k) * tiles(e, v, c, *p), axis=c)
+
+    noted = {PRODUCTS: list(astuple(tile))}
+    return te.compute((size, size, *rows, *columns), value, name="products", attrs=noted)
+
+
+def result(found: te.Tensor, filtering: Filtering) -> te.Tensor:
+    """A^T p A of each tile, or the maxima over its windows: [n, filters, h, w].
+
+    Parameters
+    ----------
+    found
+        As of `products`.
+    filtering
+        The extents.
+    """
+    family, (down, across) = filtering.family, filtering.grid
+    size, m = family.tile, family.outputs
+    window = filtering.window
+    kept = (m // window[0], m // window[1])
+    counted = [int(extent) for extent in found.shape[2:]]
+    filters, columns = counted[: len(counted) // 2], counted[len(counted) // 2 :]
+
+    def element(n: Any, k: Any, y: Any, x: Any, e: Any, v: Any) -> Any:
+        p = (n * down + y) * across + x
+        return found(e, v, *_parted(k, filters), *_parted(p, columns))
+
+    tiles = (filtering.batch, filtering.filters, down, across)
+    taken = te.compute((*tiles, size, size), element, name="taken", attrs={RESULT: [*kept]})
+
+    def rows(*at: Any) -> Any:
+        *of, a, v = at
+        column = [taken(*of, e, v) for e in range(size)]
+        return choose(a, [by_pairs(row, column) for row in family.output])
+
+    half = te.compute((*tiles, m, size), rows, name="half")
+
+    def outputs(*at: Any) -> Any:
+        *of, a, b = at
+        row = [half(*of, a, v) for v in range(size)]
+        return choose(b, [by_pairs(column, row) for column in family.output])
+
+    value = te.compute((*tiles, m, m), outputs, name="outputs")
+    if window != (1, 1):
+        value = _maxima(value, window)
+
+    def stored(n: Any, k: Any, y: Any, x: Any) -> Any:
+        return value(n, k, y // kept[0], x // kept[1], y % kept[0], x % kept[1])
+
+    shape = (*tiles[:2], filtering.rows // window[0], filtering.columns // window[1])
+    return te.compute(shape, stored, name="stored")
+
+
+def _joined(at: Sequence[Any], extents: Sequence[int]) -> Any:
+    """The index along axes taken as one."""
+    index = at[0]
+    for part, extent in zip(at[1:], extents[1:], strict=True):
+        index = index * extent + part
+    return index
+
+
+def _parted(index: Any, extents: Sequence[int]) -> list[Any]:
+    """The inverse of `_joined`."""
+    found: list[Any] = []
+    for extent in reversed(extents[1:]):
+        found.insert(0, index % extent)
+        index = index // extent
+    return [index, *found]
+
+
+def _maxima(outputs: te.Tensor, window: Pair) -> te.Tensor:
+    """The maximum over each window of a tile."""
+    *tiles, m, _ = (int(extent) for extent in outputs.shape)
+    r, s = (te.reduce_axis((0, extent), "r") for extent in window)
+
+    def value(*at: Any) -> Any:
+        *of, a, b = at
+        return te.max(outputs(*of, a * window[0] + r, b * window[1] + s), axis=[r, s])
+
+    return te.compute((*tiles, m // window[0], m // window[1]), value, name="maxima")
+
+
+def pack_transformed(weight: np.ndarray, filtering: Filtering, tile: ProductTile) -> np.ndarray:
+    """Weights for `products`.
+
+    Parameters
+    ----------
+    weight
+        [filters, channels, taps, taps].
+    filtering, tile
+        The extents, and the blocks of the products.
+
+    Returns
+    -------
+    np.ndarray
+        [tile, tile, channels, *filters], zeros past the last of both.
+    """
+    transformed = filtering.family.transform(weight).astype(weight.dtype).swapaxes(2, 3)
+    channels, filters, _ = filtering.padded(tile)
+    short = [(0, channels - filtering.channels), (0, filters - filtering.filters)]
+    padded = np.pad(transformed, [(0, 0), (0, 0), *short])
+    return padded.reshape(*padded.shape[:3], *tile.split_filters(filters))

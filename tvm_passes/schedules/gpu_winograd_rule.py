@@ -1,0 +1,135 @@
+"""Schedule the three kernels of a Winograd convolution on threads of a GPU.
+
+Transforms are in the registers of a thread, which has a tile of one channel or filter; products are
+tiles in registers of operands in shared memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm_passes.namespaces import Schedule, ScheduleRule, block
+from tvm_passes.schedules.gpu_tiles import VECTOR
+from tvm_passes.schedules.gpu_winograd import DATA, PRODUCTS, RESULT
+from tvm_passes.schedules.gpu_winograd_tiles import TRANSFORM_THREADS, ProductTile
+from tvm_passes.schedules.structure import split_axes
+
+
+class WinogradKernels(ScheduleRule):
+    """A dlight schedule rule for what `tvm_passes.schedules.gpu_winograd` states."""
+
+    def apply(self, func: Any, target: Any, _tunable: bool) -> Schedule | None:
+        """Schedule `func` if it is one of the kernels, for a GPU."""
+        if "gpu" not in [str(key) for key in target.keys]:
+            return None
+        return schedule(func)
+
+
+def schedule(func: Any) -> Schedule | None:
+    """The kernel of `func` on threads; None if it is none of them."""
+    sch = Schedule(func)
+    blocks = list(sch.get_child_blocks(block(sch, "root")))
+    for item in blocks[:1]:
+        noted = sch.get(item).annotations
+        if DATA in noted and len(blocks) == TRANSFORM_BLOCKS:
+            return _transform_data(sch, blocks)
+        if PRODUCTS in noted and len(blocks) == 1:
+            return _multiply(sch, item, ProductTile(*map(int, noted[PRODUCTS])))
+        if RESULT in noted and len(blocks) > TRANSFORM_BLOCKS:
+            return _transform_back(sch, blocks, [int(extent) for extent in noted[RESULT]])
+    return None
+
+
+TRANSFORM_BLOCKS = 3
+"""Of each transform: what it reads, one axis of it transformed, and both."""
+
+
+def _transform_data(sch: Schedule, blocks: list[Any]) -> Schedule:
+    patch, half, transformed = blocks
+    row, column, *elements = sch.get_loops(transformed)
+    sch.reorder(*elements, row, column)
+    thread = _on_threads(sch, sch.fuse(*elements))
+    _in_registers(sch, (half, patch), thread)
+    _unroll(sch, row, column)
+    return sch
+
+
+def _transform_back(sch: Schedule, blocks: list[Any], kept: list[int]) -> Schedule:
+    """Transform back and pool where a tile's results are stored."""
+    *inside, output = blocks
+    reads = inside[:TRANSFORM_BLOCKS]
+    pool = [item for item in inside[TRANSFORM_BLOCKS:] if split_axes(sch, item)[1]]
+    for item in inside[TRANSFORM_BLOCKS + len(pool) :]:
+        sch.compute_inline(item)
+    image, filters, row, column = sch.get_loops(output)
+    down, row = sch.split(row, [None, kept[0]])
+    across, column = sch.split(column, [None, kept[1]])
+    sch.reorder(image, filters, down, across, row, column)
+    thread = _on_threads(sch, sch.fuse(image, filters, down, across))
+    _in_registers(sch, (*pool, *reversed(reads)), thread)
+    _unroll(sch, row, column)
+    return sch
+
+
+def _on_threads(sch: Schedule, loop: Any) -> Any:
+    blocks, thread = sch.split(loop, [None, TRANSFORM_THREADS])
+    sch.bind(blocks, "blockIdx.x")
+    sch.bind(thread, "threadIdx.x")
+    return thread
+
+
+def _in_registers(sch: Schedule, items: tuple[Any, ...], thread: Any) -> None:
+    """Compute what a thread needs, last to first, in straight-line code."""
+    for item in items:
+        sch.set_scope(item, 0, "local")
+        sch.compute_at(item, thread, preserve_unit_loops=True)
+        spatial, window = split_axes(sch, item)
+        sch.reorder(*window, *spatial)
+        _unroll(sch, *window, *spatial)
+
+
+def _multiply(sch: Schedule, item: Any, tile: ProductTile) -> Schedule:
+    """Tiles in registers, stage by stage of the operands in shared memory."""
+    row, column, *spatial, channels = sch.get_loops(item)
+    filter_block, filter_group, filter_thread, filters = spatial[:4]
+    tile_block, tile_group, tile_thread, tiles = spatial[4:]
+    stage, channel = sch.split(channels, [None, tile.stage])
+    own = (filter_group, filters, tile_group, tiles)
+    grid = (row, column, filter_block, tile_block)
+    sch.reorder(*grid, filter_thread, tile_thread, stage, channel, *own)
+    sch.bind(sch.fuse(row, column), "blockIdx.z")
+    sch.bind(filter_block, "blockIdx.y")
+    sch.bind(tile_block, "blockIdx.x")
+    thread = sch.fuse(filter_thread, tile_thread)
+    sch.bind(thread, "threadIdx.x")
+    stored = sch.cache_write(item, 0, "local")
+    sch.reverse_compute_at(stored, thread, preserve_unit_loops=True)
+    *groups, lanes = list(sch.get_loops(stored))[-8:]
+    _unroll(sch, *groups)
+    sch.vectorize(lanes)
+    for operand in (0, 1):
+        _fetch(sch, item, operand, tile, (stage, channel))
+    _unroll(sch, channel, *own)
+    sch.decompose_reduction(item, stage)
+    return sch
+
+
+def _fetch(sch: Schedule, item: Any, operand: int, tile: ProductTile, loops: Any) -> None:
+    """Copy a stage of an operand to shared memory, and what a thread needs of it to registers."""
+    stage, channel = loops
+    shared = sch.cache_read(item, operand, "shared")
+    own = sch.cache_read(item, operand, "local")
+    sch.compute_at(own, channel, preserve_unit_loops=True)
+    *groups, lanes = list(sch.get_loops(own))[-7:]
+    _unroll(sch, *groups)
+    sch.vectorize(lanes)
+    sch.compute_at(shared, stage, preserve_unit_loops=True)
+    elements = sch.fuse(*list(sch.get_loops(shared))[-7:])
+    _, thread, lanes = sch.split(elements, [None, tile.threads, VECTOR])
+    sch.bind(thread, "threadIdx.x")
+    sch.vectorize(lanes)
+
+
+def _unroll(sch: Schedule, *loops: Any) -> None:
+    for loop in loops:
+        sch.unroll(loop)
