@@ -8,8 +8,12 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
+from tvm_passes.calibrate import calibrate
 from tvm_passes.cli import cli
+from tvm_passes.dialects import engine
 from tvm_passes.errors import InputError
+from tvm_passes.frontends import load_model
+from tvm_passes.input_file import read_samples
 
 SHAPE = [1, 32, 16, 16]
 
@@ -57,6 +61,14 @@ def test_layers_that_are_not_stay_as_they_are(model, tmp_path):
     options = ["--calibrate", str(model.with_suffix(".npy")), "--max-error", "1e-9"]
     found = remarks(model, tmp_path, *options)
     assert found == [("winograd-error", f"#{n}") for n in (0, 0, 1, 1)]
+
+
+def test_what_is_compiled_for_a_gpu_is_measured_on_the_cpu(model):
+    found = engine(None)
+    mod = load_model(model, found.DIALECT)
+    samples = read_samples(model.with_suffix(".npy"), found.signature(mod)["inputs"])
+    barred = calibrate(found, mod, {"kind": "cuda", "arch": "sm_90"}, samples, 1e-9)
+    assert len(barred.layers) == 4
 
 
 def test_data_that_does_not_fit_the_model(model, tmp_path):

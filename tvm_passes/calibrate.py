@@ -14,6 +14,7 @@ from tvm_passes.errors import InputError
 from tvm_passes.inputs import Sample
 from tvm_passes.remarks import Kind, Remark
 from tvm_passes.schedules.families import FAMILIES, Barred, Convolution, digest, takes
+from tvm_passes.target import LLVM
 from tvm_passes.winograd import Winograd, convolved, filtered
 
 MAX_ERROR = 1e-4
@@ -31,7 +32,7 @@ def calibrate(
     """Find the layers that Winograd's filtering computes less well than is asked for.
 
     Each convolution of ``main`` is computed, on what the samples lead to, in float32 by Winograd's
-    filtering and in float64 as it is written.
+    filtering and in float64 as it is written, on this machine's CPU.
 
     Parameters
     ----------
@@ -49,6 +50,7 @@ def calibrate(
     InputError
         If there are no samples.
     """
+    config = config if config["kind"] == LLVM else {"kind": LLVM}
     if not samples:
         raise InputError("expected samples to calibrate with, found none")
     layers, feeding = tvm_engine.convolutions(mod, config)

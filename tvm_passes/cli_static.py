@@ -14,7 +14,14 @@ from rich.table import Table
 from tvm_passes.cli_options import JSON, MODEL, QUIET, progress
 from tvm_passes.compile import silent
 from tvm_passes.cuda.gpu import read_gpu
-from tvm_passes.cuda.static import SHOWN, VERSIONS, WINOGRAD, VersionReport, report_json, static_reports
+from tvm_passes.cuda.static import (
+    SHOWN,
+    VERSIONS,
+    WINOGRAD,
+    VersionReport,
+    report_json,
+    static_reports,
+)
 
 FLAG = "--static"
 

@@ -9,6 +9,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from gpu_filterings import CASES as FILTERINGS
 from gpu_layers import Case, conv, largest_tile, pool
 from opencl_runs import lower
 from test_gpu_pool import GPU, pool_add
@@ -65,6 +66,12 @@ def test_no_races(name, tile, tmp_path):
 def test_no_races_in_pools(tmp_path):
     func = MaxPool().apply(pool_add((1, 3, 9, 11), 3, 2, 1), GPU, False).mod["main"]
     assert reports(lower(func), tmp_path) == ""
+
+
+@pytest.mark.parametrize("name", FILTERINGS)
+def test_no_races_in_winograds_kernels(name, tmp_path):
+    for func in FILTERINGS[name].kernels():
+        assert reports(lower(func), tmp_path) == ""
 
 
 def test_without_its_barriers_a_schedule_has_races(tmp_path):

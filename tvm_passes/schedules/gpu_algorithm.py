@@ -126,6 +126,7 @@ def gpu_of(target: Any) -> Gpu:
 def _ways(layer: LayerOf, gpu: Gpu) -> Iterator[tuple[float, Filtered]]:
     """Winograd's ways to compute a layer, each with its seconds."""
     conv, pool = layer.conv, layer.pool
+    batch, _, height, width = layer.shape
     rows, columns = (side.out for side in _unpooled(layer))
     for family in FAMILIES:
         if not takes(conv, family):
@@ -135,10 +136,11 @@ def _ways(layer: LayerOf, gpu: Gpu) -> Iterator[tuple[float, Filtered]]:
             window = pool.kernel
         filtering = Filtering(
             family,
-            layer.shape[0],
+            batch,
             conv.channels,
             conv.filters,
-            *layer.shape[2:],
+            height,
+            width,
             rows - rows % window[0],
             columns - columns % window[1],
             window,

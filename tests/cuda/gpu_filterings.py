@@ -1,0 +1,80 @@
+"""Winograd convolutions as the GPU schedules see them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import te
+
+from tvm_passes.schedules.gpu_winograd import (
+    pack_transformed,
+    products,
+    result,
+    transformed_data,
+)
+from tvm_passes.schedules.gpu_winograd_rule import schedule
+from tvm_passes.schedules.gpu_winograd_tiles import Filtering, ProductTile
+from tvm_passes.winograd import Winograd
+
+SMALL = ProductTile(4, 4, 4, 8, 4)
+"""Sixteen threads, of one group of filters and two of tiles each."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer, [batch, channels, *extents] and filters, padded on four sides."""
+
+    family: Winograd
+    data: tuple[int, int, int, int]
+    filters: int
+    padding: tuple[int, int, int, int]
+    window: tuple[int, int] = (1, 1)
+    tile: ProductTile = SMALL
+
+    @property
+    def filtering(self):
+        batch, channels, height, width = self.data
+        top, left, bottom, right = self.padding
+        reach = self.family.taps - 1
+        rows, columns = height + top + bottom - reach, width + left + right - reach
+        kept = (rows - rows % self.window[0], columns - columns % self.window[1])
+        return Filtering(
+            self.family, batch, channels, self.filters, height, width, *kept, self.window
+        )
+
+    def kernels(self):
+        """The three kernels, scheduled."""
+        size, tile, filtering = self.family.tile, self.tile, self.filtering
+        channels, filters, tiles = filtering.padded(tile)
+        rows, columns = tile.split_filters(filters), tile.split_tiles(tiles)
+        data = te.placeholder(self.data, name="data")
+        found = te.placeholder((size, size, channels, *columns), name="transformed")
+        weight = te.placeholder((size, size, channels, *rows), name="weight")
+        sums = te.placeholder((size, size, *rows, *columns), name="sums")
+        stated = (
+            (data, transformed_data(data, filtering, tile, self.padding[:2])),
+            (found, weight, products(found, weight, tile)),
+            (sums, result(sums, filtering)),
+        )
+        return [schedule(te.create_prim_func(list(each))).mod["main"] for each in stated]
+
+    def inputs(self):
+        """Normal values, and weights in the order OIHW."""
+        rng = np.random.default_rng(0)
+        taps = self.family.taps
+        weight = rng.standard_normal((self.filters, self.data[1], taps, taps))
+        return rng.standard_normal(self.data).astype("float32"), weight.astype("float32")
+
+    def packed(self, weight):
+        return pack_transformed(weight, self.filtering, self.tile)
+
+
+F2, F4, F2_5 = Winograd(2, 3), Winograd(4, 3), Winograd(2, 5)
+ALL = (1, 1, 1, 1)
+CASES = {
+    "F(4x4), 2x2 pool that leaves a row": Case(F4, (2, 5, 15, 11), 13, ALL, (2, 2)),
+    "F(4x4), 4x2 pool": Case(F4, (1, 8, 12, 10), 16, ALL, (4, 2)),
+    "F(4x4), groups of filters": Case(F4, (1, 9, 9, 14), 20, ALL, tile=ProductTile(4, 7, 8, 4, 8)),
+    "F(2x2)": Case(F2, (2, 5, 7, 9), 6, ALL),
+    "F(2x2), 2x2 pool, no padding": Case(F2, (1, 4, 9, 8), 6, (0, 0, 0, 0), (2, 2)),
+    "F(2x2, 5x5), padded on some sides": Case(F2_5, (1, 4, 9, 8), 6, (0, 1, 2, 0)),
+}
