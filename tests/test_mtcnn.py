@@ -72,10 +72,6 @@ def net(request, tmp_path):
     return request.param, path
 
 
-# Relay's importer writes a PReLU between two reshapes, with a slope an element.
-REASON = {"relax": Reason.NEGATIVE_SLOPE, "relay": Reason.LAYOUT}
-
-
 def test_each_site_is_declined(net):
     name, path = net
     engine = dialects.engine()
@@ -83,8 +79,22 @@ def test_each_site_is_declined(net):
     assert len(decisions) == NETS[name][1]
     for decision in decisions:
         assert not decision.passed
-        assert decision.decline.reason is REASON[engine.DIALECT]
+        assert decision.decline.reason is Reason.NEGATIVE_SLOPE
         assert "prelu" in decision.decline.detail
+
+
+def test_each_network_is_right_as_the_larger_of_both_ends(net, tmp_path):
+    _, path = net
+    engine = dialects.engine()
+    before = load_model(path, engine.DIALECT)
+    decisions = engine.decisions(before, allow={"quasi-convex"})
+    assert all(decision.ends is Ends.BOTH for decision in decisions)
+    after = engine.reorder(before, {"quasi-convex"})
+    x = np.random.default_rng(0).standard_normal(extents(net[0])).astype("float32")
+    libraries = (tmp_path / "before.so", tmp_path / "after.so")
+    name = trunk(net[0]).graph.input[0].name
+    expected, found = map(run, (before, after), (x, x), libraries, (name, name))
+    assert np.array_equal(bits(expected), bits(found))
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -113,11 +123,11 @@ def test_each_site_is_right_as_the_larger_of_both_ends(name, tmp_path):
         assert np.array_equal(bits(expected), bits(found))
 
 
-def run(mod, x, path):
+def run(mod, x, path, name="x"):
     """The output of a module that is compiled as it is."""
     engine = dialects.engine()
     engine.export(engine.build(mod, {"kind": "llvm"}, reorder=False), path)
-    (output,) = engine.load(path, ["x"])(x)
+    (output,) = engine.load(path, [name])(x)
     return output
 
 

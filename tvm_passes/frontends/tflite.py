@@ -107,10 +107,14 @@ def _to_relax(model: Any) -> tvm.IRModule:
 
 
 def _to_relay(model: Any) -> tvm.IRModule:
+    import tvm
     from tvm import relay
     from tvm.relay.frontend import tflite as tflite_frontend
+
+    from tvm_passes.relay.prelu import RecoverPReLU
 
     converter = _with_static_reshape(tflite_frontend.OperatorConverter, relay.reshape)
     mod, params = tflite_frontend.from_tflite(model, op_converter=converter)
     mod["main"] = relay.build_module.bind_params_by_name(mod["main"], params)
-    return relay.transform.InferType()(mod)
+    passes = [relay.transform.InferType(), RecoverPReLU()]
+    return tvm.transform.Sequential(passes)(mod)
