@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Generic
 
 from tvm_passes.decision import Decision
 from tvm_passes.decline import Ends
-from tvm_passes.describe import (
-    CallView,
-    Vocabulary,
-    describe_alternatives,
-    describe_move,
-    operand_shapes,
-    plain,
-)
+from tvm_passes.describe import CallView, Vocabulary, describe_move, plain
+from tvm_passes.elementwise import Descriptions
 from tvm_passes.graph import Graph, Node
 from tvm_passes.matching import Match, find
 from tvm_passes.movement import Shapes, axis_of, carried_past, lowered
-from tvm_passes.pattern import Apply
 from tvm_passes.readers import read_by, value_of
-from tvm_passes.rule import Rule
-from tvm_passes.site import ElementwiseOp, Move, Operand, Shape
+from tvm_passes.site import ElementwiseOp, Move, Shape
 
 
 class Role(Enum):
@@ -138,20 +130,19 @@ class Chain(Generic[Node]):
     moves: list[Move] = field(default_factory=list)
     inside: frozenset[int] = frozenset()
 
-    def take(self, link: Link[Node], ops: Sequence[ElementwiseOp], operands: Shapes) -> None:
+    def take(self, link: Link[Node], ops: tuple[ElementwiseOp, ...]) -> None:
         """Add an op, described where it stands, by each row that fits it."""
-        if not self.moves and not operands:
-            self.ops.append(tuple(ops))
+        if not self.moves:
+            self.ops.append(ops)
             self.links.append(link)
             return
         below = [lowered(op, self.moves, self.reads, self.pool) for op in ops]
-        carried = {i: carried_past(shape, self.moves) or shape for i, shape in operands.items()}
-        if link.axis and self.moves and not link.is_scalar:
+        carried = {i: carried_past(own, self.moves) or own for i, own in link.operands.items()}
+        if link.axis and not link.is_scalar:
             lost = link.axis_among(carried, self.pool) is None
             below = [replace(op, stuck=link.axis) if lost else op for op in below]
-        crossed = link.crossed or bool(self.moves)
         self.ops.append(tuple(below))
-        self.links.append(replace(link, operands=carried, crossed=crossed))
+        self.links.append(replace(link, operands=carried, crossed=True))
 
     def go_on(self, above: Node) -> None:
         """Look at what the topmost node reads."""
@@ -163,7 +154,7 @@ def climb(
     graph: Graph[Node],
     node: Node,
     shape: Shape,
-    words: Vocabulary,
+    told: Descriptions,
     plans: Plans[Node],
     several: bool,
 ) -> Chain[Node]:
@@ -171,8 +162,8 @@ def climb(
 
     Parameters
     ----------
-    graph, words
-        The function, and its dialect's op names.
+    graph, told
+        The function, and the descriptions of its calls.
     node, shape
         What the pool reads, and its extents.
     plans
@@ -180,6 +171,7 @@ def climb(
     several
         Whether it is one of several pools that count as one reader of the node.
     """
+    words = told.words
     chain = Chain(node, node, shape, shape)
     uses, leaves = 1, False  # of what lies between the last op and the topmost node
     while True:
@@ -188,13 +180,12 @@ def climb(
         if not counted:
             uses = _readers(graph, chain)
         leaves = leaves or graph.is_output(chain.top)
-        lender = value_of(graph, chain.top)
         name = graph.op_name(chain.top)
         if name in words.activations or plain(name) in words.composites:
-            taken = _take_op(graph, chain, words, uses, leaves)
+            taken = _take_op(graph, chain, told, uses, leaves)
             if uses != 1 or leaves or not taken:
                 return chain
-        elif graph.op_name(lender) in words.pools:
+        elif graph.op_name(lender := value_of(graph, chain.top)) in words.pools:
             chain.top = lender
             _borrow(graph, chain, plans[graph.key(lender)], uses if counted else None)
             return chain
@@ -205,25 +196,27 @@ def climb(
 
 
 def _take_op(
-    graph: Graph[Node], chain: Chain[Node], words: Vocabulary, uses: int, leaves: bool
+    graph: Graph[Node], chain: Chain[Node], told: Descriptions, uses: int, leaves: bool
 ) -> bool:
     """Go on past the topmost node if a row fits it, or it and ops above it."""
-    name = graph.op_name(chain.top)
     call = graph.view(chain.top)
-    several = find(graph, chain.top, _patterns(words, plain(name), call))
+    several = find(graph, chain.top, told.patterns(call))
     if several is not None:
         _take_several(graph, chain, several, call, uses, leaves)
         return True
-    rows = words.activations.get(name, ())
-    data, ops = describe_alternatives(call, rows, uses, leaves)
-    if not ops:
+    found = told.of(call, uses, leaves)
+    if not found.ops:
         return False
-    form = next(form for _, form in rows if form.commutes or form.data == data)
-    operands = operand_shapes(call, form, data)
-    own = {index: call.args[index].shape for index in operands}  # type: ignore[union-attr]
-    link = Link(chain.top, data, graph.argument(chain.top, data), own=own, axis=form.axis)
-    chain.take(link, ops, operands)
-    chain.reads = ops[0].shape
+    link = Link(
+        chain.top,
+        found.data,
+        graph.argument(chain.top, found.data),
+        own=found.own,
+        operands=found.operands,
+        axis=found.axis,
+    )
+    chain.take(link, found.ops)
+    chain.reads = found.ops[0].shape
     chain.go_on(link.above)
     return True
 
@@ -240,19 +233,10 @@ def _take_several(
     read, op = found.operand, found.rule.name
     described = ElementwiseOp(op, found.rule, read.shape, call.dtype, found.numbers, uses, leaves)
     link = Link(chain.top, 0, found.data, inner=found.nodes[:-1], entry=found.data)
-    chain.take(link, (described,), {})
+    chain.take(link, (described,))
     chain.reads = read.shape
     chain.go_on(found.data)
     chain.inside = frozenset(map(graph.key, found.nodes))
-
-
-def _patterns(words: Vocabulary, name: str, call: CallView) -> Sequence[tuple[Rule, Apply]]:
-    """The patterns that end in the call, of those that read no more computed values than it."""
-    patterns = words.composites.get(name, ())
-    if not patterns:
-        return ()
-    computed = sum(isinstance(arg, Operand) and arg.value is None for arg in call.args)
-    return [(rule, p) for rule, p in patterns if p.computed <= computed]
 
 
 def _readers(graph: Graph[Node], chain: Chain[Node]) -> int:
@@ -304,6 +288,6 @@ def _borrow(
     for op, link in zip(lender.decision.lent, lender.sunk, strict=False):
         again = replace(link, above=chain.read, lender=graph.key(lender.pool))
         fresh = replace(op, crosses=(), computed=None, consumers=uses, is_output=reading.leaves)
-        chain.take(again, (replace(fresh, shape=shape),), link.operands)
+        chain.take(again, (replace(fresh, shape=shape),))
         if reading.leaves or uses != 1:
             return

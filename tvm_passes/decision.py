@@ -187,8 +187,12 @@ def _legal_prefix(site: Site, allow: Collection[str]) -> tuple[list[Direction], 
     directions: list[Direction] = []
     below = Direction.NON_DECREASING
     pool = site.pool
+    refusals: dict[tuple[int, str], Decline | None] = {}
     for op in site.chain:
-        decline = _refusal(op, site, pool, allow)
+        alike = (id(op), pool.dtype)
+        if alike not in refusals:
+            refusals[alike] = _refusal(op, site, pool, allow)
+        decline = refusals[alike]
         if decline is not None:
             return directions, decline
         if op.reads != pool.dtype:  # below the op, the pool reads what the op reads

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from math import prod
 from typing import Any
 
 from tvm_passes.decline import Direction
 from tvm_passes.errors import AllowError
 from tvm_passes.legality import rule_conditions
-from tvm_passes.movement import Shapes
 from tvm_passes.pattern import Apply
 from tvm_passes.ranges import filled
 from tvm_passes.rules import (
@@ -34,6 +33,7 @@ from tvm_passes.rules import (
 )
 from tvm_passes.site import (
     ALL,
+    Bounds,
     ElementwiseOp,
     Move,
     Operand,
@@ -130,6 +130,7 @@ def _composites(rules: Sequence[Rule]) -> Mapping[str, tuple[tuple[Rule, Apply],
     return found
 
 
+@cache
 def plain(op: str) -> str:
     """The name of an op in patterns.
 
@@ -139,9 +140,9 @@ def plain(op: str) -> str:
     return op.removeprefix("relax.").removeprefix("nn.")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CallView:
-    """A call of one tensor result, as plain values.
+    """A call of one tensor result, as plain values; it equals itself alone.
 
     Parameters
     ----------
@@ -179,7 +180,7 @@ def describe_pool(call: CallView, form: PoolForm) -> Pool:
         strides=_ints(call.attrs.strides),
         dilation=_ints(call.attrs.dilation),
         padding=_both_sides(_ints(call.attrs.padding), len(kernel)),
-        in_shape=_shape(call.args[0]),
+        in_shape=shape_of(call.args[0]),
         out_shape=call.shape,
         dtype=call.dtype,
         ceil_mode=bool(call.attrs.ceil_mode),
@@ -189,7 +190,7 @@ def describe_pool(call: CallView, form: PoolForm) -> Pool:
 
 def _describe_reduction(call: CallView, form: PoolForm) -> Pool:
     """Describe a maximum or minimum over axes: those of the attribute, or all others, or all."""
-    rank = len(_shape(call.args[0]))
+    rank = len(shape_of(call.args[0]))
     named = () if call.attrs.axis is None else _ints(call.attrs.axis)
     axes = tuple(axis for axis in range(rank) if axis in named or axis - rank in named or not named)
     if getattr(call.attrs, "exclude", False):
@@ -217,78 +218,16 @@ def _pool_of_data(call: CallView, form: PoolForm, layout: str, **fields: Any) ->
         strides=(),
         dilation=(),
         padding=(),
-        in_shape=_shape(call.args[0]),
+        in_shape=shape_of(call.args[0]),
         out_shape=call.shape,
         dtype=call.dtype,
         **fields,
     )
 
 
-def data_index(call: CallView, forms: Sequence[Form]) -> int | None:
-    """Index of the argument that the chain goes on through, of those that the forms offer.
-
-    It is the first that has the result's shape and is no constant; None where only an argument
-    that no form offers is such a one.
-    """
-    offered = dict.fromkeys(n for f in forms for n in ((0, 1) if f.commutes else (f.data,)))
-    whole = [n for n, arg in enumerate(call.args) if _shape(arg) == call.shape]
-    flowing = [n for n in whole if not _is_constant(call.args[n])] or whole or list(offered)
-    return next((n for n in flowing if n in offered), None)
-
-
-def describe_alternatives(
-    call: CallView, rows: Sequence[tuple[Rule, Form]], consumers: int, is_output: bool
-) -> tuple[int, tuple[ElementwiseOp, ...]]:
-    """Describe an elementwise call by each of its rows that goes on through the same argument.
-
-    Returns
-    -------
-    data
-        Index of that argument.
-    ops
-        The descriptions, the preferred one first; none if no row fits the call.
-    """
-    data = data_index(call, [form for _, form in rows]) if rows else None
-    if data is None:
-        return 0, ()
-    return data, tuple(
-        describe_op(call, rule, form, data, consumers, is_output)
-        for rule, form in rows
-        if form.commutes or form.data == data
-    )
-
-
-def describe_op(
-    call: CallView, rule: Rule, form: Form, data: int, consumers: int, is_output: bool
-) -> ElementwiseOp:
-    """Describe an elementwise call whose argument `data` is the one the chain goes through."""
-    shape = _shape(call.args[data])
-    params: dict[str, object] = {name: getattr(call.attrs, at) for name, at in form.attrs.items()}
-    axis = int(getattr(call.attrs, form.axis)) if form.axis else None
-    for name, index in form.args.items():
-        argument = call.args[1 - data if form.commutes else index]
-        params[name] = _aligned(argument, len(shape), axis)
-    op = ElementwiseOp(call.op, rule, shape, call.dtype, params, consumers, is_output)
-    read = call.args[data]
-    changes = isinstance(read, Operand) and read.dtype != call.dtype
-    return replace(op, data_dtype=read.dtype) if changes else op  # type: ignore[union-attr]
-
-
-def operand_shapes(call: CallView, form: Form, data: int) -> Shapes:
-    """The shapes of the call's tensor operands, with one extent for each axis of the data."""
-    rank = len(_shape(call.args[data]))
-    axis = int(getattr(call.attrs, form.axis)) if form.axis else None
-    found = {}
-    for index, argument in enumerate(call.args):
-        aligned = _aligned(argument, rank, axis)
-        if index != data and isinstance(aligned, Operand):
-            found[index] = aligned.shape
-    return found
-
-
 def describe_move(call: CallView, kind: Movement) -> Move:
     """Describe a call that moves the elements of its first argument."""
-    shape = _shape(call.args[0])
+    shape = shape_of(call.args[0])
     move = Move(call.op, shape, call.shape)
     if kind is Movement.TRANSPOSE:
         axes = _ints(call.attrs.axes or range(len(shape))[::-1])
@@ -320,7 +259,7 @@ def describe_producer(call: CallView, form: ProducerForm) -> Producer:
     """Describe the call above a chain by its row among the producers."""
     layout = str(getattr(call.attrs, form.weight_layout))
     letters = [letter for letter in layout if letter.isalpha()]
-    weight = _shape(call.args[1])
+    weight = shape_of(call.args[1])
     if len(letters) != len(weight) or None in weight:
         return Producer(call.op, rounded=True, reads_activation=False)
     macs = prod(
@@ -336,15 +275,26 @@ def resolve(chain: Sequence[Sequence[ElementwiseOp]], pool: Pool) -> tuple[Eleme
     """
     ops: list[ElementwiseOp] = []
     bounds = ALL
+    taken: dict[tuple[int, Bounds], tuple[ElementwiseOp, Bounds]] = {}
     for alternatives in reversed(chain):
         crosses = alternatives[0].crosses
         for move in ops[-1].crosses[len(crosses) :] if ops else ():
             bounds = filled(bounds, move)
-        bounded = [op if op.bounds == bounds else replace(op, bounds=bounds) for op in alternatives]
-        holding = (op for op in bounded[:-1] if rule_conditions(op, pool) is None)
-        ops.append(next(holding, bounded[-1]))
-        bounds = ops[-1].rule.image(ops[-1])
+        alike = (id(alternatives), bounds)
+        if alike not in taken:
+            op = _first_that_holds(alternatives, bounds, pool)
+            taken[alike] = op, op.rule.image(op)
+        op, bounds = taken[alike]
+        ops.append(op)
     return tuple(reversed(ops))
+
+
+def _first_that_holds(
+    alternatives: Sequence[ElementwiseOp], bounds: Bounds, pool: Pool
+) -> ElementwiseOp:
+    bounded = [op if op.bounds == bounds else replace(op, bounds=bounds) for op in alternatives]
+    holding = (op for op in bounded[:-1] if rule_conditions(op, pool) is None)
+    return next(holding, bounded[-1])
 
 
 PARAMETER = Producer("a parameter", rounded=True, reads_activation=False)
@@ -362,22 +312,6 @@ def _both_sides(padding: tuple[int, ...], rank: int) -> tuple[int, ...]:
     return padding * 2 if len(padding) == rank else padding
 
 
-def _is_constant(argument: Argument) -> bool:
-    return not isinstance(argument, Operand) or argument.value is not None
-
-
-def _shape(argument: Argument) -> Shape:
+def shape_of(argument: Argument) -> Shape:
+    """The extents of a tensor argument; those of a number."""
     return argument.shape if isinstance(argument, Operand) else ()
-
-
-def _aligned(argument: Argument, rank: int, axis: int | None) -> object:
-    """The argument with one extent for each axis of the data that it is broadcast to."""
-    if not isinstance(argument, Operand):
-        return argument
-    if axis is None:
-        missing = rank - len(argument.shape)
-        return replace(argument, shape=(1,) * missing + argument.shape) if missing else argument
-    extents: list[int | None] = [1] * rank
-    if argument.shape:
-        extents[axis] = argument.shape[0]
-    return replace(argument, shape=tuple(extents))

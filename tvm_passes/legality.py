@@ -216,6 +216,13 @@ def direction_allowed(op: ElementwiseOp, allow: Collection[str]) -> Decline | No
     )
 
 
+TURNED = {
+    Direction.NON_DECREASING: Direction.NON_INCREASING,
+    Direction.NON_INCREASING: Direction.NON_DECREASING,
+}
+"""How a function of a non-increasing one moves, by how it moves itself."""
+
+
 def composed(below: Direction, op: ElementwiseOp, pool: Pool) -> Direction | Decline:
     """The direction of a function that moves as `below`, of the op's results.
 
@@ -223,14 +230,10 @@ def composed(below: Direction, op: ElementwiseOp, pool: Pool) -> Direction | Dec
     another that does, nothing is known.  Under a minimum nothing is known of either.
     """
     direction = op.rule.direction
-    turned = {
-        Direction.NON_DECREASING: Direction.NON_INCREASING,
-        Direction.NON_INCREASING: Direction.NON_DECREASING,
-    }
     if direction is Direction.NON_DECREASING:
         return below
     if direction is Direction.NON_INCREASING:
-        return turned.get(below, below)
+        return TURNED.get(below, below)
     if below is Direction.NON_DECREASING and not pool.minimum:
         return direction
     least = "minimum" if pool.minimum else f"maximum of a {below.value} function"

@@ -95,7 +95,7 @@ class _Passed:
     plan: Plan[relax.Var]
 
     def call(self, var: relax.Var) -> relax.Call:
-        return self.graph.definitions[hash(var)][1].value
+        return self.graph.definitions[hash(var)].value
 
     def links(self) -> list[Link[relax.Var]]:
         """From the topmost op that sinks down to the pool, dropout left out."""

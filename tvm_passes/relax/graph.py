@@ -2,16 +2,56 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import relax
 
 from tvm_passes.describe import PARAMETER, Argument, CallView, Vocabulary
+from tvm_passes.relax.nodes import address, items
 from tvm_passes.rules import Movement
 from tvm_passes.site import Operand, Producer, Shape
+
+VARIABLES = frozenset({relax.Var, relax.DataflowVar})
+
+Tensor = tuple[Shape, str]
+"""Extents and element type."""
+
+
+class Definition(NamedTuple):
+    """What a variable is bound to.
+
+    Parameters
+    ----------
+    op
+        Name of the op that `value` calls, or an empty string.
+    binding, value
+        The binding, and its value.
+    args
+        The arguments of a call, read once: TVM's own arrays are slow.
+    """
+
+    op: str
+    binding: relax.VarBinding
+    value: relax.Expr
+    args: Sequence[relax.Expr]
+
+
+@dataclass
+class _Interned:
+    """What is alike and exists once: what was found out about it once holds for all that has it."""
+
+    attrs: dict[tvm_ffi.StructuralKey, tvm.ir.Attrs] = field(default_factory=dict)
+    shapes: dict[int, Shape] = field(default_factory=dict)
+    dtypes: dict[int, str] = field(default_factory=dict)
+    tensors: dict[Tensor, Tensor] = field(default_factory=dict)
+    operands: dict[tuple[int, bool], Operand] = field(default_factory=dict)
+    views: dict[tuple[Any, ...], CallView] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -20,31 +60,30 @@ class RelaxGraph:
 
     Parameters
     ----------
+    bindings
+        The block's bindings, by the addresses of their variables, in order.
     definitions
-        The op name and the binding of each variable of the block, by its address.
+        What each variable is bound to, by its address; one that is matched and cast is not there.
     words
         The op names of Relax.
     parameters
         Addresses of the function's arguments.
     users
-        The variables bound to what reads each variable.
-    casts
-        The variables that each variable is matched and cast to, by its address; `users` lacks
-        them.
+        The variables bound to what reads each variable, by its address.
     """
 
-    definitions: Mapping[int, tuple[str, relax.VarBinding]]
+    bindings: Mapping[int, relax.Binding]
+    definitions: Mapping[int, Definition]
     words: Vocabulary
     parameters: frozenset[int]
-    users: tvm.ir.Map
-    casts: Mapping[int, list[relax.Var]]
-    _shapes: dict[int, Shape] = field(default_factory=dict)
-    _tensors: dict[int, tuple[Shape, str]] = field(default_factory=dict)
-    _args: dict[int, tuple[relax.Expr, ...]] = field(default_factory=dict)
+    users: Mapping[int, list[relax.Var]]
+    _interned: _Interned = field(default_factory=_Interned)
+    _tensors: dict[int, Tensor] = field(default_factory=dict)
+    _arguments: dict[int, Argument] = field(default_factory=dict)
 
     def pools(self) -> Sequence[relax.Var]:
         """The variables bound to pools, in the order in which they are computed."""
-        return [b.var for name, b in self.definitions.values() if name in self.words.pools]
+        return [d.binding.var for d in self.definitions.values() if d.op in self.words.pools]
 
     def key(self, node: relax.Expr) -> int:
         """What identifies a node."""
@@ -53,32 +92,33 @@ class RelaxGraph:
     def op_name(self, node: relax.Expr) -> str:
         """The op that a variable is bound to a call of, or an empty string."""
         definition = self.definitions.get(hash(node))
-        return definition[0] if definition else ""
+        return definition.op if definition else ""
 
     def view(self, node: relax.Var) -> CallView:
-        """The call as plain values."""
-        name, binding = self.definitions[hash(node)]
-        args = tuple(map(self._argument, self._args_of(node)))
-        return CallView(name, binding.value.attrs, args, *self._tensor(node))
+        """The call as plain values; of calls that look alike the same object."""
+        name, _, call, read = self.definitions[hash(node)]
+        attrs = call.attrs
+        if attrs is not None:
+            attrs = self._interned.attrs.setdefault(tvm_ffi.StructuralKey(attrs), attrs)
+        args = [self._argument(arg) for arg in read]
+        tensor = self._tensor(node)
+        alike = (name, id(attrs), id(tensor), *[_identity(arg) for arg in args])
+        view = self._interned.views.get(alike)
+        if view is None:
+            view = self._interned.views[alike] = CallView(name, attrs, tuple(args), *tensor)
+        return view
 
     def argument(self, node: relax.Var, index: int) -> relax.Expr:
         """An argument of the call."""
-        return self._args_of(node)[index]
-
-    def _args_of(self, node: relax.Var) -> tuple[relax.Expr, ...]:
-        """The call's arguments: TVM's own arrays are slow to read."""
-        found = self._args.get(hash(node))
-        if found is None:
-            found = self._args[hash(node)] = tuple(self.definitions[hash(node)][1].value.args)
-        return found
+        return self.definitions[hash(node)].args[index]
 
     def consumers(self, node: relax.Expr) -> int:
         """How many bindings of the block read this variable."""
-        return len(self.users.get(node, ())) + len(self.casts.get(hash(node), ()))
+        return len(self.users.get(hash(node), ()))
 
     def readers(self, node: relax.Expr) -> Sequence[relax.Var]:
         """The variables of the block that are bound to what reads this one."""
-        return [*self.users.get(node, ()), *self.casts.get(hash(node), ())]
+        return self.users.get(hash(node), ())
 
     def is_output(self, node: relax.Expr) -> bool:
         """Whether the value leaves the block by itself."""
@@ -88,7 +128,7 @@ class RelaxGraph:
         """Whether `reader` is a tuple that the block gives out."""
         definition = self.definitions.get(hash(reader))
         return definition is not None and (
-            isinstance(definition[1].value, relax.Tuple) and self.is_output(reader)
+            isinstance(definition.value, relax.Tuple) and self.is_output(reader)
         )
 
     def fields(self, node: relax.Expr) -> Sequence[relax.Expr] | None:
@@ -105,7 +145,7 @@ class RelaxGraph:
 
     def _value(self, node: relax.Expr) -> relax.Expr | None:
         definition = self.definitions.get(hash(node))
-        return definition[1].value if definition and not definition[0] else None
+        return definition.value if definition and not definition.op else None
 
     def source(self, node: relax.Expr) -> Producer:
         """Describe a node that calls no op that the vocabulary knows."""
@@ -114,23 +154,33 @@ class RelaxGraph:
         definition = self.definitions.get(hash(node))
         if definition is None:
             return Producer("a value of another block", rounded=False, reads_activation=False)
-        name, binding = definition
-        return Producer(name or type(binding.value).__name__, rounded=False, reads_activation=True)
+        name = definition.op or type(definition.value).__name__
+        return Producer(name, rounded=False, reads_activation=True)
 
     def location(self, node: relax.Var) -> str:
         """Source location, or an empty string."""
-        binding = self.definitions[hash(node)][1]
-        span = binding.value.span or binding.span
+        _, binding, value, _ = self.definitions[hash(node)]
+        span = value.span or binding.span
         return str(span.source_name.name) if isinstance(span, tvm.ir.Span) else ""
 
     def _argument(self, expr: relax.Expr) -> Argument:
-        if isinstance(expr, tvm.tirx.IntImm | tvm.tirx.FloatImm):
-            return expr.value
-        ty = expr.ty
-        if not isinstance(ty, relax.TensorType):
-            return None
-        shape, dtype = self._tensor(expr)
-        return Operand(shape, self._constant(expr, shape), self._is_stored(expr), dtype)
+        known = self._arguments.get(address(expr))
+        if known is None:
+            known = self._arguments[address(expr)] = self._described(expr)
+        return known
+
+    def _described(self, expr: relax.Expr) -> Argument:
+        if not isinstance(expr.ty, relax.TensorType):
+            is_number = isinstance(expr, tvm.tirx.IntImm | tvm.tirx.FloatImm)
+            return expr.value if is_number else None
+        tensor, stored = self._tensor(expr), self._is_stored(expr)
+        if stored and (value := self._constant(expr, tensor[0])) is not None:
+            return Operand(tensor[0], value, stored, tensor[1])
+        known = self._interned.operands.get((id(tensor), stored))
+        if known is None:
+            known = Operand(tensor[0], None, stored, tensor[1])
+            self._interned.operands[id(tensor), stored] = known
+        return known
 
     def _constant(self, expr: relax.Expr, shape: Shape) -> np.ndarray | None:
         """The values of a constant, perhaps reshaped."""
@@ -144,14 +194,21 @@ class RelaxGraph:
         """Whether the value is a constant or an argument, perhaps moved about."""
         while self.op_name(expr) in self.words.moves:
             expr = self.argument(expr, 0)
-        return isinstance(expr, tvm.ir.GenericConst) or hash(expr) in self.parameters
+        return hash(expr) in self.parameters or isinstance(expr, tvm.ir.GenericConst)
 
-    def _tensor(self, expr: relax.Expr) -> tuple[Shape, str]:
+    def _tensor(self, expr: relax.Expr) -> Tensor:
         """Extents and element type of a tensor."""
         known = self._tensors.get(hash(expr))
         if known is None:
             ty = expr.ty
-            known = self._tensors[hash(expr)] = self._shape(ty), str(ty.dtype)
+            tensor = self._shape(ty), self._dtype(ty.dtype)
+            known = self._tensors[hash(expr)] = self._interned.tensors.setdefault(tensor, tensor)
+        return known
+
+    def _dtype(self, dtype: tvm.ir.PrimType) -> str:
+        known = self._interned.dtypes.get(address(dtype))
+        if known is None:
+            known = self._interned.dtypes[address(dtype)] = str(dtype)
         return known
 
     def _shape(self, ty: relax.TensorType) -> Shape:
@@ -159,33 +216,57 @@ class RelaxGraph:
         shape = ty.shape
         if not isinstance(shape, relax.ShapeExpr):
             return (None,) * max(int(ty.ndim), 0)
-        known = self._shapes.get(hash(shape))
+        known = self._interned.shapes.get(address(shape))
         if known is None:
-            known = tuple(int(n) if isinstance(n, tvm.tirx.IntImm) else None for n in shape.values)
-            self._shapes[hash(shape)] = known
+            extents = items(shape.values)
+            known = tuple([n.value if isinstance(n, tvm.tirx.IntImm) else None for n in extents])
+            self._interned.shapes[address(shape)] = known
         return known
+
+
+def _identity(argument: Argument) -> object:
+    """The address of an operand, and all digits of a number."""
+    return id(argument) if isinstance(argument, Operand) else repr(argument)
 
 
 def graph_of(
     block: relax.DataflowBlock, parameters: frozenset[int], words: Vocabulary
 ) -> RelaxGraph:
     """The graph of a dataflow block in a function whose arguments have these addresses."""
-    bindings = list(block.bindings)
-    definitions = {
-        hash(binding.var): (_op_name(binding), binding)
-        for binding in bindings
-        if isinstance(binding, relax.VarBinding)
-    }
-    casts: dict[int, list[relax.Var]] = {}
-    for binding in bindings:
-        if isinstance(binding, relax.MatchCast):
-            for used in relax.analysis.used_vars(binding.value):
-                casts.setdefault(hash(used), []).append(binding.var)
-    return RelaxGraph(definitions, words, parameters, relax.analysis.udchain(block), casts)
+    names: dict[int, str] = {}
+    bindings: dict[int, relax.Binding] = {}
+    definitions: dict[int, Definition] = {}
+    users: dict[int, list[relax.Var]] = defaultdict(list)
+    for binding in items(block.bindings):
+        var, value = binding.var, binding.value
+        name, args = _call(value, names)
+        bindings[hash(var)] = binding
+        if isinstance(binding, relax.VarBinding):
+            definitions[hash(var)] = Definition(name, binding, value, args)
+        for used in _variables(args) if name else relax.analysis.used_vars(value):
+            readers = users[hash(used)]
+            if not readers or readers[-1] is not var:
+                readers.append(var)
+    return RelaxGraph(bindings, definitions, words, parameters, users)
 
 
-def _op_name(binding: relax.VarBinding) -> str:
-    value = binding.value
-    if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op):
-        return str(value.op.name)
-    return ""
+def _call(value: relax.Expr, names: dict[int, str]) -> tuple[str, Sequence[relax.Expr]]:
+    """The name of the op that a value calls, and the arguments; nothing where it calls none."""
+    if not isinstance(value, relax.Call):
+        return "", ()
+    op = value.op
+    name = names.get(hash(op))
+    if name is None:
+        name = names[hash(op)] = str(op.name) if isinstance(op, tvm.ir.Op) else ""
+    return name, items(value.args)
+
+
+def _variables(args: Sequence[relax.Expr]) -> list[relax.Var]:
+    """The variables that arguments read."""
+    found = []
+    for arg in args:
+        if type(arg) in VARIABLES:
+            found.append(arg)
+        elif not isinstance(arg, tvm.ir.GenericConst):
+            found.extend(relax.analysis.used_vars(arg))
+    return found

@@ -8,14 +8,16 @@ from functools import lru_cache, partial
 import tvm
 from tvm import relax
 
+from tvm_passes.collector import collector_paused
 from tvm_passes.decision import Decision
 from tvm_passes.describe import Vocabulary, vocabulary
-from tvm_passes.plan import Plan, plan, sinks
+from tvm_passes.plan import Plan, plan
 from tvm_passes.relax.blocks import dataflow_blocks, map_dataflow_blocks
 from tvm_passes.relax.graph import RelaxGraph, graph_of
 from tvm_passes.relax.rewrite import sink
 from tvm_passes.remarks import PASS_NAME, Remark, may_go_on, remarks_of_round
 from tvm_passes.rules import RELAX, RULES, Rule
+from tvm_passes.sinking import sinks
 
 
 @relax.transform.function_pass(opt_level=1, name=PASS_NAME)
@@ -48,6 +50,7 @@ class ReorderActivationAfterMaxPool:
         self.words = vocabulary(rules, RELAX, allow)
         self.on_remark = on_remark
 
+    @collector_paused()
     def transform_function(
         self, func: relax.Function, mod: tvm.IRModule, _ctx: tvm.transform.PassContext
     ) -> relax.Function:
@@ -72,7 +75,8 @@ def _rewritten(
     func: relax.Function, plans: dict[int, Plans], builder: relax.BlockBuilder
 ) -> relax.Function:
     def rewrite(block: relax.DataflowBlock) -> relax.DataflowBlock:
-        return sink(block, sinks(*plans[hash(block)]))
+        graph, items = plans[hash(block)]
+        return sink(block, graph, sinks(graph, items))
 
     return map_dataflow_blocks(func, rewrite, builder)
 

@@ -9,7 +9,10 @@ import tvm
 from tvm import relax
 
 from tvm_passes.decline import Ends
-from tvm_passes.plan import Sink, Step
+from tvm_passes.relax.graph import Definition, RelaxGraph
+from tvm_passes.relax.nodes import bind, call_like, dataflow_var
+from tvm_passes.sinking import Sink, Step
+from tvm_passes.site import Shape
 
 MAXIMUM = tvm.ir.Op.get("relax.maximum")
 NEGATIVE = tvm.ir.Op.get("relax.negative")
@@ -17,22 +20,23 @@ RESHAPE = tvm.ir.Op.get("relax.reshape")
 SQUEEZE = tvm.ir.Op.get("relax.squeeze")
 
 
-def sink(block: relax.DataflowBlock, sinks: Sequence[Sink[relax.Var]]) -> relax.DataflowBlock:
-    """Carry out `sinks`.
+def sink(
+    block: relax.DataflowBlock, graph: RelaxGraph, sinks: Sequence[Sink[relax.Var]]
+) -> relax.DataflowBlock:
+    """Carry out `sinks` in a block and its graph.
 
     A pool's variable is bound to the last op that follows it: it has the type that it had, and
     nothing after the pool changes.
     """
     if not sinks:
         return block
-    definitions = {hash(binding.var): binding for binding in block.bindings}
     by_pool = {hash(item.pool): item for item in sinks}
     moved = {hash(node) for item in sinks for node in (*item.moves, *item.gone)}
     moved |= {hash(node) for item in sinks for step in item.steps for node in step.nodes}
     bindings: list[relax.Binding] = []
-    for name, binding in definitions.items():
+    for name, binding in graph.bindings.items():
         if name in by_pool:
-            bindings.extend(_Rewrite(by_pool[name], definitions).bindings())
+            bindings.extend(_Rewrite(by_pool[name], graph.definitions).bindings())
         elif name not in moved:
             bindings.append(binding)
     return relax.DataflowBlock(bindings, block.span)
@@ -47,7 +51,7 @@ class _Rewrite:
     """
 
     item: Sink[relax.Var]
-    definitions: Mapping[int, relax.VarBinding]
+    definitions: Mapping[int, Definition]
     found: list[relax.VarBinding] = field(default_factory=list)
 
     def bindings(self) -> list[relax.VarBinding]:
@@ -56,36 +60,38 @@ class _Rewrite:
         pool, value = self.definitions[hash(item.pool)], item.root
         for move in reversed(item.moves):
             old = self.definitions[hash(move)]
-            var = relax.DataflowVar(old.var.name, _of_dtype(old.var.ty, value.ty), old.var.span)
-            found.append(relax.VarBinding(var, _on(old.value, 0, value, var.ty), old.span))
+            var = dataflow_var(move, _of_dtype(move.ty, value.ty))
+            found.append(bind(var, _on(old, 0, value, var.ty), old.binding.span))
             value = var
         if item.ends is Ends.BOTH:
             value = self._join(value)
             value = self._steps(value, item.steps[: item.joined])
         else:
             value = self._steps(self._end(value, item.ends), item.steps)
+        span = pool.binding.span
         if item.squeezed:
-            var = self._bind(pool.var, value, pool.span)
+            var = self._bind(item.pool, value, span)
             attrs = tvm.ir.make_node("relax.attrs.SqueezeAttrs", axis=list(item.squeezed))
             value = relax.Call(SQUEEZE, [var], attrs, [], pool.value.span, item.pool.ty)
-        return [*found, relax.VarBinding(pool.var, value, pool.span)]
+        return [*found, bind(item.pool, value, span)]
 
     def _end(self, data: relax.Expr, end: Ends) -> relax.Call:
         """The pool of the data, or the opposite pool."""
         item, pool = self.item, self.definitions[hash(self.item.pool)]
-        call, is_negated = pool.value, end is Ends.OTHER and not item.opposite
+        span, call_span = pool.binding.span, pool.value.span
+        is_negated = end is Ends.OTHER and not item.opposite
         if is_negated:
-            negative = relax.Call(NEGATIVE, [data], None, [], pool.value.span, data.ty)
-            data = self._bind(pool.var, negative, pool.span)
-        elif end is Ends.OTHER:
+            negative = relax.Call(NEGATIVE, [data], None, [], call_span, data.ty)
+            data = self._bind(item.pool, negative, span)
+        value = _on(pool, 0, data, _of_dtype(item.pool.ty, data.ty))
+        if end is Ends.OTHER and item.opposite:
             op = tvm.ir.Op.get(item.opposite)
-            call = relax.Call(op, call.args, call.attrs, call.ty_args, call.span, call.ty)
-        value = _on(call, 0, data, _of_dtype(item.pool.ty, data.ty))
+            value = relax.Call(op, value.args, value.attrs, value.ty_args, call_span, value.ty)
         if item.squeezed:
             value = _keeping_axes(value, item.squeezed)
         if is_negated:
-            var = self._bind(pool.var, value, pool.span)
-            value = relax.Call(NEGATIVE, [var], None, [], pool.value.span, var.ty)
+            var = self._bind(item.pool, value, span)
+            value = relax.Call(NEGATIVE, [var], None, [], call_span, var.ty)
         return value
 
     def _join(self, data: relax.Expr) -> relax.Call:
@@ -94,83 +100,89 @@ class _Rewrite:
         results = []
         for end in (Ends.SAME, Ends.OTHER):
             value = self._steps(self._end(data, end), item.steps[item.joined :])
-            results.append(self._bind(pool.var, value, pool.span))
+            results.append(self._bind(item.pool, value, pool.binding.span))
         return relax.Call(MAXIMUM, results, None, [], pool.value.span, results[0].ty)
 
     def _steps(self, value: relax.Call, steps: Sequence[Step[relax.Var]]) -> relax.Call:
         """The value, and what the steps, nearest the pool first, make of it."""
+        ty = value.ty
         for step in reversed(steps):
             # The values above the last take the names of the ops, whose variables are gone.
             old = self.definitions[hash(step.node)]
-            var = self._bind(old.var, value, old.span)
+            var = self._bind(step.node, value, old.binding.span, ty)
+            ty = _of_dtype(ty, step.node.ty)
             if step.entry is not None:
                 value = self._several(step, var)
-                continue
-            operands = self._operands(step, old)
-            self.found.extend(operands.values())
-            call = _with(old.value, {n: binding.var for n, binding in operands.items()}, step.attrs)
-            value = _on(call, step.data, var, _of_dtype(value.ty, old.var.ty))
+            elif step.reshaped or step.attrs:
+                value = self._respelled(step, old, var, ty)
+            else:
+                value = _on(old, step.data, var, ty)
         return value
+
+    def _respelled(
+        self, step: Step[relax.Var], old: Definition, data: relax.Var, ty: relax.TensorType
+    ) -> relax.Call:
+        """The step's call with operands and attributes for what the pool reads."""
+        args = list(old.args)
+        for index, shape in step.reshaped.items():
+            operand = _reshaped(args[index], shape, old.binding.span)
+            self.found.append(operand)
+            args[index] = operand.var
+        args[step.data] = data
+        return call_like(old.value, args, ty, _with(old.value.attrs, step.attrs))
 
     def _several(self, step: Step[relax.Var], data: relax.Var) -> relax.Call:
         """What a function that several ops spell makes of the data."""
         values: dict[int, relax.Expr] = {hash(step.entry): data}
         for node in step.nodes:
             old = self.definitions[hash(node)]
-            args = [values.get(hash(arg), arg) for arg in old.value.args]
-            ty = _of_dtype(data.ty, old.var.ty)
-            call = old.value
-            call = relax.Call(call.op, args, call.attrs, call.ty_args, call.span, ty)
+            args = [values.get(hash(arg), arg) for arg in old.args]
+            call = call_like(old.value, args, _of_dtype(data.ty, node.ty))
             if hash(node) != hash(step.node):
-                values[hash(node)] = self._bind(old.var, call, old.span)
+                values[hash(node)] = self._bind(node, call, old.binding.span)
         return call
 
-    def _bind(self, like: relax.Var, value: relax.Call, span: tvm.ir.Span) -> relax.DataflowVar:
-        """Bind a value to a variable with the name and the place of another."""
-        var = relax.DataflowVar(like.name, value.ty, like.span)
-        self.found.append(relax.VarBinding(var, value, span))
+    def _bind(
+        self,
+        like: relax.Var,
+        value: relax.Call,
+        span: tvm.ir.Span | None,
+        ty: relax.TensorType | None = None,
+    ) -> relax.DataflowVar:
+        """Bind a value, of a type if that is at hand, to a variable like another."""
+        var = dataflow_var(like, ty or value.ty)
+        self.found.append(bind(var, value, span))
         return var
 
-    def _operands(
-        self, step: Step[relax.Var], old: relax.VarBinding
-    ) -> dict[int, relax.VarBinding]:
-        """Bindings of the operands that are reshaped, by index of the argument."""
-        found = {}
-        for index, shape in step.reshaped.items():
-            arg = old.value.args[index]
-            ty = relax.TensorType(shape, arg.ty.dtype, arg.ty.vdevice)
-            call = relax.Call(RESHAPE, [arg, relax.ShapeExpr(shape)], None, [], old.span, ty)
-            found[index] = relax.VarBinding(relax.DataflowVar("operand", ty), call)
-        return found
+
+def _reshaped(operand: relax.Expr, shape: Shape, span: tvm.ir.Span | None) -> relax.VarBinding:
+    """The binding of an operand, reshaped."""
+    ty = relax.TensorType(shape, operand.ty.dtype, operand.ty.vdevice)
+    call = relax.Call(RESHAPE, [operand, relax.ShapeExpr(shape)], None, [], span, ty)
+    return relax.VarBinding(relax.DataflowVar("operand", ty), call)
 
 
 def _of_dtype(shape: relax.TensorType, dtype: relax.TensorType) -> relax.TensorType:
     """The first type with the element type of the second."""
-    if shape.dtype == dtype.dtype:
+    if shape.dtype.same_as(dtype.dtype) or shape.dtype == dtype.dtype:
         return shape
     return relax.TensorType(shape.shape, dtype.dtype, shape.vdevice)
 
 
-def _with(
-    call: relax.Call, values: Mapping[int, relax.Expr], changed: Mapping[str, int]
-) -> relax.Call:
-    """The call with other arguments and attributes."""
-    if not values and not changed:
-        return call
-    args = [values.get(index, arg) for index, arg in enumerate(call.args)]
-    attrs = call.attrs
-    if changed:
-        info = type(attrs).__tvm_ffi_type_info__
-        fields = {field.name: getattr(attrs, field.name) for field in info.fields}
-        attrs = tvm.ir.make_node(info.type_key, **(fields | dict(changed)))
-    return relax.Call(call.op, args, attrs, call.ty_args, call.span, call.ty)
+def _with(attrs: tvm.ir.Attrs, changed: Mapping[str, int]) -> tvm.ir.Attrs:
+    """The attributes with other values."""
+    if not changed:
+        return attrs
+    info = type(attrs).__tvm_ffi_type_info__
+    fields = {field.name: getattr(attrs, field.name) for field in info.fields}
+    return tvm.ir.make_node(info.type_key, **(fields | dict(changed)))
 
 
-def _on(call: relax.Call, data: int, value: relax.Expr, ty: relax.TensorType) -> relax.Call:
+def _on(old: Definition, data: int, value: relax.Expr, ty: relax.TensorType) -> relax.Call:
     """The same call with `value` as argument `data`, and of another type."""
-    args = list(call.args)
+    args = list(old.args)
     args[data] = value
-    return relax.Call(call.op, args, call.attrs, call.ty_args, call.span, ty)
+    return call_like(old.value, args, ty)
 
 
 def _keeping_axes(reduction: relax.Call, axes: Sequence[int]) -> relax.Call:

@@ -8,14 +8,16 @@ from functools import partial
 import tvm
 from tvm import relay
 
+from tvm_passes.collector import collector_paused
 from tvm_passes.decision import Decision
 from tvm_passes.describe import vocabulary
-from tvm_passes.plan import Plan, plan, sinks
+from tvm_passes.plan import Plan, plan
 from tvm_passes.relay.graph import graph_of
 from tvm_passes.relay.nodes import is_opaque
 from tvm_passes.relay.rewrite import sink
 from tvm_passes.remarks import PASS_NAME, Remark, may_go_on, remarks_of_round
 from tvm_passes.rules import RELAY, RULES, Rule
+from tvm_passes.sinking import sinks
 
 
 @relay.transform.function_pass(opt_level=1, name=PASS_NAME)
@@ -46,6 +48,7 @@ class ReorderActivationAfterMaxPool:
         self.words = vocabulary(rules, RELAY, allow)
         self.on_remark = on_remark
 
+    @collector_paused()
     def transform_function(
         self, func: relay.Function, mod: tvm.IRModule, _ctx: tvm.transform.PassContext
     ) -> relay.Function:

@@ -8,8 +8,8 @@ import tvm
 from tvm import relay
 
 from tvm_passes.decline import Ends
-from tvm_passes.plan import Sink, Step
 from tvm_passes.relay.nodes import Nodes, key, with_children
+from tvm_passes.sinking import Sink, Step
 
 
 def sink(func: relay.Function, nodes: Nodes, sinks: Sequence[Sink[relay.Expr]]) -> relay.Function:
