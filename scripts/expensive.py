@@ -59,6 +59,7 @@ def expensive(**options: Any) -> None:
     for layer in wanted:
         for entry in entries(layer, options, document["environments"]):
             document["results"].append(entry)
+            document["results"].sort(key=lambda found: (*LAYERS, INT8).index(found["axis"]))
             document["evaluation_ns"] = {
                 name: evaluation_times([e for e in document["results"] if e["axis"] == name])
                 for name in LAYERS

@@ -1,6 +1,7 @@
 """The tutorial network in TensorFlow, activation before or behind its pools: times of a round each.
 
-Run by scripts/mnist_orders.py, in the environment of the peers; writes JSON to stdout.
+Run by scripts/mnist_orders.py, in the environment of the peers; writes a line of JSON to stdout for
+each comparison, when it is done.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import numpy as np
 import tensorflow as tf
 
 from tvm_passes.bench.others import Others
-from tvm_passes.bench.worker import measure
+from tvm_passes.bench.worker import die_with_parent, measure
 
-ORDERS = ("original", "swapped")
+RUNS = {"original": "original", "swapped": "swapped", "control": "original"}
+"""The order of each network that is timed.  Two are the same: what tells them apart is no order."""
+
 MODES = ("eager", "graph", "xla")
 WORK = (("inference", 1), ("inference", 64), ("training", 64))
 RATE = 0.01
@@ -71,26 +74,33 @@ def runner(network: Network, work: str, mode: str, x: Any, labels: Any) -> Calla
 
 def main(threads: int, rounds: int, seconds: float, seed: int) -> None:
     """Measure every mode and work, both orders in turn."""
+    die_with_parent()
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     random = np.random.default_rng(seed)
-    found = []
     for (work, batch), mode in itertools.product(WORK, MODES):
         x = tf.constant(random.random((batch, 28, 28, 1), np.float32))
         labels = tf.constant(random.integers(0, 10, batch))
-        runs = {o: runner(Network(o, seed), work, mode, x, labels) for o in ORDERS}
-        results = {order: [run() for _ in range(STEPS)][-1] for order, run in runs.items()}
-        samples: dict[str, list[float]] = {order: [] for order in ORDERS}
+        runs = {
+            name: runner(Network(order, seed), work, mode, x, labels)
+            for name, order in RUNS.items()
+        }
+        results = {name: [run() for _ in range(STEPS)][-1] for name, run in runs.items()}
+        samples: dict[str, list[float]] = {name: [] for name in RUNS}
         others = Others()
         for turn in range(rounds):
-            for order in ORDERS if turn % 2 == 0 else reversed(ORDERS):
-                samples[order].append(measure(runs[order], seconds)["seconds"])
-        difference = float(np.max(np.abs(results["original"] - results["swapped"])))
-        entry = {"work": work, "batch": batch, "mode": mode, "samples": samples}
-        entry["others"] = others.cores()
-        found.append(entry | {"max_abs_difference": difference})
-        print(f"{work} {batch} {mode}", file=sys.stderr, flush=True)
-    json.dump({"tensorflow": tf.__version__, "results": found}, sys.stdout)
+            for name in RUNS if turn % 2 == 0 else reversed(RUNS):
+                samples[name].append(measure(runs[name], seconds)["seconds"])
+        entry = {
+            "version": tf.__version__,
+            "work": work,
+            "batch": batch,
+            "mode": mode,
+            "samples": samples,
+            "others": others.cores(),
+            "max_abs_difference": float(np.max(np.abs(results["original"] - results["swapped"]))),
+        }
+        print(json.dumps(entry), flush=True)
 
 
 if __name__ == "__main__":

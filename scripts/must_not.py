@@ -136,10 +136,25 @@ CASES = (
     ),
     Case(
         "SegNet: indices for unpooling",
-        [CONV, RELU, ("MaxPool", ["f"], ["y", "i"], POOL)],
+        [
+            CONV,
+            RELU,
+            ("MaxPool", ["f"], ["y"], POOL),
+            ("Reshape", ["f", "split"], ["s"], {}),
+            ("Transpose", ["s"], ["t"], {"perm": [0, 1, 2, 4, 3, 5]}),
+            ("Reshape", ["t", "windows"], ["v"], {}),
+            ("ArgMax", ["v"], ["i"], {"axis": 4, "keepdims": 0}),
+        ],
         ("y", "i"),
         indices,
         "where relu makes ties, unpooling would put values elsewhere",
+    ),
+    Case(
+        "SegNet: the indices of MaxPool itself",
+        [CONV, RELU, ("MaxPool", ["f"], ["y", "i"], POOL)],
+        ("y", "i"),
+        indices,
+        "TVM has no pool that gives indices",
     ),
     Case(
         "SegNet: a mask of the maxima",
@@ -175,7 +190,13 @@ CASES = (
 
 def model(case: Case, weights: np.ndarray) -> onnx.ModelProto:
     """The case as an ONNX model."""
-    constants = {"w": weights, "scales": np.array([1, 1, 2, 2], "float32")}
+    n, c, h, w = SHAPE
+    constants = {
+        "w": weights,
+        "scales": np.array([1, 1, 2, 2], "float32"),
+        "split": np.array([n, c, h // 2, 2, w // 2, 2]),
+        "windows": np.array([n, c, h // 2, w // 2, 4]),
+    }
     used = {name for _, inputs, _, _ in case.nodes for name in inputs}
     graph = helper.make_graph(
         [helper.make_node(op, i, o, **attributes) for op, i, o, attributes in case.nodes],

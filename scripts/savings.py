@@ -116,6 +116,7 @@ def kept(output: Path, wanted: Sequence[str]) -> dict[str, Any]:
 
 def _write(document: dict[str, Any], output: Path) -> None:
     results = document["results"]
+    results.sort(key=lambda entry: list(axes(small=False)).index(entry["axis"]))
     document["fits"] = {
         pair: {name: asdict(fit) for name, fit in found.items()}
         for pair, found in fits(results).items()
@@ -220,7 +221,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> Table:
     found.add_column("block")
     found.add_column("formula", justify="right")
     for name in PAIRS:
-        found.add_column(name, justify="right")
+        found.add_column(name, justify="right", no_wrap=True)
     for entry in results:
         cells = [_cell(entry["ratios"].get(name)) for name in PAIRS]
         sunk = f"{entry['formula']:.2%}" if entry["sunk"] else "declined"
@@ -231,7 +232,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> Table:
 def _cell(ratio: Mapping[str, Any] | None) -> str:
     if ratio is None:
         return "-"
-    text = f"{ratio['ratio']:.3f} \\[{ratio['low']:.3f}, {ratio['high']:.3f}]"
+    text = f"{ratio['ratio']:.2f} \\[{ratio['low']:.2f}, {ratio['high']:.2f}]"
     if ratio["verdict"] == NOT_SIGNIFICANT:
         return f"[dim]{text} n.s."
     return f"[green]{text}" if ratio["ratio"] > 1 else f"[red]{text}"

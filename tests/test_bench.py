@@ -81,6 +81,19 @@ def test_sign_test():
     assert sign_test(0, 0) == 1.0
 
 
+def test_scipy_says_the_same():
+    """It comes with TVM 0.19 only; its resamples are others, so the interval's ends are near."""
+    stats = pytest.importorskip("scipy.stats")
+    random = np.random.default_rng(3)
+    base, other = 1.02 * times(random, 31), times(random, 31)
+    found, logs = compare(base, other), np.log(base) - np.log(other)
+    assert found.p == pytest.approx(stats.binomtest(int(np.sum(logs > 0)), 31).pvalue)
+    interval = stats.bootstrap(
+        (logs,), np.median, n_resamples=20000, method="percentile", rng=random
+    ).confidence_interval
+    assert np.log([found.low, found.high]) == pytest.approx(interval, abs=0.1 * np.ptp(interval))
+
+
 @pytest.fixture
 def blocks(tmp_path):
     path = tmp_path / "blocks.json"

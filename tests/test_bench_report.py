@@ -62,8 +62,8 @@ def document():
         "others": 0.02,
         "failed": {"relax": {"tuned": "no records"}},
         "figures": {
-            "scheduled": figures("conv", "# from tvm\na line\nbefore\nthe end"),
-            "fused": figures("conv_pool", "a line\nafter\nthe end"),
+            "scheduled": figures("conv", f"# from tvm\na line\nbefore\nthe end {'long ' * 60}"),
+            "fused": figures("conv_pool", f"a line\nafter\nthe end {'long ' * 60}"),
             "reordered": {"error": "no figures"},
         },
         "roofline": {"scheduled": place, "fused": place},
@@ -165,6 +165,8 @@ const cells = [...document.querySelectorAll("table.diff tbody tr")].map(row =>
       [mark.textContent.trim(), getComputedStyle(mark).backgroundColor])]));
 document.body.append(Object.assign(document.createElement("pre"), {id: "measured", textContent:
   JSON.stringify({width: innerWidth, plots: [...document.querySelectorAll("svg")].map(box),
+                  clipped: [...document.querySelectorAll(".wide")].filter(part =>
+                    part.querySelector("table.diff") && part.scrollWidth > part.clientWidth).length,
                   cells, wide: document.documentElement.scrollWidth})}));
 </script>"""
 
@@ -175,6 +177,7 @@ def test_where_a_browser_puts_it(page, browse):
     shown = browse(page, "--dump-dom", "--window-size=1280,2000")
     found = json.loads(html.unescape(re.search(r'id="measured">(.*?)</pre>', shown)[1]))
     assert found["wide"] <= found["width"]
+    assert found["clipped"] == 0
     assert len(found["plots"]) == 3
     for x, _, width, height in found["plots"]:
         assert x >= 0

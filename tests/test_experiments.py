@@ -108,6 +108,7 @@ def test_must_not(tmp_path):
     reasons = {found["case"]: found["reasons"][0].partition(":")[0] for found in results}
     assert reasons["average pooling"] == "not-a-max-pool"
     assert reasons["U-Net: a skip reads the activation"] == "shared"
+    assert reasons["SegNet: indices for unpooling"] == "shared"
     assert reasons["a window wholly in padding"] == "window-in-padding"
 
 
@@ -131,6 +132,20 @@ def test_savings(tmp_path):
     assert any("share saved = " in line for line in document["statement"])
     assert "an evaluation saved is worth" in printed
     assert plot.stat().st_size > 0
+
+
+def test_a_price_list(tmp_path):
+    output = tmp_path / "times.json"
+    run(script("time_functions").main, "--only", "sigmoid", "--runs", 1, "--output", output)
+    found = json.loads(output.read_text())["nanoseconds"]
+    assert any(name.endswith("sigmoid") for name in found)
+    assert min(found.values()) > 0
+
+
+def test_the_readme_says_what_the_records_hold():
+    readme = (ROOT / "README.md").read_text()
+    for lines in script("experiment_tables").tables():
+        assert "\n".join(lines) in readme
 
 
 ENTRY = {
@@ -203,6 +218,39 @@ def test_a_training_step(tmp_path):
     assert [len(samples) for samples in found["samples"].values()] == [1, 1]
     assert found["max_abs_difference"] < 1e-6
     assert "training" in printed
+
+
+@pytest.mark.skipif(find_spec("tensorflow") is None, reason="needs tensorflow")
+def test_mnist_in_tensorflow(tmp_path, monkeypatch):
+    """What was measured before TensorFlow fails is in the output."""
+    orders, program = script("mnist_orders"), tmp_path / "scripts" / "mnist_tensorflow.py"
+    program.parent.mkdir()
+    text = (ROOT / "scripts" / program.name).read_text()
+    text = text.replace(
+        '(("inference", 1), ("inference", 64), ("training", 64))', '(("training", 2),)'
+    )
+    text = text.replace("STEPS = 20", "STEPS = 2")
+    text = text.replace(
+        '    if mode != "eager"', '    assert mode != "xla"\n    if mode != "eager"'
+    )
+    program.write_text(text)
+    (tmp_path / "tvm_passes").symlink_to(ROOT / "tvm_passes")
+    monkeypatch.setattr(orders, "ROOT", tmp_path)
+    python = tmp_path / "peers" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    output = tmp_path / "out.json"
+    arguments = ["--parts", "tensorflow", "--rounds", 2, "--seconds", 0.001, "--output", output]
+    done = CliRunner().invoke(
+        orders.mnist_orders, [*map(str, arguments), "--environments", tmp_path]
+    )
+    found = json.loads(output.read_text())["results"]
+    assert [entry["mode"] for entry in found] == ["eager", "graph"]
+    assert all(len(entry["samples"]["swapped"]) == 2 for entry in found)
+    assert all(entry["max_abs_difference"] < 1e-4 for entry in found)
+    assert done.exit_code == 1
+    assert "TensorFlow ended with code" in done.output
 
 
 def test_mnist_orders_needs_the_peers(tmp_path):

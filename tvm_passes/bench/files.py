@@ -90,9 +90,9 @@ def named_file(folder: Path, variant: str, runtime: str, dialect: str) -> tuple[
     return runtime, model_file(folder, variant)
 
 
-def onnx_file(folder: Path, order: str) -> Path:
-    """As `model_file`, for runtimes that read ONNX alone."""
+def readable_file(folder: Path, order: str, suffixes: Sequence[str] = (".onnx",)) -> Path:
+    """As `model_file`, for runtimes that read some kinds of files alone."""
     path = model_file(folder, order)
-    if path.suffix != ".onnx":
-        raise ValueError(f"reads .onnx files, not {path.suffix or 'folders'}")
+    if path.suffix not in suffixes:
+        raise ValueError(f"reads {', '.join(suffixes)} files, not {path.suffix or 'folders'}")
     return path

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from tvm_passes.bench.files import inputs_of, onnx_file
+from tvm_passes.bench.files import inputs_of, readable_file
 
 
 class OnnxRuntime:
@@ -24,7 +24,7 @@ class OnnxRuntime:
 
     def prepare(self, folder: Path, variant: str, _options: Mapping[str, Any]) -> Bound:
         """Load the model, or the block in the order of the variant."""
-        path = onnx_file(folder, variant)
+        path = readable_file(folder, variant)
         session = ort.InferenceSession(path, self.options, providers=["CPUExecutionProvider"])
         return Bound(session, inputs_of(folder))
 

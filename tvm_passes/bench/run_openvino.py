@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-from tvm_passes.bench.files import inputs_of, onnx_file
+from tvm_passes.bench.files import inputs_of, readable_file
+
+FILES = (".onnx", ".tflite")
 
 
 class OpenVino:
@@ -28,7 +30,7 @@ class OpenVino:
 
     def prepare(self, folder: Path, variant: str, _options: Mapping[str, Any]) -> Bound:
         """Compile the model, or the block in the order of the variant."""
-        model = self.core.read_model(onnx_file(folder, variant))
+        model = self.core.read_model(readable_file(folder, variant, FILES))
         compiled = self.core.compile_model(model, "CPU", self.config)
         return Bound(compiled.create_infer_request(), inputs_of(folder))
 
