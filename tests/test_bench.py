@@ -211,11 +211,15 @@ def test_an_interruption_keeps_what_was_measured(blocks, tmp_path):
     command = [sys.executable, "-c", code, "bench", "tiny", *["other"] * 50, "--blocks", blocks]
     command += ["--no-figures", "--quiet", "--rounds", "5", "--versions", "reordered"]
     command += ["--output", str(output)]
-    done = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    done = subprocess.Popen(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
+    )
     while not (output.exists() and output.read_text()):
         assert done.poll() is None
     done.send_signal(signal.SIGTERM)
-    assert done.wait() == 128 + signal.SIGTERM
+    said = done.communicate()[1]
+    assert done.returncode == 128 + signal.SIGTERM
+    assert f"interrupted; what was measured is in {output}" in said
     entries = json.loads(output.read_text())["results"]
     assert entries[0]["block"] == "tiny"
     assert len(entries) < 51

@@ -192,8 +192,10 @@ def run_command(
                 write_text(output, json.dumps(document, indent=1) + "\n")
             if not quiet:
                 _print(entry, Console())
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
         _warn(f"interrupted; what was measured is in {output}" if output else "interrupted")
+        if isinstance(stop, SystemExit):  # SIGTERM
+            raise
         return 128 + signal.SIGINT
     for line in (*troubles(results), *no_figures(results), *busy(results)):
         _warn(line)
