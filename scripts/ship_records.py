@@ -1,5 +1,7 @@
 """Pack tuned records to ship: of each kernel the fastest one, where tuning gained something.
 
+A kernel that several folders have is taken from the first; what ships already may be one of them.
+
 Example: python scripts/ship_records.py records/* --output targets/znver4/relax
 """
 
@@ -74,13 +76,13 @@ def _operands(mod: Any) -> str:
 
 def _merged(pages: list[dict[str, Any]], least_gain: float) -> dict[str, Any]:
     """One page of all; what each was made with is the same, their commands are listed."""
-    rows = [row for page in pages for row in page["kernels"]]
+    rows = list({row["name"]: row for page in pages[::-1] for row in page["kernels"]}.values())
     kept = [row for row in rows if row["gain"] >= least_gain]
     return {
         **pages[0],
         "date": max(page["date"] for page in pages),
         "command": shlex.join(["python", *sys.argv]),
-        "commands": [page["command"] for page in pages],
+        "commands": [c for page in pages for c in page.get("commands", [page["command"]])],
         "trials": sum(page["trials"] for page in pages),
         "tuned": len(rows),
         "kernels": kept,
