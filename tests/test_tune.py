@@ -116,12 +116,19 @@ def test_packed_records_ship(tasks, tmp_path):
     first, _, third = (make() for make in tasks[0].schedules[:3])
     records.summarise([records.gain(tasks[0].name, tasks[0].workload, first)])
     shipped = tmp_path / "shipped"
-    command = [sys.executable, ROOT / "scripts" / "ship_records.py", tmp_path / "records"]
-    done = subprocess.run(
-        [*map(str, command), "--output", str(shipped)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "1 kernels, geometric mean of the gains 2.0\n"
+    for folders in ([tmp_path / "records"], [shipped, tmp_path / "records"]):
+        command = [sys.executable, ROOT / "scripts" / "ship_records.py", *folders]
+        done = subprocess.run(
+            [*map(str, command), "--output", str(shipped)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "1 kernels, geometric mean of the gains 2.0\n"
+    page = json.loads((shipped / PAGE).read_text())
+    assert len(page["commands"]) == 2
+    assert page["commands"][0] == page["commands"][1] == records.page["command"]
     assert {path.name for path in shipped.iterdir()} == {PAGE, *(f"{f}.xz" for f in FILES)}
     found = chosen(shipped, DIALECT, HOST)
     assert found.note.startswith(f"tuned records applied: {shipped}, of ")
