@@ -176,7 +176,8 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
         axes.plot([ratio["low"], ratio["high"]], [y, y], color="tab:blue")
         axes.plot(ratio["ratio"], y, "o", color="tab:blue")
         if "control" in entry:
-            axes.plot(entry["control"]["ratio"], y, "x", color="tab:gray")
+            (cross,) = axes.plot(entry["control"]["ratio"], y, "x", color="tab:gray")
+            axes.legend([cross], ["the original over itself"], fontsize=8)
     labels = [f"{e['what']}, {e['work']}, batch {e['batch']}" for e in results]
     axes.set_yticks(range(len(results)), labels)
     axes.invert_yaxis()
