@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -246,9 +247,9 @@ def test_an_interrupted_round_keeps_its_samples(blocks, tmp_path, monkeypatch, c
     assert f"what was measured is in {output}" in shown.err
 
 
-def document(path, seconds):
+def document(path, seconds, block="tiny"):
     samples = {"relax": {"fused": {"samples": seconds}}}
-    entry = {"block": "tiny", "threads": 1, "samples": samples}
+    entry = {"block": block, "threads": 1, "samples": samples}
     path.write_text(json.dumps({"results": [entry]}))
     return str(path)
 
@@ -262,6 +263,16 @@ def test_comparing_results(tmp_path, capsys):
     assert "faster" in out
     assert main(["bench", "compare", after, after]) == 0
     assert "not significant" in capsys.readouterr().out
+
+
+def test_a_result_compared_with_itself_fits_a_terminal(tmp_path, capsys):
+    times = list(np.random.default_rng(4).lognormal(0, 0.3, 31))
+    path = document(tmp_path / "result.json", times, "a_block_of_rather_a_long_name")
+    assert main(["bench", "compare", path, path]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r" 1\.00 \[0\.\d{3}, 1\.\d\d\]", out)
+    assert "not significant" in out
+    assert max(map(len, out.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

@@ -338,9 +338,10 @@ def compare_command(before: Path, after: Path) -> None:
     common = [key for key in old if key in new]
     if not common:
         raise InputError(f"{before} and {after} have no version of a block or model in common")
-    table = Table(title=escape(f"{before.name} / {after.name}"), title_justify="left")
+    title = escape(f"{before.name} / {after.name}")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     for header in ("block", "thr", "version"):
-        table.add_column(header, no_wrap=True)
+        table.add_column(header, overflow="fold", no_wrap=header == "thr")
     table.add_column("ms", justify="right", no_wrap=True)
     table.add_column("before / after", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)

@@ -23,7 +23,7 @@ class Ratio:
     Parameters
     ----------
     ratio
-        Median of the rounds' ratios.
+        Median of the rounds' ratios, or ratio of the medians where there are no common rounds.
     low, high
         Bootstrap interval of it, at 1 - `LEVEL`.
     p
@@ -52,25 +52,33 @@ def compare(base: Sequence[float], other: Sequence[float], *, paired: bool = Tru
         One sample a round.
     paired
         Whether the n-th samples of both are of the same round, so that what slows a round
-        slows both.  If not, both are shuffled: runs on different days have no common rounds.
+        slows both.  If not, the ratio is that of the medians, and the sign test shuffles both: runs
+        on different days have no common rounds.
     """
     random = np.random.default_rng(0)
-    rows = [np.log(np.asarray(row)) for row in (base, other)]
-    if not paired:
-        rows = [random.permutation(row) for row in rows]
-    rounds = min(map(len, rows))
-    logs = rows[0][:rounds] - rows[1][:rounds]
-    picks = random.integers(0, rounds, (RESAMPLES, rounds))
-    medians = np.median(logs[picks], axis=1)
+    first, second = (np.log(np.asarray(row)) for row in (base, other))
+    rounds = min(len(first), len(second))
+    if paired:
+        logs = first[:rounds] - second[:rounds]
+        middle, medians = np.median(logs), _medians(logs, random)
+    else:
+        logs = random.permutation(first)[:rounds] - random.permutation(second)[:rounds]
+        middle = np.median(first) - np.median(second)
+        medians = _medians(first, random) - _medians(second, random)
     low, high = np.quantile(medians, [LEVEL / 2, 1 - LEVEL / 2])
     p = sign_test(int(np.sum(logs > 0)), int(np.sum(logs < 0)))
     return Ratio(
-        ratio=math.exp(np.median(logs)),
+        ratio=math.exp(middle),
         low=math.exp(low),
         high=math.exp(high),
         p=p,
         verdict=_verdict(low, high, p),
     )
+
+
+def _medians(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Of each resample, as large as the sample."""
+    return np.median(values[random.integers(0, len(values), (RESAMPLES, len(values)))], axis=1)
 
 
 def _verdict(low: float, high: float, p: float) -> str:
