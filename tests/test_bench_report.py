@@ -119,7 +119,15 @@ def test_without_figures(document):
     entry.update(figures={}, flops=None)
     del entry["roofline"]
     document["environment"]["peaks"] = {"2": {}}
-    assert "Kernel source" not in html_report(document)
+    page = html_report(document)
+    assert "Kernel source" not in page
+    assert page.count("<svg") == 1
+
+
+def test_savings_of_a_model_are_of_what_its_kernels_compute(document):
+    document["results"][0]["flops"] = None
+    expected = pytest.approx(1192 / (18432 / 2 + 1256))
+    assert [p for _, _, p, _ in savings(document["results"])] == [expected, expected]
 
 
 @pytest.fixture
@@ -218,7 +226,7 @@ def test_what_a_browser_shows(page, browse):
 def test_how_it_looks(page, browse):
     """The verdicts' green and red are on the screen, and every plot has its width."""
     picture = page.parent / "screen.png"
-    browse(page, f"--screenshot={picture}", "--window-size=1280,3000")
+    browse(page, f"--screenshot={picture}", "--window-size=1280,4000")
     pixels = (imread(picture)[:, :, :3] * 255).round().astype(int)
     for colour in ((0x1A, 0x7F, 0x37), (0xCF, 0x22, 0x2E)):
         assert np.all(pixels == colour, axis=2).sum() > 50

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tvm_passes.bench.sites import counted
 from tvm_passes.bench.verdict import FASTER, SLOWER
 from tvm_passes.errors import MissingExtraError
 
@@ -112,20 +113,27 @@ def savings(results: Results) -> list[tuple[str, str, float, float]]:
     """Block, version, predicted and measured share saved, where both are known.
 
     Predicted as the formula of TensorFlow issue 3180 does: an evaluation counts as much as a
-    multiply-add of the convolution.
+    multiply-add of the convolution, or of all that a model's kernels compute.
     """
     found = []
     for entry in results:
         samples = entry["samples"].get(entry["dialect"], {})
         before, after = (entry["predicted"][f"evaluations_{w}"] for w in ("before", "after"))
-        if not entry["flops"] or not before:
+        flops = entry["flops"] or _arithmetic(entry["figures"])
+        if not flops or not before:
             continue
-        predicted = (before - after) / (entry["flops"] / 2 + before)
+        predicted = (before - after) / (flops / 2 + before)
         for version, base in BASES.items():
             if version in samples and base in samples:
                 measured = 1 - samples[version]["median"] / samples[base]["median"]
                 found.append((place(entry), version, predicted, measured))
     return found
+
+
+def _arithmetic(figures: Mapping[str, Any]) -> int:
+    """Operations that the first version of a model computes, 0 where it was not looked at."""
+    found = [version for version in figures.values() if "error" not in version]
+    return counted(found[0])["arithmetic"] if found else 0
 
 
 def place(entry: Mapping[str, Any]) -> str:
@@ -138,7 +146,7 @@ def _threads(number: int | str) -> str:
 
 
 def plots(document: Mapping[str, Any]) -> dict[str, Figure]:
-    """All plots of a result, by name."""
+    """The plots of a result that have something to show, by name."""
     results = document["results"]
     peaks = document["environment"].get("peaks", {})
     makers: dict[str, Callable[[], Figure]] = {
@@ -146,7 +154,9 @@ def plots(document: Mapping[str, Any]) -> dict[str, Figure]:
         "roofline": lambda: roofline_plot(results, peaks),
         "savings": lambda: savings_plot(results),
     }
-    return {name: make() for name, make in makers.items()}
+    shown = {"ratios": True, "roofline": any("roofline" in entry for entry in results)}
+    shown["savings"] = bool(savings(results))
+    return {name: make() for name, make in makers.items() if shown[name]}
 
 
 def svg(figure: Figure) -> str:

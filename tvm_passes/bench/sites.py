@@ -109,14 +109,16 @@ def counted(figures: Mapping[str, Any]) -> dict[str, int]:
     Returns
     -------
     dict
-        ``evaluations`` of activations, ``bytes`` of the memory plan and of the kernel with the
-        largest buffers of its own, ``planned`` of them, and ``spills`` in inner loops.
+        ``evaluations`` of activations, ``arithmetic`` operations, ``bytes`` of the memory plan and
+        of the kernel with the largest buffers of its own, ``planned`` of them, and ``spills`` in
+        inner loops.
     """
     kernels = figures["kernels"]
     calls = [kernels[name] for name in figures["calls"] if name in kernels]
     own = max((kernel["allocated"] for kernel in calls), default=0)
     return {
         "evaluations": sum(sum(kernel["evaluations"].values()) for kernel in calls),
+        "arithmetic": sum(kernel["arithmetic"] for kernel in calls),
         "bytes": figures["planned"] + own,
         "planned": figures["planned"],
         "spills": sum((kernel["inner_loop"] or {}).get("spills", 0) for kernel in calls),
