@@ -1,6 +1,7 @@
 """Compile whole networks for GPUs, and check that every kernel is on threads and fits.
 
 .venv/relax/bin/python scripts/gpu_networks.py [--arch sm_80,sm_90] [--output gpu-networks.json]
+    [--version winograd]
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from tvm_passes.relax.gpu_versions import functions_of, scheduled
 from tvm_passes.relax.launches import Launch, lower
 
 
-def check(mod: tvm.IRModule, arch: str) -> dict[str, Any]:
+def check(mod: tvm.IRModule, arch: str, version: str) -> dict[str, Any]:
     """Compile all kernels of a network for an architecture; what they are, and what is wrong."""
     start = time.perf_counter()
     target = tvm.target.Target({"kind": "cuda", "arch": arch, "host": "llvm"})
-    functions = functions_of(scheduled(mod, target, "fused"))
+    functions = functions_of(scheduled(mod, target, version))
     lowered = lower(functions, target)
     compiler = kernel_compiler(arch)
     with compiled_by(compiler):
@@ -62,6 +63,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--arch", default="sm_80,sm_90")
     parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--version", default="fused", choices=("fused", "winograd"))
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     found: dict[str, Any] = {}
@@ -71,7 +73,7 @@ def main() -> int:
             write_network(name, path)
             mod = load_model(path, "relax")
             for arch in options.arch.split(","):
-                found[f"{name}, {arch}"] = check(mod, arch)
+                found[f"{name}, {arch}"] = check(mod, arch, options.version)
                 print(f"{name}, {arch}: {found[f'{name}, {arch}']}", flush=True)
                 if options.output is not None:
                     options.output.write_text(json.dumps(found, indent=1) + "\n")

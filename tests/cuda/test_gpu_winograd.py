@@ -11,6 +11,7 @@ from opencl_runs import run
 from test_gpu_networks import OPENCL, functions, weights
 from tvm import relax
 
+from tvm_passes.bench.networks import NETWORKS
 from tvm_passes.cuda.compiler import PACKAGE, KernelCompiler, Options, find_compiler
 from tvm_passes.cuda.gpu import read_gpu
 from tvm_passes.cuda.static import report_version
@@ -23,7 +24,7 @@ from tvm_passes.schedules.gpu_winograd_rule import WinogradKernels
 from tvm_passes.target import parse_target
 from tvm_passes.winograd import convolved, direct_error_bound
 
-RECORD = Path(__file__).parents[2] / "scripts" / "records" / "gpu-winograd.json"
+RECORDS = Path(__file__).parents[2] / "scripts" / "records"
 HALVE = {"pool_size": (2, 2), "strides": (2, 2)}
 OVERLAP = {"pool_size": (3, 3), "strides": (2, 2)}
 GPU = read_gpu("a100")
@@ -159,10 +160,19 @@ def test_machine_code_has_no_spills_and_a_third_of_the_multiply_adds():
 
 def test_layers_of_vgg16_were_compared():
     """What scripts/gpu_winograd.py has found: by the roofline, the choice is the faster way."""
-    found = json.loads(RECORD.read_text())
+    found = json.loads((RECORDS / "gpu-winograd.json").read_text())
     assert {name.split(", ")[1] for name in found} == {"sm_80", "sm_90"}
     filtered = [entry for entry in found.values() if entry["family"]]
     assert len(filtered) > len(found) / 2
     for entry in filtered:
         assert entry["winograd"]["spill_bytes"] == 0
         assert entry["winograd"]["seconds"] < entry["fused"]["seconds"]
+
+
+def test_whole_networks_were_compiled():
+    """What scripts/gpu_networks.py --version winograd has found."""
+    found = json.loads((RECORDS / "gpu-networks-winograd.json").read_text())
+    assert set(found) == {f"{name}, {arch}" for name in NETWORKS for arch in ("sm_80", "sm_90")}
+    assert all(entry["wrong"] == [] and entry["spill_bytes"] == 0 for entry in found.values())
+    written = json.loads((RECORDS / "gpu-networks.json").read_text())
+    assert found["vgg16, sm_90"]["kernels"] > written["vgg16, sm_90"]["kernels"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,11 @@ class Bound:
 
 
 def load_version(
-    version: str, file: Path, config: Mapping[str, Any], inputs: Sequence[np.ndarray]
+    version: str,
+    file: Path,
+    config: Mapping[str, Any],
+    inputs: Sequence[np.ndarray],
+    allow: Collection[str] = (),
 ) -> Bound:
     """Compile a version of a model file, and load it.
 
@@ -70,17 +74,25 @@ def load_version(
         A target whose kernels are on threads, and which this machine runs.
     inputs
         In their order.
+    allow
+        As for `tvm_passes.compile.compile_model`.
     """
     mod = load_model(file, engine.DIALECT)
-    return bind(mod, version, config, inputs)
+    return bind(mod, version, config, inputs, allow)
 
 
-def bind(mod: Any, version: str, config: Mapping[str, Any], inputs: Sequence[np.ndarray]) -> Bound:
+def bind(
+    mod: Any,
+    version: str,
+    config: Mapping[str, Any],
+    inputs: Sequence[np.ndarray],
+    allow: Collection[str] = (),
+) -> Bound:
     """Compile a version of a module, and load it."""
     reorder, ours = PASSES[version]
     compile_kernels = kernels_for(config)
     built = engine.build(
-        mod, config, reorder=reorder, kernels=ours, compile_kernels=compile_kernels
+        mod, config, reorder=reorder, kernels=ours, allow=allow, compile_kernels=compile_kernels
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / LIBRARY

@@ -76,7 +76,7 @@ class Relax:
     ) -> Prepared:
         name, file = named_file(folder, variant, self.runtime, RELAX)
         with records_for(name, RELAX, config, options):
-            return load_version(name, file, config, inputs_of(folder))
+            return load_version(name, file, config, inputs_of(folder), options.get("allow", ()))
 
 
 def _keep(built: list[tvm.IRModule]) -> tvm.transform.Pass:
