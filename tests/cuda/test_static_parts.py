@@ -105,6 +105,8 @@ class TestGpus:
             assert all(
                 value["value"] > 0 and len(value["source"]) > 20 for value in numbers.values()
             )
+            unchecked = [key for key, value in numbers.items() if value["checked"][:3] == "no:"]
+            assert not unchecked
 
     def test_each_is_a_target_of_its_architecture(self):
         assert set(known_gpus()) == {"a100", "h100", "h200", "rtx4090"}
