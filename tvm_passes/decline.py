@@ -61,13 +61,14 @@ class Reason(Enum):
 
 
 class KernelReason(Enum):
-    """Why a convolution stays with TVM's own operator."""
+    """Why a convolution stays with TVM's own operator, or its pool a kernel of its own."""
 
     LAYOUT = "kernel-layout"
     NOT_CONSTANT = "weights-not-constant"
     DTYPE = "kernel-dtype"
     SHAPE = "dynamic-shape"
     GROUPS = "groups"
+    SLOWER_FUSED = "slower-fused"
 
 
 @dataclass(frozen=True)

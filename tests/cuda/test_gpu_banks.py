@@ -1,4 +1,4 @@
-"""Bank conflicts are counted, and the schedules that ship have next to none."""
+"""Bank conflicts are counted, and the schedules that ship have none, or as few as there can be."""
 
 import numpy as np
 import pytest
@@ -7,16 +7,21 @@ from test_gpu_conv2d import CASES
 
 from tvm_passes.relax.banks import NOT_UNROLLED, banks_of
 from tvm_passes.relax.launches import lower
+from tvm_passes.schedules.gpu_banks import Offsets, conflicts
 from tvm_passes.schedules.gpu_conv2d_rule import schedule
-from tvm_passes.schedules.gpu_tiles import best, conflicts
+from tvm_passes.schedules.gpu_tiles import best
 
 GPU = tvm.target.Target({"kind": "cuda", "arch": "sm_90", "host": "llvm"})
-CHANNELS_APART = ("stages of channels, NHWC", "no pool, NHWC")
-"""Stages of fewer elements than a row of the kernel: their rows of sums meet in banks."""
-CHECKED = [*CHANNELS_APART, "mnist", "odd sizes", "odd sizes, NHWC", "resnet stem", "alexnet"]
-CHECKED += ["dilated pool", "uneven kernel and padding", "depthwise", "no pool", "pointwise"]
-MOST = {True: 0.2, False: 0.05}
-"""Of all turns, what conflicts may add: where channels are apart, and elsewhere."""
+CHECKED = ["stages of channels, NHWC", "mnist", "odd sizes", "alexnet", "groups", "depthwise"]
+CHECKED += ["uneven kernel and padding", "no pool", "pointwise"]
+LEFT = {"odd sizes, NHWC": 0.01, "no pool, NHWC": 0.01, "resnet stem": 0.01, "dilated pool": 0.02}
+"""Of all turns, what conflicts add where some are left.
+
+In NHWC neighbouring threads copy neighbouring channels, which takes the fewest loads.  Where their
+number is no power of two, no distance of channels keeps all lanes of a warp apart: at the end of
+each place the next lane would have to lie as far from the last as others do.  And un-pooled sums
+that threads share are written by groups and read by windows, in strides that are not each other's.
+"""
 
 
 def banks(func):
@@ -32,13 +37,13 @@ def test_a_column_of_rows_in_one_bank_takes_32_turns():
     assert conflicts(np.zeros(32, int), np.zeros(32, int))[0] == 0  # all read the same
 
 
-@pytest.mark.parametrize("name", CHECKED)
-def test_schedules_have_next_to_none(name):
+@pytest.mark.parametrize("name", [*CHECKED, *LEFT])
+def test_schedules_have_none_that_can_be_done_without(name):
     case = CASES[name]
     found = banks(schedule(case.func(best(case.nest))).mod["main"])
     assert found.turns > 0
     assert found.unknown == 0
-    assert found.share <= MOST[name in CHANNELS_APART], found
+    assert found.share <= LEFT.get(name, 0), found
 
 
 def test_without_its_padding_a_schedule_has_conflicts(monkeypatch):
@@ -47,6 +52,6 @@ def test_without_its_padding_a_schedule_has_conflicts(monkeypatch):
 
     case = CASES["mnist"]
     tile = best(case.nest)
-    monkeypatch.setattr(gpu_conv2d_rule, "row_offset", lambda *_: (0, 0.0))
+    monkeypatch.setattr(gpu_conv2d_rule, "offsets", lambda *_: Offsets(0, 0, 0, 0.0))
     found = banks(schedule(case.func(tile)).mod["main"])
-    assert found.share > MOST[False]
+    assert found.share > 0.05

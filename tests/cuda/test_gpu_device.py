@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tvm
 from gpu_layers import largest_tile
-from test_gpu_conv2d import CASES
+from test_gpu_conv2d import CASES, LARGE
 from test_gpu_networks import leaky, network
 
 from tvm_passes.cli import main
@@ -30,8 +30,10 @@ def arch():
     return f"sm_{tvm.cuda().compute_version.replace('.', '')}"
 
 
-@pytest.mark.parametrize("tile", [best, largest_tile])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "tile"),
+    [*((name, best) for name in CASES), *((name, largest_tile) for name in LARGE)],
+)
 def test_kernels_equal_numpy(name, tile, tmp_path):
     case = CASES[name]
     chosen = best(case.nest) if tile is best else largest_tile(case)

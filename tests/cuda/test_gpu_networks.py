@@ -10,13 +10,17 @@ from opencl_runs import TARGET
 from tvm import relax
 
 from tvm_passes.bench.networks import NETWORKS
+from tvm_passes.cuda.gpu import read_gpu
+from tvm_passes.decline import KernelReason
 from tvm_passes.frontends import load_model
 from tvm_passes.relax import engine
+from tvm_passes.relax.gpu_conv2d import TileConv2d
 from tvm_passes.relax.pipeline import gpu_passes
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
 from tvm_passes.schedules.gpu_conv2d import LayerOf
+from tvm_passes.schedules.gpu_fusion import MARGIN, fusion
 from tvm_passes.schedules.gpu_space import parts_of
-from tvm_passes.schedules.operators import Conv2d
+from tvm_passes.schedules.operators import Conv2d, MaxPool2d
 from tvm_passes.target import parse_target
 
 MNIST = Path(__file__).parents[1] / "data" / "mnist.tflite"
@@ -196,6 +200,34 @@ def test_sums_over_many_channels_are_split(layout, tmp_path):
     machine = relax.VirtualMachine(tvm.compile(mod, "llvm"), tvm.cpu())
     expected = machine["main"](tvm.runtime.tensor(data)).numpy()
     np.testing.assert_allclose(reordered, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_pool_stays_apart_where_the_model_says_so():
+    """ResNet's stem, whose windows overlap: sums at the edges of tiles cost an H100 more."""
+    conv = Conv2d(3, 64, 1, (7, 7), (2, 2), (1, 1), (3,) * 4, False, 1)
+    layer = LayerOf((1, 3, 224, 224), conv, MaxPool2d((3, 3), (2, 2), (1, 1), (1,) * 4))
+    found = fusion(layer, read_gpu("h100"))
+    assert found.together > MARGIN * found.apart
+    rng = np.random.default_rng(0)
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType(layer.shape, "float32"))
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            value = relax.op.nn.conv2d(x, weights(rng, 64, 3, 7, 7), (2, 2), (3, 3))
+            value = builder.emit(relu(builder.emit(value)))
+            value = relax.op.nn.max_pool2d(value, (3, 3), (2, 2), (1, 1))
+            value = builder.emit_output(builder.emit(value))
+        builder.emit_func_output(value)
+    remarks = []
+    target = tvm.target.Target({"kind": "cuda", "arch": "sm_90", "host": "llvm"})
+    with target:
+        tile = TileConv2d(on_remark=remarks.append)
+        passes = gpu_passes(target, ReorderActivationAfterMaxPool(), ours=True, tile=tile)
+        names = sorted(functions(tvm.transform.Sequential(passes)(builder.get())))
+    assert names == ["conv2d", "fused_max_pool2d_relu"]
+    (remark,) = remarks
+    assert remark.reason == KernelReason.SLOWER_FUSED.value
+    assert f"{found.together * 1e6:.1f} us, two {found.apart * 1e6:.1f}" in remark.message
 
 
 def test_layers_with_work_for_all_multiprocessors_are_not_split():

@@ -12,7 +12,9 @@ import pytest
 from gpu_filterings import CASES as FILTERINGS
 from gpu_layers import Case, conv, largest_tile, pool
 from opencl_runs import lower
+from test_gpu_networks import OPENCL, functions, kernels, weights
 from test_gpu_pool import GPU, pool_add
+from tvm import relax
 
 from tvm_passes.schedules.gpu_conv2d_rule import schedule
 from tvm_passes.schedules.gpu_pool import MaxPool
@@ -74,8 +76,28 @@ def test_no_races_in_winograds_kernels(name, tmp_path):
         assert reports(lower(func), tmp_path) == ""
 
 
-def test_without_its_barriers_a_schedule_has_races(tmp_path):
-    case = Case((1, 1, 5, 7), conv(1, 4, 3, padding=1), pool(2, 2))
+def test_no_races_where_sums_are_split(tmp_path):
+    """Parts of the channels as groups, and the kernel that adds and pools them."""
+    rng = np.random.default_rng(0)
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((1, 64, 6, 5), "float32"))
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            value = builder.emit(relax.op.nn.conv2d(x, weights(rng, 8, 64, 3, 3), padding=1))
+            value = builder.emit(relax.op.nn.relu(value))
+            value = builder.emit_output(builder.emit(relax.op.nn.max_pool2d(value, (2, 2), (2, 2))))
+        builder.emit_func_output(value)
+    found = functions(kernels(builder.get(), OPENCL))
+    assert any("sum_of_parts" in name for name in found)
+    assert len(found) == 2
+    for name, func in found.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        assert reports(lower(func), folder) == ""
+
+
+@pytest.mark.parametrize("case", [KEPT, SHARED, GATHERED])
+def test_without_its_barriers_a_schedule_has_races(case, tmp_path):
     program = lower(schedule(case.func(best(case.nest))).mod["main"])
     assert BARRIER in program.source
     found = reports(program, tmp_path, program.source.replace(BARRIER, ""))

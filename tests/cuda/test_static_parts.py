@@ -78,6 +78,20 @@ class TestExecution:
         )
         assert counts.stored == 4, line
 
+    def test_a_high_half_adds_two_registers(self):
+        """How ptxas divides by 15: the addend is R4 below R5, which is the dividend."""
+        text = body(
+            "MOV R4, RZ",
+            "MOV R5, 0xc3",
+            "IMAD.HI R4, R5, -0x77777777, R4",
+            "ISETP.NE.AND P0, PT, R4, 0x68, PT",
+            "@P0 EXIT",
+            "STG.E [R2.64], R3",
+            "EXIT",
+        )
+        assert 195 * 0x88888889 >> 32 == 0x68
+        assert thread(text).stored == 4
+
     def test_unknown_conditions_are_counted_and_not_taken(self):
         text = body(
             "LDG.E R0, [R2.64]",

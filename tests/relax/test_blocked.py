@@ -216,7 +216,7 @@ seen = set()
 
 
 def test_no_reason_is_untested():
-    assert seen == set(KernelReason)
+    assert seen == set(KernelReason) - {KernelReason.SLOWER_FUSED}  # GPUs': tests/cuda
 
 
 def test_other_targets_are_left_alone():

@@ -232,8 +232,10 @@ def _multiply_add(thread: _Thread, found: Instruction) -> None:
     if ".WIDE" in found.opcode:
         _put_wide(thread, operands[0], product, operands[3])
         return
-    if product is not None and ".HI" in found.opcode:
-        product >>= 32
+    if ".HI" in found.opcode:
+        total = _total([product, _pair(thread, operands[3])])
+        thread.put(operands[0], None if total is None else total >> 32)
+        return
     thread.put(operands[0], _total([product, c]))
 
 
@@ -243,15 +245,19 @@ def _product(a: int, b: int, opcode: str) -> int:
     return _signed(a) * _signed(b)
 
 
+def _pair(thread: _Thread, operand: str) -> Word:
+    """The 64 bits of a register and the one after it."""
+    low = thread.word(operand)
+    base = re.fullmatch(r"(U?R)(\d+|Z)(?:\.\w+)*", operand)
+    if base is None or low is None:
+        return low if NUMBER.fullmatch(operand) else None
+    high = 0 if base[2] == "Z" else thread.words.get(f"{base[1]}{int(base[2]) + 1}")
+    return None if high is None else high << 32 | low
+
+
 def _put_wide(thread: _Thread, target: str, product: Word, addend: str) -> None:
-    low = thread.word(addend)
-    base = re.fullmatch(r"R(\d+|Z)(?:\.\w+)*", addend)
-    high = 0 if addend.startswith("RZ") else None
-    if base and base[1] != "Z":
-        high = thread.words.get(f"R{int(base[1]) + 1}")
     number = int(target[1:]) if target[1:].isdigit() else None
-    known = product is not None and low is not None and high is not None and number is not None
-    value = product + (high << 32 | low) if known else None  # type: ignore[operator]
+    value = _total([product, _pair(thread, addend)])
     thread.put(target, value)
     if number is not None:
         thread.put(f"R{number + 1}", None if value is None else value >> 32)

@@ -24,6 +24,7 @@ from tvm_passes.schedules.conv2d import pack_weight
 from tvm_passes.schedules.families import NONE_BARRED, Barred
 from tvm_passes.schedules.gpu_algorithm import Filtered, GpuChooser
 from tvm_passes.schedules.gpu_conv2d import LayerOf, conv2d
+from tvm_passes.schedules.gpu_fusion import unless_slower
 from tvm_passes.schedules.gpu_space import choose, parts_of
 from tvm_passes.schedules.gpu_tiles import Tile
 from tvm_passes.schedules.operators import Conv2d, MaxPool2d, read_max_pool2d
@@ -43,11 +44,14 @@ class Choose:
         Into how many its sums fall.
     filtered
         How Winograd's filtering computes it, of its weights, if it does.
+    unless_slower
+        Why its pool stays apart, if it does.
     """
 
     tile: Callable[[LayerOf], Tile]
     parts: Callable[[LayerOf], int]
     filtered: Callable[[LayerOf, Callable[[], np.ndarray]], Filtered | Decline | None]
+    unless_slower: Callable[[LayerOf], Decline | None]
 
 
 @tvm.transform.module_pass(opt_level=1, name=PASS_NAME)
@@ -57,8 +61,9 @@ class TileConv2d:
     TVM's own ``FuseOps`` then appends bias and activation, which
     `tvm_passes.relax.ReorderActivationAfterMaxPool` has moved below the pool, and
     `tvm_passes.schedules.gpu_conv2d_rule.TiledConv2d` schedules what it becomes.  Sums over many
-    channels for few results fall into parts, which another kernel adds.  Convolutions that are not
-    in float32, or not of constant weights, stay TVM's.
+    channels for few results fall into parts, which another kernel adds.  Pools stay kernels of
+    their own where the model expects that to be faster.  Convolutions that are not in float32, or
+    not of constant weights, stay TVM's.
 
     Parameters
     ----------
@@ -67,7 +72,8 @@ class TileConv2d:
         ``Database.current()``, or else the model's choice.
     on_remark
         Called with a Passed remark for each conv2d that Winograd's filtering computes, and a Missed
-        one for each that it cannot for its layout or groups.
+        one for each that it cannot for its layout or groups, and for each that stays apart from its
+        pool.
     allow
         ``{"winograd"}`` for sums in another order, where that should be faster.
     barred
@@ -95,6 +101,7 @@ class TileConv2d:
             partial(_chosen, self.choose, target),
             partial(parts_of, target=target),
             GpuChooser(target, self.allow, self.barred).filtered,
+            partial(unless_slower, target=target),
         )
         for gvar, func in mod.functions.items():
             if isinstance(func, relax.Function):
@@ -144,16 +151,20 @@ def _kernels(
         said.computed(str(filtered.filtering.family), filtered.error_bounds(weight))
         var = var if filtered.takes_pool else binding.var
         return filtered_conv2d(call.args[0], weight, filtered, var, builder)
-    if isinstance(filtered, Decline):
-        said.declined(filtered)
-    else:
-        said.computed("", {})
     parts = choose.parts(layer)
+    slower = None if pool is None or parts > 1 else choose.unless_slower(replace(layer, pool=pool))
+    declined = filtered or slower
+    if declined is None:
+        said.computed("", {})
+    else:
+        said.declined(declined)
     if parts > 1:
         value = _call(call.args[0], *_apart(layer, weight, parts), builder, choose)
         first = relax.DataflowVar(f"{binding.var.name}_parts", value.ty)
         total = _added(first, conv, parts, pool, builder)
         return [relax.VarBinding(first, value), relax.VarBinding(var, total)]
+    if slower is not None:
+        return [relax.VarBinding(binding.var, _call(call.args[0], layer, weight, builder, choose))]
     layer = replace(layer, pool=pool)
     return [relax.VarBinding(var, _call(call.args[0], layer, weight, builder, choose))]
 

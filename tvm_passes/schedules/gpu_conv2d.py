@@ -267,17 +267,17 @@ def _windows_apart(data: te.Tensor, conv: Conv2d, pool: MaxPool2d | None) -> boo
 
 
 def _spread(data: te.Tensor, conv: Conv2d, sides: list[_Side], batch: int) -> te.Tensor:
-    """The data with zeros around it, [n, c, h, w mod lane, w / lane].
+    """The data with zeros around it, [n, c, w mod lane, h, w / lane].
 
     So neighbouring threads, a lane apart, read neighbouring elements: other banks.
     """
     rows, columns = sides
     lane = columns.lane
 
-    def value(n: Any, c: Any, y: Any, rest: Any, x: Any) -> Any:
+    def value(n: Any, c: Any, rest: Any, y: Any, x: Any) -> Any:
         return _element(data, conv, sides, (n, c, y, x * lane + rest))
 
-    shape = (batch, conv.channels, rows.span, lane, ceil(columns.span / lane))
+    shape = (batch, conv.channels, lane, rows.span, ceil(columns.span / lane))
     return te.compute(shape, value, name="spread")
 
 
@@ -331,7 +331,7 @@ def _sums(
         else:
             column = columns.offset(xi, rx)
             row = yo * rows.lane + rows.offset(yi, ry)
-            element = source(n, channel, row, column % lane, xo + column // lane)
+            element = source(n, channel, column % lane, row, xo + column // lane)
         at = (kb, ry, rx, rc, ki) if conv.channels_last else (kb, rc, ry, rx, ki)
         axes = [ry, rx, rc] if conv.channels_last else [rc, ry, rx]
         return te.sum(element * weight(*at), axis=axes)

@@ -9,15 +9,19 @@ share elements, the un-pooled sums go to shared memory, too; else a thread has w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from tvm_passes.namespaces import PARALLEL_DATA, Schedule, ScheduleRule, block
+from tvm_passes.schedules.gpu_banks import WARP
 from tvm_passes.schedules.gpu_conv2d import LAYER, SPREAD_RANK, TILE, LayerOf, tile_of
 from tvm_passes.schedules.gpu_space import layer_in, stated, tiles_of
-from tvm_passes.schedules.gpu_tiles import VECTOR, WARP, Tile, group_offset, row_offset
+from tvm_passes.schedules.gpu_tiles import VECTOR, Tile, group_offset, offsets
 
-ROWS = 2
-"""Their axis in the padded data."""
+CHANNELS, LANES, ROWS = 1, 2, 3
+"""Their axes in the padded data."""
+CHANNELS_GATHERED, ROWS_GATHERED = 3, 4
+"""Their axes in gathered data."""
 COLUMN_GROUPS = 4
 """Their axis in the un-pooled sums."""
 
@@ -75,9 +79,7 @@ class Layer:
     @property
     def shares(self) -> bool:
         """Whether threads read each other's un-pooled sums."""
-        return self.maxima is not None and self.tile.out_rows * self.tile.out_columns != (
-            self.tile.row_threads * self.tile.rows * self.tile.column_threads
-        )
+        return self.of.nest.overlaps
 
 
 def layer_of(sch: Schedule) -> Layer | None:
@@ -235,14 +237,20 @@ def _fetch_weights(sch: Schedule, weights: Any, tile: Tile) -> None:
 def _fetch_data(sch: Schedule, layer: Layer) -> None:
     """Copy a stage of data, neighbours in memory by neighbouring threads.
 
-    A thread copies all channels of a place one after another: where that is takes as many
-    instructions as 50 copies do.
+    In NCHW a thread copies all channels of a place one after another: where that is takes as many
+    instructions as 50 copies do.  In NHWC neighbouring threads copy neighbouring channels.
     """
     count = len(sch.get(layer.spread).iter_vars)
     loops = list(sch.get_loops(layer.spread))[-count:]
-    channel = 1 if count == SPREAD_RANK else 3
-    c = loops[channel]
-    places = [*loops[:channel], *loops[channel + 1 : -2], loops[-1], loops[-2]]
+    spread = count == SPREAD_RANK
+    if spread:
+        n, c, lane, row, column = loops
+        before, places = [c, lane, row, column], [n, row, column, lane]
+    else:
+        *outer, c, yo, yi, xi, xo = loops
+        before, places = [c, yo, yi, xi, xo], [*outer, yo, yi, xi, xo]
+    channels, *extents = (int(sch.get(loop).extent) for loop in before)
+    extents = extents if spread else [1, extents[0], prod(extents[1:])]
     sch.reorder(*places, c)
     if layer.channels_last:
         places.append(c)
@@ -250,12 +258,15 @@ def _fetch_data(sch: Schedule, layer: Layer) -> None:
     sch.bind(thread, "threadIdx.x")
     if not layer.channels_last:
         sch.unroll(c)
-    if count == SPREAD_RANK:
-        offset, _ = row_offset(layer.of.nest, layer.tile)
-        sch.storage_align(layer.spread, 0, axis=ROWS, factor=WARP, offset=offset)
-    if layer.channels_last and layer.tile.stage[0] > 1:
-        # Threads write one channel after another: rows of banks 4 apart keep 8 of them apart.
-        sch.storage_align(layer.spread, 0, axis=channel, factor=WARP, offset=VECTOR)
+    lanes, rows, columns = extents
+    found = offsets(layer.of.nest, layer.tile, (channels, lanes, rows, columns))
+    axis = ROWS if spread else ROWS_GATHERED
+    sch.storage_align(layer.spread, 0, axis=axis, factor=WARP, offset=found.row)
+    if lanes > 1:
+        sch.storage_align(layer.spread, 0, axis=LANES, factor=WARP, offset=found.lane)
+    if layer.channels_last and channels > 1:
+        axis = CHANNELS if spread else CHANNELS_GATHERED
+        sch.storage_align(layer.spread, 0, axis=axis, factor=WARP, offset=found.channel)
 
 
 def _take_maxima(sch: Schedule, maxima: Any) -> None:

@@ -13,11 +13,10 @@ from typing import Any
 import tvm
 from tvm import te
 
-from tvm_passes.cuda.gpu import known_gpus, read_gpu
+from tvm_passes.cuda.gpu import Gpu, known_gpus, read_gpu
 from tvm_passes.namespaces import Schedule, block, meta_schedule
 from tvm_passes.schedules.gpu_conv2d import LAYER, LayerOf, conv2d, flat, tile_of
 from tvm_passes.schedules.gpu_tiles import (
-    MULTIPROCESSORS,
     Tile,
     arithmetic,
     best,
@@ -31,15 +30,23 @@ from tvm_passes.schedules.tuned import NAME, workload_of
 CHOICE = "tvm_passes.choice."
 """Beginning of the names of annotations that note the fields of a tile."""
 
+UNKNOWN = "a100"
+"""Stands for GPUs of an architecture that targets/cuda does not know."""
+
 SPACE = 256
 """Tiles that tuning may choose from: the most promising."""
 
 
-def multiprocessors_of(target: Any) -> int:
-    """How many a target has: those of the GPU of its architecture in targets/cuda."""
+def gpu_of(target: Any) -> Gpu:
+    """The first GPU of a target's architecture in targets/cuda; of others, an A100."""
     arch = str(dict(target.attrs).get("arch", "")) if target is not None else ""
-    found = [gpu.multiprocessors for gpu in map(read_gpu, known_gpus()) if gpu.arch == arch]
-    return found[0] if found else MULTIPROCESSORS
+    found = [gpu for gpu in map(read_gpu, known_gpus()) if gpu.arch == arch]
+    return found[0] if found else read_gpu(UNKNOWN)
+
+
+def multiprocessors_of(target: Any) -> int:
+    """How many a target has."""
+    return gpu_of(target).multiprocessors
 
 
 def choose(layer: LayerOf, target: Any) -> Tile:

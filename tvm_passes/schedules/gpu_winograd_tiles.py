@@ -12,7 +12,8 @@ from itertools import product
 from math import ceil, prod
 
 from tvm_passes.cuda.gpu import Gpu
-from tvm_passes.schedules.gpu_tiles import FLOAT, FMAS, SHARED, VECTOR, WARP
+from tvm_passes.schedules.gpu_banks import WARP
+from tvm_passes.schedules.gpu_tiles import FLOAT, FMAS, SHARED, VECTOR
 from tvm_passes.winograd import Winograd
 
 TRANSFORM_THREADS = 128
