@@ -16,10 +16,8 @@ from tvm_passes.decline import Decline, KernelReason
 from tvm_passes.schedules.gpu_conv2d import LayerOf
 from tvm_passes.schedules.gpu_space import gpu_of, recorded
 from tvm_passes.schedules.gpu_tiles import FLOAT, FMAS, Nest, best, expected
+from tvm_passes.schedules.gpu_winograd_tiles import LAUNCH
 
-LAUNCH = 0.9e-6
-"""Seconds from the end of a kernel to the start of the next in a stream: kernels of 2.9 us come
-every 3.8 us (NVIDIA, "Getting Started with CUDA Graphs", 2019, V100)."""
 MARGIN = 1.2
 """How many times as long the one kernel has to be expected to take: within that, the model errs."""
 RESULT = 40
