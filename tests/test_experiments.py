@@ -142,6 +142,7 @@ def test_a_price_list(tmp_path):
     assert min(found.values()) > 0
 
 
+@pytest.mark.no_tvm
 def test_the_readme_says_what_the_records_hold():
     readme = (ROOT / "README.md").read_text()
     for lines in script("experiment_tables").tables():
@@ -220,6 +221,7 @@ def test_a_training_step(tmp_path):
     assert "training" in printed
 
 
+@pytest.mark.no_tvm
 @pytest.mark.skipif(find_spec("tensorflow") is None, reason="needs tensorflow")
 def test_mnist_in_tensorflow(tmp_path, monkeypatch):
     """What was measured before TensorFlow fails is in the output."""
