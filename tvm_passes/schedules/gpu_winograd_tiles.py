@@ -209,8 +209,8 @@ def works(filtering: Filtering, tile: ProductTile) -> tuple[Work, Work, Work]:
 
 LOAD, TERM, STORE = 8, 0.3, 6
 """Instructions of a thread that transforms, with those that tell where: for an element of the data
-and its store, for each of the terms of a row times a column, and for a result: round numbers after a
-look at kernels for sm_90, 0.7 to 1.4 times what bench --static counts of F(4x4, 3x3)."""
+and its store, for each of the terms of a row times a column, and for a result: round numbers after
+a look at kernels for sm_90, 0.7 to 1.4 times what bench --static counts of F(4x4, 3x3)."""
 
 
 def _transform(count: int, slots: float, moved: int) -> Work:
