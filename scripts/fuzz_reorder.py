@@ -23,7 +23,7 @@ import click
 import tvm
 from graph_modules import decisions, module, reorder, run, sample
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from random_graphs import Graph, graphs
+from random_graphs import Graph, further_inputs, graphs, inputs
 
 from tvm_passes.bench.environment import environment
 from tvm_passes.compare import compare
@@ -88,10 +88,17 @@ def check(graph: Graph, target: Target, tally: Tally) -> None:
             tally.left_open[finding.kind.value] += finding.count
 
 
-def fuzz(
-    count: int, start: int, target: Target, tally: Tally, *, pools: int = 3, shrink: bool = True
+def fuzz(  # noqa: PLR0913 - its settings
+    count: int,
+    start: int,
+    target: Target,
+    tally: Tally,
+    *,
+    pools: int = 3,
+    shrink: bool = True,
+    further: bool = False,
 ) -> None:
-    """Check that many graphs, each of at most so many pools.
+    """Check that many graphs, each of at most so many pools; images, or `further` data.
 
     Raises
     ------
@@ -108,7 +115,7 @@ def fuzz(
         suppress_health_check=list(HealthCheck),
         print_blob=True,
     )
-    @given(graphs(pools))
+    @given(graphs(pools, further_inputs() if further else inputs()))
     def each(graph: Graph) -> None:
         check(graph, target, tally)
 
@@ -145,18 +152,23 @@ def resumed(output: Path | None) -> Tally:
 @click.command()
 @click.option("--graphs", "count", default=200, show_default=True, help="How many to draw.")
 @click.option("--seed", "start", default=0, show_default=True, help="Other graphs.")
+@click.option(
+    "--further", is_flag=True, help="Pools of 1 and 3 axes, blocks of channels, bfloat16."
+)
 @click.option("--dialect", type=click.Choice(["relax", "relay"]), help="Of this environment.")
 @click.option("--target", default='{"kind": "llvm"}', show_default=True)
 @click.option(
     "--output", type=click.Path(path_type=Path), help="What was found; a run cut off goes on."
 )
-def main(count: int, start: int, dialect: str | None, target: str, output: Path | None) -> None:
+def main(
+    count: int, start: int, further: bool, dialect: str | None, target: str, output: Path | None
+) -> None:
     """Compare random graphs in both orders; exit code 1 and the graph if one differs."""
     dialect = require(dialect)
     config, tally = parse_target(target), resumed(output)
     while tally.graphs < count:
         began, wanted = time.perf_counter(), min(BATCH, count - tally.graphs)
-        fuzz(wanted, start * 1_000_000 + tally.graphs, config, tally)
+        fuzz(wanted, start * 1_000_000 + tally.graphs, config, tally, further=further)
         tally.seconds += round(time.perf_counter() - began)
         if output is not None:
             output.write_text(json.dumps(record(tally, dialect, config), indent=1) + "\n")

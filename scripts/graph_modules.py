@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from random_graphs import Graph, Node, Value
 
@@ -64,7 +65,7 @@ def sample(graph: Graph) -> np.ndarray:
         return np.where(rng.random(value.shape) < 0.4, ends, wide)
     x = 3 * rng.standard_normal(value.shape)
     x = np.where(rng.random(value.shape) < 0.3, np.round(x), x)
-    tiny = float(np.finfo(value.dtype).tiny)
+    tiny = float(ml_dtypes.finfo(value.dtype).tiny)
     special = rng.choice([0.0, -0.0, 0.5, -0.5, 20.0, -20.0, tiny / 8, -tiny / 8], value.shape)
     return np.where(rng.random(value.shape) < 0.3, special, x).astype(value.dtype)
 
@@ -121,12 +122,12 @@ if installed() == RELAX:
         return f(other, x) if node.attrs["flip"] else f(x, other)
 
     def _relax_bias(node: Node, x: relax.Expr) -> relax.Expr:
-        ones = [1] * (-1 - node.attrs["axis"] if node.attrs["axis"] < 0 else 3 - node.attrs["axis"])
+        ones = [1] * (-1 - node.attrs["axis"] % -len(node.value.shape))
         return op.add(x, relax.const(constant(node).reshape(-1, *ones)))
 
     def _relax_pool(node: Node, x: relax.Expr) -> relax.Expr:
         a = node.attrs
-        f = op.nn.max_pool2d if node.op == "max_pool" else op.nn.avg_pool2d
+        f = getattr(op.nn, f"{node.op}{len(a['kernel'])}d")
         shape = (a["kernel"], a["strides"], a["padding"], a["dilation"])
         return f(x, *shape, ceil_mode=a["ceil_mode"], layout=a["layout"])
 
@@ -198,7 +199,7 @@ else:
 
     def _relay_pool(node: Node, x: relay.Expr) -> relay.Expr:
         a = node.attrs
-        f = relay.nn.max_pool2d if node.op == "max_pool" else relay.nn.avg_pool2d
+        f = getattr(relay.nn, f"{node.op}{len(a['kernel'])}d")
         shape = (a["kernel"], a["strides"], a["dilation"], a["padding"])
         return f(x, *shape, ceil_mode=a["ceil_mode"], layout=a["layout"])
 
@@ -227,7 +228,9 @@ else:
         "clip": lambda n, x: relay.clip(x, float(n.attrs["low"]), float(n.attrs["high"])),
         "leaky_relu": lambda n, x: relay.nn.leaky_relu(x, n.attrs["alpha"]),
         "bias_add": lambda n, x: relay.nn.bias_add(x, relay.const(constant(n)), n.attrs["axis"]),
-        "prelu": lambda n, x: relay.nn.prelu(x, relay.const(constant(n)), n.attrs["axis"] % 4),
+        "prelu": lambda n, x: relay.nn.prelu(
+            x, relay.const(constant(n)), n.attrs["axis"] % len(n.value.shape)
+        ),
         "max_pool": _relay_pool,
         "avg_pool": _relay_pool,
         "max": lambda n, x: relay.max(x, n.attrs["axes"], n.attrs["keepdims"]),

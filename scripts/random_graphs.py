@@ -28,7 +28,12 @@ class Value:
     @property
     def is_float(self) -> bool:
         """Whether it holds floating-point numbers."""
-        return self.dtype.startswith("float")
+        return "float" in self.dtype
+
+    @property
+    def spatial(self) -> str:
+        """The letters of the axes that a pool pools."""
+        return "".join(letter for letter in "DHW" if letter in self.layout)
 
     def extent(self, letter: str) -> int:
         """The extent of an axis of the layout."""
@@ -56,15 +61,35 @@ class Graph:
 UNARY = ("relu", "relu", "relu", "sigmoid", "tanh", "abs", "negative", "floor", "erf", "cos", "cos")
 INTEGER_UNARY = ("relu", "relu", "relu", "abs", "negative")
 DTYPES = ("float32", "float32", "float32", "float16", "int8", "uint8", "int32")
+LAYOUTS = ("NCHW", "NHWC")
+FURTHER_DTYPES = ("bfloat16", *DTYPES)
+FURTHER_LAYOUTS = ("NCHW4c", "NCW", "NWC", "NCDHW", "NDHWC")
+BLOCK = 4
 
 
 @st.composite
-def graphs(draw: Draw, pools: int) -> Graph:
-    """A graph of at most so many pools, with what may sink above each, and other things."""
-    layout = draw(st.sampled_from(("NCHW", "NHWC")))
+def inputs(draw: Draw) -> Value:
+    """An image."""
+    layout = draw(st.sampled_from(LAYOUTS))
     sizes = {"N": draw(st.integers(1, 2)), "C": draw(st.integers(1, 4))}
     sizes |= {"H": draw(st.integers(3, 8)), "W": draw(st.integers(3, 8))}
-    value = Value(tuple(sizes[letter] for letter in layout), draw(st.sampled_from(DTYPES)), layout)
+    return Value(tuple(sizes[letter] for letter in layout), draw(st.sampled_from(DTYPES)), layout)
+
+
+@st.composite
+def further_inputs(draw: Draw) -> Value:
+    """A sequence, a volume, an image in blocks of channels, or one in bfloat16."""
+    dtype = draw(st.sampled_from(FURTHER_DTYPES))
+    layout = draw(st.sampled_from(LAYOUTS if dtype == "bfloat16" else FURTHER_LAYOUTS))
+    sizes = {"N": draw(st.integers(1, 2)), "C": draw(st.integers(1, 4)), "c": BLOCK}
+    sizes |= {letter: draw(st.integers(3, 7)) for letter in "DHW"}
+    return Value(tuple(sizes[a] for a in layout if a.isalpha()), dtype, layout.replace("4", ""))
+
+
+@st.composite
+def graphs(draw: Draw, pools: int, first: st.SearchStrategy[Value] = inputs()) -> Graph:  # noqa: B008
+    """A graph of at most so many pools, with what may sink above each, and other things."""
+    value = draw(first)
     nodes = [Node("input", (), value)]
     for _ in range(draw(st.integers(1, pools))):
         kinds = [
@@ -88,8 +113,8 @@ def _unary(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     if value.dtype == "uint8":
         return [Node("relu", (at,), value)]
     op = draw(st.sampled_from(UNARY if value.is_float else INTEGER_UNARY))
-    if op == "erf" and value.dtype == "float16":
-        op = "tanh"  # TVM has no float16 of it
+    if op == "erf" and value.dtype in ("float16", "bfloat16"):
+        op = "tanh"  # TVM has none of it
     return [Node(op, (at,), value)]
 
 
@@ -148,8 +173,13 @@ def _bias_add(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     if not value.layout or not value.is_float:
         return []
     axis = value.layout.index("C")
-    attrs = {"axis": axis - draw(st.sampled_from((0, 4))), "seed": draw(st.integers(0, 9))}
+    attrs = {
+        "axis": axis - draw(st.sampled_from((0, len(value.shape)))),
+        "seed": draw(st.integers(0, 9)),
+    }
     op = draw(st.sampled_from(("bias_add", "bias_add", "prelu")))
+    if op == "prelu" and value.dtype == "bfloat16":
+        op = "bias_add"  # Relax has none of it
     return [Node(op, (at,), value, attrs | {"negative": draw(st.integers(0, 3)) == 0})]
 
 
@@ -157,19 +187,20 @@ def _pool(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     value = nodes[at].value
     if not value.layout:
         return _reduce(draw, at, nodes)
-    pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
-    attrs = {
-        "kernel": draw(pair),
-        "strides": draw(st.sampled_from(((2, 2), (2, 2), (1, 1), (1, 2), (3, 3)))),
-        "dilation": draw(st.sampled_from(((1, 1), (1, 1), (1, 1), (2, 1), (2, 2)))),
-        "padding": draw(st.sampled_from(PADDINGS)),
+    rank = len(value.spatial)
+    attrs: dict[str, Any] = {
+        "kernel": draw(st.tuples(*[st.integers(1, 3)] * rank)),
+        "strides": _of_rank(draw(st.sampled_from(((2, 2), (2, 2), (1, 1), (1, 2), (3, 3)))), rank),
+        "dilation": _of_rank(draw(st.sampled_from(((1, 1), (1, 1), (1, 1), (2, 1), (2, 2)))), rank),
+        "padding": _padding(draw(st.sampled_from(PADDINGS)), rank),
         "ceil_mode": draw(st.integers(0, 3)) == 0,
-        "layout": value.layout,
+        "layout": value.layout.replace("c", f"{BLOCK}c"),
     }
-    extents = [_windows(value.extent(letter), n, attrs) for n, letter in enumerate("HW")]
+    extents = [_windows(value.extent(letter), n, attrs) for n, letter in enumerate(value.spatial)]
     if min(extents) < 1:
         return []
-    shape = [dict(zip("HW", extents, strict=True)).get(a, value.extent(a)) for a in value.layout]
+    pooled = dict(zip(value.spatial, extents, strict=True))
+    shape = [pooled.get(letter, value.extent(letter)) for letter in value.layout]
     op = "avg_pool" if draw(st.integers(0, 9)) == 0 and value.is_float else "max_pool"
     pool = Node(op, (at,), replace(value, shape=tuple(shape)), attrs)
     if draw(st.integers(0, 5)):
@@ -187,11 +218,22 @@ PADDINGS = (
 )
 
 
+def _padding(sides: tuple[int, ...], rank: int) -> tuple[int, ...]:
+    """Padding before each axis, then after each."""
+    return (*_of_rank(sides[:2], rank), *_of_rank(sides[2:], rank))
+
+
+def _of_rank(pair: tuple[int, ...], rank: int) -> tuple[int, ...]:
+    """A number for each of so many axes, from two."""
+    return (*pair, pair[0])[:rank]
+
+
 def _windows(extent: int, n: int, attrs: Mapping[str, Any]) -> int:
     """Number of windows along an axis; Relax drops one that rounding up put into the padding."""
     stride, before = attrs["strides"][n], attrs["padding"][n]
+    after = attrs["padding"][n + len(attrs["kernel"])]
     reach = (attrs["kernel"][n] - 1) * attrs["dilation"][n]
-    free = extent + before + attrs["padding"][n + 2] - reach - 1
+    free = extent + before + after - reach - 1
     if free < 0:
         return 0
     if not attrs["ceil_mode"]:
@@ -208,7 +250,7 @@ def _reduce(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
         return []
     axes = draw(st.sets(st.integers(0, rank - 1), min_size=1, max_size=rank))
     if value.layout and draw(st.booleans()):
-        axes = {value.layout.index("H"), value.layout.index("W")}
+        axes = {value.layout.index(letter) for letter in value.spatial}
     keepdims = draw(st.booleans())
     kept = [1 if n in axes else extent for n, extent in enumerate(value.shape)]
     shape = kept if keepdims else [extent for n, extent in enumerate(kept) if n not in axes]
@@ -222,8 +264,8 @@ def _pad(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     value = nodes[at].value
     if not value.layout:
         return []
-    widths = [(0, 0)] * 4
-    for letter in "HW":
+    widths = [(0, 0)] * len(value.shape)
+    for letter in value.spatial:
         widths[value.layout.index(letter)] = draw(st.sampled_from(((1, 1), (0, 1), (2, 0), (0, 0))))
     fill = draw(st.sampled_from((0, 0, 0, 1, 3) if value.dtype == "uint8" else (0, 0, 0, 1, -2)))
     shape = tuple(sum(widths[n]) + extent for n, extent in enumerate(value.shape))
@@ -234,7 +276,7 @@ def _pad(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
 def _transpose(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     value = nodes[at].value
     rank = len(value.shape)
-    if value.layout and draw(st.integers(0, 3)):
+    if value.layout in LAYOUTS and draw(st.integers(0, 3)):
         layout = {"NCHW": "NHWC", "NHWC": "NCHW"}[value.layout]
         axes = tuple(value.layout.index(letter) for letter in layout)
     else:
@@ -257,7 +299,9 @@ def _reshape(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
 
 def _conv(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     value = nodes[at].value
-    if not value.layout or value.dtype != "float32" or min(map(value.extent, "HW")) < 2:
+    if value.layout not in LAYOUTS or value.dtype != "float32":
+        return []
+    if min(map(value.extent, "HW")) < 2:
         return []
     channels, size = draw(st.integers(1, 4)), draw(st.integers(1, 2))
     extents = {"N": value.extent("N"), "C": channels}
