@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -23,17 +24,33 @@ from tvm_passes.dialects import TVM, installed
 from tvm_passes.output import write_text
 from tvm_passes.rules import RELAX
 
-SHAPES = ("chain", "branches")
-BRANCH = 4
-"""Ops of a branch: an addition, a relu, a max-pool, and the sum with the branches before."""
+SHAPES = ("chain", "branches", "layers")
+BRANCH = {"branches": 4, "layers": 8}
+"""Ops of a branch: an addition, a relu, a max-pool, and the sum with the branches before; or two
+convolutions, each with weights and a bias of its own and a relu, the max-pool and the sum."""
+CHANNELS = 4
+RANDOM = np.random.default_rng(0)
+
+
+def layer_constants() -> tuple[np.ndarray, np.ndarray]:
+    """The weights and the bias of a convolution, unlike those of any other."""
+    weight = RANDOM.standard_normal((CHANNELS, CHANNELS, 3, 3))
+    return weight.astype("float32"), RANDOM.standard_normal((CHANNELS, 1, 1)).astype("float32")
 
 
 def relax_module(shape: str, ops: int) -> Any:
     """A Relax module of `ops` ops: one chain of relus above a pool, or a sum of short branches."""
     from tvm import relax
 
+    def biased(value: Any, bias: Any) -> Any:
+        return builder.emit(relax.op.nn.relu(builder.emit(relax.op.add(value, bias))))
+
+    def layer(value: Any) -> Any:
+        weight, bias = map(relax.const, layer_constants())
+        return biased(builder.emit(relax.op.nn.conv2d(value, weight, padding=1)), bias)
+
     builder = relax.BlockBuilder()
-    data = relax.Var("data", relax.TensorType((1, 4, 8, 8), "float32"))
+    data = relax.Var("data", relax.TensorType((1, CHANNELS, 8, 8), "float32"))
     bias = relax.const([[[[0.5]]]], "float32")
     with builder.function("main", [data]):
         with builder.dataflow():
@@ -44,9 +61,8 @@ def relax_module(shape: str, ops: int) -> Any:
                 total = relax.op.nn.max_pool2d(expr, (2, 2), (2, 2))
             else:
                 total = builder.emit(relax.op.nn.max_pool2d(data, (2, 2), (2, 2)))
-                for _ in range(ops // BRANCH):
-                    expr = builder.emit(relax.op.add(data, bias))
-                    expr = builder.emit(relax.op.nn.relu(expr))
+                for _ in range(ops // BRANCH[shape]):
+                    expr = biased(data, bias) if shape == "branches" else layer(layer(data))
                     expr = builder.emit(relax.op.nn.max_pool2d(expr, (2, 2), (2, 2)))
                     total = builder.emit(relax.op.add(total, expr))
             result = builder.emit_output(total)
@@ -59,7 +75,15 @@ def relay_module(shape: str, ops: int) -> Any:
     import tvm
     from tvm import relay
 
-    data = relay.var("data", shape=(1, 4, 8, 8))
+    def biased(value: Any, bias: Any) -> Any:
+        return relay.nn.relu(relay.add(value, bias))
+
+    def layer(value: Any) -> Any:
+        weight, bias = map(relay.const, layer_constants())
+        conv = relay.nn.conv2d(value, weight, padding=1, channels=CHANNELS, kernel_size=(3, 3))
+        return biased(conv, bias)
+
+    data = relay.var("data", shape=(1, CHANNELS, 8, 8))
     bias = relay.const([[[[0.5]]]], "float32")
     if shape == "chain":
         expr = data
@@ -68,8 +92,8 @@ def relay_module(shape: str, ops: int) -> Any:
         total = relay.nn.max_pool2d(expr, (2, 2), (2, 2))
     else:
         total = relay.nn.max_pool2d(data, (2, 2), (2, 2))
-        for _ in range(ops // BRANCH):
-            expr = relay.nn.relu(relay.add(data, bias))
+        for _ in range(ops // BRANCH[shape]):
+            expr = biased(data, bias) if shape == "branches" else layer(layer(data))
             total = relay.add(total, relay.nn.max_pool2d(expr, (2, 2), (2, 2)))
     return relay.transform.InferType()(tvm.IRModule.from_expr(relay.Function([data], total)))
 
