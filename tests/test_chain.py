@@ -51,3 +51,28 @@ def test_it_sinks_whole(model, capsys):
     }
     assert [op.rule.name for op in decision.sunk] == sunk[dialects.require()]
     assert main(["verify", str(model), "--rounds", "1"]) == 0, capsys.readouterr().out
+
+
+@pytest.fixture
+def older_model(tmp_path):
+    """Clip with bounds, and Pad with widths, that are attributes."""
+    node, tensor = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    nodes = [
+        node("Clip", ["x"], ["clip"], min=0.0, max=6.0),
+        node("Pad", ["clip"], ["pad"], pads=[0, 0, 1, 0, 0, 0, 0, 1], value=0.0),
+        node("MaxPool", ["pad"], ["y"], kernel_shape=[2, 2], strides=[2, 2]),
+    ]
+    x = tensor("x", onnx.TensorProto.FLOAT, [1, 3, 11, 9])
+    y = tensor("y", onnx.TensorProto.FLOAT, [1, 3, 6, 5])
+    graph = onnx.helper.make_graph(nodes, "older", [x], [y])
+    path = tmp_path / "older.onnx"
+    opset = onnx.helper.make_opsetid("", 10)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    return path
+
+
+def test_a_clip_of_an_older_opset_sinks_past_padding(older_model, capsys):
+    (decision,) = dialects.engine().decisions(load_model(older_model, dialects.require()))
+    assert decision.decline is None
+    assert {op.rule.name for op in decision.sunk} <= {"clip", "minimum", "maximum"}
+    assert main(["verify", str(older_model), "--rounds", "1"]) == 0, capsys.readouterr().out

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from tvm_passes.decline import FixedPoint
-from tvm_passes.site import ElementwiseOp
+from tvm_passes.site import ElementwiseOp, Operand
 
 
 def nothing(_op: ElementwiseOp, _value: float) -> bool:
@@ -31,5 +33,30 @@ def inside(low: str, high: str) -> FixedPoint:
         if not all(isinstance(bound, int | float) for bound in bounds):
             return False
         return bounds[0] <= value <= bounds[1]  # type: ignore[operator]
+
+    return check
+
+
+def not_below(param: str) -> FixedPoint:
+    """The numbers that no value of a tensor parameter is above."""
+    return _on_one_side(param, 1)
+
+
+def not_above(param: str) -> FixedPoint:
+    """The numbers that no value of a tensor parameter is below."""
+    return _on_one_side(param, -1)
+
+
+def _on_one_side(param: str, sign: int) -> FixedPoint:
+    def check(op: ElementwiseOp, value: float) -> bool:
+        operand = op.params.get(param)
+        if not isinstance(operand, Operand) or operand.value is None:
+            return False
+        with np.errstate(over="ignore"):
+            bounds, fill = (np.asarray(v, np.float64) for v in (operand.value, value))
+            if "float" in op.dtype:
+                fill = fill.astype(operand.value.dtype).astype(np.float64)
+        same = (bounds == fill) & (np.signbit(bounds) == np.signbit(fill))
+        return bool(np.all((sign * bounds < sign * fill) | same))
 
     return check

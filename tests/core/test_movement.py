@@ -134,7 +134,21 @@ def test_an_operand_that_cannot_be_carried_is_declined():
     assert_declined(commutes_with_moves(below, pool()), Reason.LAYOUT, "bias", "transpose")
 
 
+def bounded(name, *values):
+    shape = (1, len(values), 1, 1)
+    bound = Operand(shape, np.array(values, "float32").reshape(shape))
+    return op(name, params={"bound": bound})
+
+
 FIXED = [
+    (bounded("maximum", 0.0), 0.0, True),
+    (bounded("maximum", -1.0, 0.1), 0.1, True),  # as it is rounded to float32
+    (bounded("maximum", -1.0, 0.5), 0.0, False),
+    (bounded("maximum", -0.0), 0.0, False),  # which of both zeros, the order decides
+    (bounded("maximum", nan), 0.0, False),
+    (bounded("minimum", 6.0, 0.0), 0.0, True),
+    (bounded("minimum", 6.0, -1.0), 0.0, False),
+    (op("maximum", params={"bound": Operand((1, 1, 1, 1))}), 0.0, False),
     (op(), 0.0, True),
     (op(), 3.0, True),
     (op(), -1.0, False),

@@ -105,13 +105,13 @@ def _to_relax(model: onnx.ModelProto, shapes: dict[str, list[int]]) -> tvm.IRMod
     from tvm.relax.frontend.onnx import from_onnx
 
     from tvm_passes.relax.batch_norm import FoldBatchNorm
-    from tvm_passes.relax.clip import RecoverClip
+    from tvm_passes.relax.recover import RecoverOps
 
     # It prints the operator and all its inputs, weights included, before it raises.
     with contextlib.redirect_stdout(io.StringIO()):
         mod = from_onnx(model, shape_dict=shapes, sanitize_input_names=False)
-    clips = any(node.op_type == "Clip" for node in model.graph.node)
-    return tvm.transform.Sequential([*([RecoverClip()] if clips else []), FoldBatchNorm()])(mod)
+    kernels = any(node.op_type in ("Clip", "Pad") for node in model.graph.node)
+    return tvm.transform.Sequential([*([RecoverOps()] if kernels else []), FoldBatchNorm()])(mod)
 
 
 def _to_relay(model: onnx.ModelProto, shapes: dict[str, list[int]]) -> tvm.IRModule:
