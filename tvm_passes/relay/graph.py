@@ -37,6 +37,7 @@ class RelayGraph:
     outputs: frozenset[int]
     parameters: frozenset[int]
     _types: dict[int, tuple[Shape, str]] = field(default_factory=dict)
+    _views: dict[int, CallView] = field(default_factory=dict)
 
     def pools(self) -> Sequence[relay.Call]:
         """The calls of pools, in the order in which they are computed."""
@@ -53,10 +54,14 @@ class RelayGraph:
         return ""
 
     def view(self, node: relay.Call) -> CallView:
-        """The call as plain values."""
-        shape, dtype = self._tensor(node.checked_type)
-        args = tuple(self._argument(arg) for arg in node.args)
-        return CallView(self.op_name(node), node.attrs, args, shape, dtype)
+        """The call as plain values, read once."""
+        known = self._views.get(key(node))
+        if known is None:
+            shape, dtype = self._tensor(node.checked_type)
+            args = tuple(self._argument(arg) for arg in node.args)
+            known = CallView(self.op_name(node), node.attrs, args, shape, dtype)
+            self._views[key(node)] = known
+        return known
 
     def argument(self, node: relay.Call, index: int) -> relay.Expr:
         """An argument of the call."""
