@@ -5,8 +5,10 @@ import json
 import os
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
@@ -14,7 +16,8 @@ from click.testing import CliRunner
 from tvm_passes import dialects
 from tvm_passes.bench import networks
 from tvm_passes.bench.block import ORDERS, from_dict, read_blocks
-from tvm_passes.bench.process import Process, WorkerError
+from tvm_passes.bench.files import write_model_folder
+from tvm_passes.bench.process import Process, WorkerError, worker_command
 from tvm_passes.bench.results import busy, result, summary, troubles
 from tvm_passes.bench.runtimes import OURS, PEERS, Runtime
 from tvm_passes.bench.session import Measured, Session, Settings
@@ -408,3 +411,25 @@ def test_every_runtime_has_a_backend():
     assert compared == set(BACKENDS) - {RELAX, RELAY, "compiled"}
     package = ROOT / "tvm_passes" / "bench"
     assert {f"{name}.py" for name in BACKENDS.values()} <= {p.name for p in package.iterdir()}
+
+
+@pytest.mark.skipif(DIALECT != RELAX, reason="TVM takes no part")
+@pytest.mark.skipif(find_spec("tensorflow") is None, reason="needs the extra tensorflow")
+def test_tensorflow_runs_models_of_its_own(tmp_path):
+    tests = np.load(ROOT / "tests" / "data" / "mnist_test.npz")
+    x, label = tests["images"][:1].astype("float32") / 255, tests["labels"][0]
+    process = Process(worker_command(Path(sys.executable), "xla", 1), 1, tmp_path / "log")
+    try:
+        for name, reads in (("mnist.keras", True), ("mnist.tflite", False)):
+            write_model_folder(ROOT / "tests" / "data" / name, [x], tmp_path)
+            ask = {"folder": str(tmp_path), "variant": "original xla", "options": {}}
+            if reads:
+                process.ask("prepare", **ask)
+                process.ask("run", variant="original xla", output=str(tmp_path / "out.npz"))
+                (scores,) = np.load(tmp_path / "out.npz").values()
+                assert scores.argmax() == label
+            else:
+                with pytest.raises(WorkerError, match=r"reads .keras files .* not .tflite"):
+                    process.ask("prepare", **ask)
+    finally:
+        process.end()

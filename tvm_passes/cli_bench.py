@@ -19,7 +19,7 @@ from tvm_passes.bench.bench import BUSY_LOAD, Bench, Request
 from tvm_passes.bench.results import busy, troubles
 from tvm_passes.bench.runtimes import BENCH_PEERS, GPU_PEERS
 from tvm_passes.bench.sites import counted, site_times
-from tvm_passes.bench.verdict import FASTER, SLOWER, compare
+from tvm_passes.bench.verdict import FASTER, SLOWER, compare, scipy_stats
 from tvm_passes.bench.versions import VERSIONS
 from tvm_passes.cli_options import ALLOW, DIALECT, QUIET, progress
 from tvm_passes.cli_static import FLAG, static_command
@@ -158,6 +158,7 @@ def run_command(
     Example:
       tvm-reorder bench mnist1 model.onnx --threads 1,2 --peers onnxruntime --output out.json
     """
+    scipy_stats()  # before anything is measured
     if output is not None:
         check_file(output, apart_from=[Path(s) for s in sources if Path(s).exists()])
     config = require_device(parse_target(target)) if target else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tvm_passes.bench.block import LEAKY_SLOPE, ORIGINAL, Block
-from tvm_passes.bench.files import read_arrays, read_block
+from tvm_passes.bench.files import inputs_of, model_file, read_arrays, read_block
+from tvm_passes.bench.worker import Prepared
 
 ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
     "none": lambda x: x,
@@ -34,9 +35,11 @@ class TensorFlow:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
 
-    def prepare(self, folder: Path, variant: str, _options: Mapping[str, Any]) -> Bound:
+    def prepare(self, folder: Path, variant: str, _options: Mapping[str, Any]) -> Prepared:
         """Trace a variant; one that ends in ``xla`` is compiled by XLA."""
         order, _, compiler = variant.partition(" ")
+        if not (folder / "block.json").exists():
+            return _bound_model(model_file(folder), inputs_of(folder), xla=compiler == "xla")
         block, arrays = read_block(folder), read_arrays(folder)
         function = tf.function(block_function(block, order, arrays), jit_compile=compiler == "xla")
         x = tf.constant(arrays["x"].transpose(0, 2, 3, 1))
@@ -85,6 +88,40 @@ class Bound:
     def outputs(self) -> list[np.ndarray]:
         """Fetch the output, ``[n, c, h, w]``."""
         return [np.ascontiguousarray(self.y.numpy().transpose(0, 3, 1, 2))]
+
+
+def _bound_model(path: Path, inputs: Sequence[np.ndarray], *, xla: bool) -> BoundModel:
+    """A model file of TensorFlow's own."""
+    if len(inputs) != 1:
+        raise ValueError(f"runs models of one input, found {len(inputs)}")
+    if path.suffix == ".keras":
+        model = tf.keras.models.load_model(path, compile=False)
+    elif path.is_dir():
+        model = tf.saved_model.load(str(path)).signatures["serving_default"]
+    else:
+        raise ValueError(f"reads .keras files and SavedModel folders, not {path.suffix}")
+    return BoundModel(tf.function(model, jit_compile=xla), tf.constant(inputs[0]))
+
+
+class BoundModel:
+    """A model and its input."""
+
+    def __init__(self, function: Callable[[Any], Any], x: Any) -> None:
+        self.function, self.x = function, x
+        self.y = self._called()
+
+    def _called(self) -> list[Any]:
+        return list(tf.nest.flatten(self.function(self.x)))
+
+    def run(self) -> None:
+        """Run once, and wait."""
+        self.y = self._called()
+        for tensor in self.y:
+            tensor.numpy()
+
+    def outputs(self) -> list[np.ndarray]:
+        """Fetch the outputs, as the model lays them out."""
+        return [np.ascontiguousarray(tensor.numpy()) for tensor in self.y]
 
 
 def start(_runtime: str, threads: int) -> TensorFlow:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+
+from tvm_passes.errors import MissingExtraError
 
 LEVEL = 0.05
 """How often a true difference of zero may be called significant."""
@@ -27,7 +29,8 @@ class Ratio:
     low, high
         Bootstrap interval of it, at 1 - `LEVEL`.
     p
-        Of the sign test: how likely so uneven a split of faster and slower rounds is by chance.
+        Of the sign test, which holds for any distribution: how likely so uneven a split of faster
+        and slower rounds is by chance.
     verdict
         `FASTER` or `SLOWER` where the interval leaves out 1 and `p` is below `LEVEL`.
     """
@@ -54,19 +57,36 @@ def compare(base: Sequence[float], other: Sequence[float], *, paired: bool = Tru
         Whether the n-th samples of both are of the same round, so that what slows a round
         slows both.  If not, the ratio is that of the medians, and the sign test shuffles both: runs
         on different days have no common rounds.
+
+    Raises
+    ------
+    MissingExtraError
+        If SciPy is not installed.
     """
-    random = np.random.default_rng(0)
+    stats, random = scipy_stats(), np.random.default_rng(0)
     first, second = (np.log(np.asarray(row)) for row in (base, other))
     rounds = min(len(first), len(second))
+    samples: tuple[np.ndarray, ...] = (first, second)
+    statistic: Callable[..., Any] = _between_medians
     if paired:
         logs = first[:rounds] - second[:rounds]
-        middle, medians = np.median(logs), _medians(logs, random)
+        middle, samples, statistic = np.median(logs), (logs,), np.median
     else:
         logs = random.permutation(first)[:rounds] - random.permutation(second)[:rounds]
         middle = np.median(first) - np.median(second)
-        medians = _medians(first, random) - _medians(second, random)
-    low, high = np.quantile(medians, [LEVEL / 2, 1 - LEVEL / 2])
-    p = sign_test(int(np.sum(logs > 0)), int(np.sum(logs < 0)))
+    low = high = middle
+    if min(map(len, samples)) > 1:  # there is nothing to draw from one
+        low, high = stats.bootstrap(
+            samples,
+            statistic,
+            n_resamples=RESAMPLES,
+            confidence_level=1 - LEVEL,
+            method="percentile",
+            rng=random,
+        ).confidence_interval
+    faster, slower = int(np.sum(logs > 0)), int(np.sum(logs < 0))
+    split = faster + slower
+    p = float(stats.binomtest(faster, split).pvalue) if split else 1.0
     return Ratio(
         ratio=math.exp(middle),
         low=math.exp(low),
@@ -76,22 +96,26 @@ def compare(base: Sequence[float], other: Sequence[float], *, paired: bool = Tru
     )
 
 
-def _medians(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Of each resample, as large as the sample."""
-    return np.median(values[random.integers(0, len(values), (RESAMPLES, len(values)))], axis=1)
+def scipy_stats() -> Any:
+    """SciPy's statistics.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed.
+    """
+    try:
+        from scipy import stats
+    except ImportError:
+        raise MissingExtraError("bench", "SciPy", "comparing times") from None
+    return stats
+
+
+def _between_medians(first: np.ndarray, second: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.asarray(np.median(first, axis=axis) - np.median(second, axis=axis))
 
 
 def _verdict(low: float, high: float, p: float) -> str:
     if p >= LEVEL or low <= 0 <= high:
         return NOT_SIGNIFICANT
     return FASTER if low > 0 else SLOWER
-
-
-def sign_test(above: int, below: int) -> float:
-    """Two-sided probability of a split at least this uneven if both sides are equally likely.
-
-    It holds for samples of any distribution, outliers included, as long as rounds are independent.
-    """
-    n = above + below
-    tail = sum(math.comb(n, k) for k in range(max(above, below), n + 1))
-    return min(1.0, 2 * tail / 2**n)
