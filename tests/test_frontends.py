@@ -134,12 +134,14 @@ def test_saved_model_keeps_its_weights(tmp_path):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6)  # as for the Keras file
 
 
+@pytest.mark.no_tvm
 @needs_tensorflow
 def test_saved_model_with_an_operator_that_tflite_lacks(tmp_path):
     run_python(EXPORT_UNSUPPORTED, tmp_path / "erfinv")
     assert refusal(tmp_path / "erfinv").endswith("TFLite has no operator for tf.Erfinv")
 
 
+@pytest.mark.no_tvm
 @needs_tensorflow
 def test_saved_model_that_is_corrupt(tmp_path):
     written(tmp_path / "saved_model.pb", b"garbage")
@@ -147,6 +149,7 @@ def test_saved_model_that_is_corrupt(tmp_path):
     assert refusal(tmp_path).startswith(start)
 
 
+@pytest.mark.no_tvm
 @needs_tensorflow
 def test_keras_file_without_a_model(tmp_path):
     with zipfile.ZipFile(tmp_path / "empty.keras", "w") as archive:
