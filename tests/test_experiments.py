@@ -190,6 +190,7 @@ def test_every_activation_has_a_price():
 
 
 @pytest.mark.skipif(find_spec("tensorflow") is None, reason="needs tensorflow")
+@pytest.mark.skipif(DIALECT != RELAX, reason="as test_savings, which runs in both dialects")
 def test_expensive(tmp_path):
     output, plot = tmp_path / "out.json", tmp_path / "out.png"
     arguments = ["--small", "--layers", "int8", "--rounds", 2, "--output", output]
