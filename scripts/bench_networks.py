@@ -19,6 +19,7 @@ import click
 from tvm_passes.bench.comparison import (
     Comparison,
     Source,
+    known_networks,
     run_script,
     runtimes,
     settings_for,
@@ -64,16 +65,9 @@ def bench_networks(
     each = settings_for(threads, rounds=rounds, seconds=seconds, tuned=tuned)
     found = [Source(path.stem, partial(_use, path)) for path in networks]
     if only or not networks:
-        found += [Source(name, partial(_write, name)) for name in _known(only)]
+        found += [Source(name, partial(_write, name)) for name in known_networks(only)]
     if not Comparison(found, chosen, each, environments, output, scratch).run():
         sys.exit(1)
-
-
-def _known(only: tuple[str, ...]) -> list[str]:
-    unknown = [name for name in only if name not in NETWORKS]
-    if unknown:
-        raise click.UsageError(f"no network {unknown[0]!r}: expected of {', '.join(NETWORKS)}")
-    return [name for name in NETWORKS if not only or name in only]
 
 
 def _use(path: Path, folder: Path) -> None:

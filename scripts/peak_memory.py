@@ -19,7 +19,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from tvm_passes.bench.comparison import run_script, split
+from tvm_passes.bench.comparison import known_networks, run_script, split
 from tvm_passes.bench.environment import environment
 from tvm_passes.bench.files import onnx_inputs, write_model_folder
 from tvm_passes.bench.networks import NETWORKS, write_network
@@ -54,11 +54,9 @@ def peak_memory(
 ) -> None:
     """Run."""
     check_file(output)
-    unknown = [name for name in only if name not in NETWORKS]
-    if unknown:
-        raise click.UsageError(f"no network {unknown[0]!r}: expected of {', '.join(NETWORKS)}")
+    names = known_networks(only)
     document: dict[str, Any] = {"environment": environment(), "threads": threads, "results": []}
-    for name in only or NETWORKS:
+    for name in names:
         with tempfile.TemporaryDirectory() as folder:
             document["results"].append(network(name, Path(folder), environments, threads, target))
         write_text(output, json.dumps(document, indent=1) + "\n")

@@ -120,6 +120,13 @@ class Winograd:
         roundings = weight.shape[1] + 1 + 4 * self.tile
         return float(roundings * UNIT * terms.max())
 
+    def error_bounds(self, weight: np.ndarray) -> dict[str, float]:
+        """`error_bound` and that of the sums as they are written, as remarks name them."""
+        return {
+            "error_bound": self.error_bound(weight),
+            "error_bound_as_written": direct_error_bound(weight),
+        }
+
 
 def direct_error_bound(weight: np.ndarray) -> float:
     """`Winograd.error_bound` of the sum as it is written."""

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tvm_passes.bench.environment import environment, load
+from tvm_passes.bench.networks import NETWORKS
 from tvm_passes.bench.results import MAIN, busy, result, summary, troubles
 from tvm_passes.bench.runtimes import OURS, PEERS, Runtime
 from tvm_passes.bench.session import Session, Settings
@@ -216,6 +217,20 @@ def shared_options(root: Path, peers: Sequence[str], rounds: int) -> Callable[[A
         return command
 
     return add
+
+
+def known_networks(only: Sequence[str]) -> list[str]:
+    """Those networks, the quickest first; all where none is named.
+
+    Raises
+    ------
+    click.UsageError
+        If there is no network of a name.
+    """
+    unknown = [name for name in only if name not in NETWORKS]
+    if unknown:
+        raise click.UsageError(f"no network {unknown[0]!r}: expected of {', '.join(NETWORKS)}")
+    return [name for name in NETWORKS if not only or name in only]
 
 
 def run_script(name: str, command: click.Command) -> None:

@@ -148,7 +148,8 @@ def _kernels(
     var, pool = _pool(binding, users, bound, conv)
     filtered = choose.filtered(replace(layer, pool=pool), lambda: weight)
     if isinstance(filtered, Filtered):
-        said.computed(str(filtered.filtering.family), filtered.error_bounds(weight))
+        family = filtered.filtering.family
+        said.computed(str(family), family.error_bounds(weight))
         var = var if filtered.takes_pool else binding.var
         return filtered_conv2d(call.args[0], weight, filtered, var, builder)
     parts = choose.parts(layer)

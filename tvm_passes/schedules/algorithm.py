@@ -18,7 +18,7 @@ from tvm_passes.schedules.operators import Conv2d, MaxPool2d, Pair, images_of
 from tvm_passes.schedules.tiles import Nest
 from tvm_passes.schedules.winograd import pack_transformed, pool_in_tile, winograd_conv2d
 from tvm_passes.schedules.winograd_tiles import WinogradNest
-from tvm_passes.winograd import Winograd, direct_error_bound
+from tvm_passes.winograd import Winograd
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,7 @@ class Algorithm:
         """
         if self.family is None:
             return {}
-        return {
-            "error_bound": self.family.error_bound(weight),
-            "error_bound_as_written": direct_error_bound(weight),
-        }
+        return self.family.error_bounds(weight)
 
     def pack(self, weight: np.ndarray, layout: str, fill: int) -> np.ndarray:
         """The weights as `compute` takes them: see `pack_weight` and `pack_transformed`."""

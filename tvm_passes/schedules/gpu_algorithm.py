@@ -19,7 +19,6 @@ from tvm_passes.schedules.gpu_space import parts_of
 from tvm_passes.schedules.gpu_tiles import FLOAT, FMAS
 from tvm_passes.schedules.gpu_winograd_tiles import LAUNCH, Filtering, ProductTile
 from tvm_passes.schedules.winograd import pool_in_tile
-from tvm_passes.winograd import direct_error_bound
 
 DEFAULT_GPU = "a100"
 """For architectures that targets/cuda does not know."""
@@ -47,19 +46,6 @@ class Filtered:
     def takes_pool(self) -> bool:
         """Whether the layer's pool is in the tile."""
         return self.filtering.window != (1, 1)
-
-    def error_bounds(self, weight: np.ndarray) -> dict[str, float]:
-        """How far its sums may be off, and those written, as a share of the largest input.
-
-        Parameters
-        ----------
-        weight
-            In the order OIHW.
-        """
-        return {
-            "error_bound": self.filtering.family.error_bound(weight),
-            "error_bound_as_written": direct_error_bound(weight),
-        }
 
 
 @dataclass(frozen=True)
