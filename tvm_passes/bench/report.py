@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
+from tvm_passes.bench.others import MUCH
 from tvm_passes.bench.plots import place, plots, svg
 from tvm_passes.bench.sites import counted, site_kernels
 from tvm_passes.errors import MissingExtraError
@@ -81,6 +82,7 @@ def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
         "figures": figures,
         "counted": {name: counted(found) for name, found in figures.items()},
         "others": entry.get("others"),
+        "doubtful": (entry.get("others") or 0) > MUCH,
         "roofline": entry.get("roofline", {}),
         "sites": site_kernels(entry) if figures else {},
         "failed": entry["failed"],
