@@ -2,9 +2,10 @@
 
     .venv/relax/bin/python scripts/bench_gpu.py --output gpu.json [--minutes 9.5]
 
-First ``pytest -m gpu``, then `tvm-reorder verify`, then `tvm-reorder bench` of the MNIST network
-and of blocks, as many as there is time for: all versions, by the device's own clock, beside cuDNN
-and Inductor through PyTorch, where --peers-python names an environment that has it.  The output is
+First ``pytest -m gpu``, on several cores where pytest-xdist is there, then `tvm-reorder verify`,
+then `tvm-reorder bench` of the MNIST network, blocks and whole networks, as many as there is time
+for: all versions, by the device's own clock, beside cuDNN and Inductor through PyTorch, where
+--peers-python names an environment that has it (and, for networks, onnx2torch).  The output is
 written after every step, so that a run cut short loses nothing.  Without a GPU, --target opencl
 goes the same way on the CPU.
 """
@@ -12,26 +13,34 @@ goes the same way on the CPU.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tvm_passes.bench.bench import Bench, Request
+from tvm_passes.bench.networks import NETWORKS, write_network
 from tvm_passes.bench.runtimes import GPU_PEERS
+from tvm_passes.bench.versions import DEFAULT_VERSIONS
 from tvm_passes.cli_bench import shipped_blocks
+from tvm_passes.describe import WINOGRAD
 from tvm_passes.errors import TvmPassesError
 from tvm_passes.target import CUDA, parse_target, require_device
 
 ROOT = Path(__file__).parent.parent
 MNIST = ROOT / "tests" / "data" / "mnist.tflite"
-BLOCKS = ("mnist1", "resnet1", "vgg1_2", "sigmoid1", "tinyyolo1", "alexnet1", "vgg3_3", "vgg5_3")
+SOURCES = (
+    "mnist1", "resnet1", "vgg1_2", "sigmoid1", "tinyyolo1", "alexnet1", "vgg3_3", "vgg5_3",
+    "squeezenet", "resnet50", "tiny_yolo", "vgg16",
+)  # fmt: skip
 TEST_SHARE, VERIFY_SHARE = 0.35, 0.15
 """Of the time, at most, for the tests, and for the comparison."""
 
@@ -69,6 +78,7 @@ def driver() -> str:
 def run_tests(seconds: float) -> dict[str, Any]:
     """``pytest -m gpu``: its exit code and the end of what it prints."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/cuda"]
+    command += ["-n", "8"] if importlib.util.find_spec("xdist") else []
     try:
         done = subprocess.run(  # noqa: S603
             command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=seconds
@@ -96,6 +106,15 @@ def verify(target: str, seconds: float) -> dict[str, Any]:
         "failed": [check["name"] for check in checks] if done.returncode else [],
         "checks": {check["name"]: [check["values"], check["equal"]] for check in checks},
     }
+
+
+def model_files(names: Sequence[str], folder: Path) -> Iterator[str]:
+    """The names, networks written down as models."""
+    for name in names:
+        path = folder / f"{name}.onnx"
+        if name in NETWORKS:
+            write_network(name, path)
+        yield str(path) if name in NETWORKS else name
 
 
 def bench(session: Session, request: Request) -> None:
@@ -132,11 +151,32 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=9.5)
     parser.add_argument("--target", default=CUDA)
-    parser.add_argument("--blocks", default=",".join(BLOCKS), help="of scripts/blocks.json")
-    parser.add_argument("--versions", default="", help="as for tvm-reorder bench")
+    parser.add_argument(
+        "--sources", default=",".join(SOURCES), help="blocks of blocks.json, networks, models"
+    )
+    parser.add_argument(
+        "--versions",
+        default=",".join((*DEFAULT_VERSIONS, WINOGRAD)),
+        help="as for tvm-reorder bench",
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--peers-python", type=Path, default=Path(".venv/peers/bin/python"))
     return parser.parse_args()
+
+
+def request(options: argparse.Namespace, config: dict[str, Any], folder: Path) -> Request:
+    """What to time on a device."""
+    return Request(
+        sources=[str(MNIST), *model_files(list(filter(None, options.sources.split(","))), folder)],
+        blocks=shipped_blocks(),
+        python=Path(sys.executable),
+        peers_python=options.peers_python.absolute(),
+        target=config,
+        versions=options.versions.split(","),
+        peers=GPU_PEERS if config["kind"] == CUDA else (),
+        rounds=options.rounds,
+        figures=False,
+    )
 
 
 def main() -> int:
@@ -150,25 +190,13 @@ def main() -> int:
         print(f"bench_gpu: {err}", file=sys.stderr)
         return 2
     session.keep("target", config)
-    on_gpu = config["kind"] == CUDA
-    if on_gpu:
+    if config["kind"] == CUDA:
         session.keep("driver", driver())
         session.keep("tests", run_tests(TEST_SHARE * seconds))
-    request = Request(
-        sources=[str(MNIST), *filter(None, options.blocks.split(","))],
-        blocks=shipped_blocks(),
-        python=Path(sys.executable),
-        peers_python=options.peers_python.absolute(),
-        target=config,
-        versions=[*filter(None, options.versions.split(","))],
-        peers=GPU_PEERS if on_gpu else (),
-        rounds=options.rounds,
-        figures=False,
-    )
     try:
-        with at_most(session.left()):
+        with at_most(session.left()), tempfile.TemporaryDirectory() as folder:
             session.keep("verify", verify(json.dumps(config), VERIFY_SHARE * seconds))
-            bench(session, request)
+            bench(session, request(options, config, Path(folder)))
     except (TimeoutError, TvmPassesError) as err:
         session.keep("stopped", str(err))
     tests = session.document.get("tests", {"exit": 0})

@@ -20,7 +20,7 @@ from tvm_passes.bench.results import busy, troubles
 from tvm_passes.bench.runtimes import BENCH_PEERS, GPU_PEERS
 from tvm_passes.bench.sites import counted, site_times
 from tvm_passes.bench.verdict import FASTER, SLOWER, compare, scipy_stats
-from tvm_passes.bench.versions import VERSIONS
+from tvm_passes.bench.versions import DEFAULT_VERSIONS, VERSIONS
 from tvm_passes.cli_options import ALLOW, DIALECT, QUIET, progress
 from tvm_passes.cli_static import FLAG, static_command
 from tvm_passes.compile import silent
@@ -97,9 +97,10 @@ ALL_VERSIONS = tuple(dict.fromkeys(name for names in VERSIONS.values() for name 
 @click.option("--threads", default="1", show_default=True, callback=_numbers)
 @click.option(
     "--versions",
-    default="",
+    default=",".join(DEFAULT_VERSIONS),
+    show_default=True,
     callback=_known(ALL_VERSIONS),
-    help=f"Of {', '.join(ALL_VERSIONS)}  [default: all]",
+    help=f"Of {', '.join(ALL_VERSIONS)}.",
 )
 @click.option(
     "--peers",

@@ -21,7 +21,7 @@ VERSIONS = ["original", "fused"]
 def test_one_go_without_a_gpu(tmp_path):
     """What a borrowed GPU is for, rehearsed: verify, then bench, all of it in one file."""
     output = tmp_path / "out.json"
-    script = [str(ROOT / "scripts" / "bench_gpu.py"), "--output", str(output), "--blocks", ""]
+    script = [str(ROOT / "scripts" / "bench_gpu.py"), "--output", str(output), "--sources", ""]
     command = [sys.executable, *script, "--target", "opencl", "--rounds", "1"]
     command += ["--versions", ",".join(VERSIONS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)

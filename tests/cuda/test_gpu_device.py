@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tvm
+from gpu_filterings import CASES as FILTERINGS
 from gpu_layers import largest_tile
 from test_gpu_conv2d import CASES, LARGE
 from test_gpu_networks import leaky, network
+from test_gpu_pool import GPU, POOLS, arrays
+from test_gpu_winograd import maxima
 
 from tvm_passes.cli import main
 from tvm_passes.cuda.compiler import kernel_compiler
@@ -16,7 +19,9 @@ from tvm_passes.frontends import load_model
 from tvm_passes.relax import engine
 from tvm_passes.relax.device_code import compiled_by, mark_compiled
 from tvm_passes.schedules.gpu_conv2d_rule import schedule
+from tvm_passes.schedules.gpu_pool import MaxPool
 from tvm_passes.schedules.gpu_tiles import best
+from tvm_passes.winograd import convolved
 
 MNIST = Path(__file__).parents[1] / "data" / "mnist.tflite"
 
@@ -30,6 +35,22 @@ def arch():
     return f"sm_{tvm.cuda().compute_version.replace('.', '')}"
 
 
+def computed(func, folder, *inputs):
+    """What a scheduled function writes into its last parameter."""
+    target = tvm.target.Target({"kind": "cuda", "arch": arch(), "host": "llvm"})
+    with compiled_by(kernel_compiler(arch())):
+        built = tvm.compile(func, target=target)
+    library = folder / f"{len(list(folder.iterdir()))}.so"
+    built.export_library(str(library))
+    mark_compiled(library)
+    device = tvm.cuda()
+    shape = tuple(map(int, func.params[-1].ty.shape))
+    out = tvm.runtime.tensor(np.full(shape, np.nan, np.float32), device)
+    given = [tvm.runtime.tensor(np.ascontiguousarray(array), device) for array in inputs]
+    tvm.runtime.load_module(str(library))["main"](*given, out)
+    return out.numpy()
+
+
 @pytest.mark.parametrize(
     ("name", "tile"),
     [*((name, best) for name in CASES), *((name, largest_tile) for name in LARGE)],
@@ -39,18 +60,30 @@ def test_kernels_equal_numpy(name, tile, tmp_path):
     chosen = best(case.nest) if tile is best else largest_tile(case)
     weight, packed = case.weights(chosen)
     data, given = case.inputs()
-    expected = case.expected(data, weight)
-    target = tvm.target.Target({"kind": "cuda", "arch": arch(), "host": "llvm"})
-    with compiled_by(kernel_compiler(arch())):
-        built = tvm.compile(schedule(case.func(chosen)).mod["main"], target=target)
-    library = tmp_path / "lib.so"
-    built.export_library(str(library))
-    mark_compiled(library)
-    device = tvm.cuda()
-    out = tvm.runtime.tensor(np.zeros(expected.shape, np.float32), device)
-    run = tvm.runtime.load_module(str(library))
-    run["main"](tvm.runtime.tensor(given, device), tvm.runtime.tensor(packed, device), out)
-    np.testing.assert_array_equal(out.numpy(), expected)
+    out = computed(schedule(case.func(chosen)).mod["main"], tmp_path, given, packed)
+    np.testing.assert_array_equal(out, case.expected(data, weight))
+
+
+@pytest.mark.parametrize("name", FILTERINGS)
+def test_filterings_are_within_the_bound_of_numpy(name, tmp_path):
+    case = FILTERINGS[name]
+    data, weight = case.inputs()
+    inward, multiply, outward = case.kernels()
+    transformed = computed(inward, tmp_path, data)
+    sums = computed(multiply, tmp_path, transformed, case.packed(weight))
+    found = computed(outward, tmp_path, sums)
+    exact = maxima(convolved(data.astype("float64"), weight, case.padding), case.window)
+    assert np.abs(found - exact).max() <= case.family.error_bound(weight) * np.abs(data).max()
+
+
+@pytest.mark.parametrize("case", range(len(POOLS)))
+def test_pools_equal_the_cpu_build_bit_by_bit(case, tmp_path):
+    func = POOLS[case]
+    *inputs, out = arrays(func)
+    expected = tvm.runtime.tensor(out)
+    tvm.compile(func, target="llvm")(*map(tvm.runtime.tensor, inputs), expected)
+    found = computed(MaxPool().apply(func, GPU, False).mod["main"], tmp_path, *inputs)
+    np.testing.assert_array_equal(found.view(np.uint32), expected.numpy().view(np.uint32))
 
 
 def outputs(mod, data, folder, *, reorder):

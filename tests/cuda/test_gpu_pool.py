@@ -31,15 +31,15 @@ def arrays(func):
     return values
 
 
-@pytest.mark.parametrize(
-    "func",
-    [
-        pool_add((1, 7, 19, 23), 3, 2, 1),
-        pool_add((2, 9, 11, 16), 2, 2, 0, "NHWC"),
-        pool_add((1, 7, 19, 23), 2, 2, relu=True),
-        pool_add((1, 3, 15, 15), 3, 3, 1, ceil_mode=True),
-    ],
+POOLS = (
+    pool_add((1, 7, 19, 23), 3, 2, 1),
+    pool_add((2, 9, 11, 16), 2, 2, 0, "NHWC"),
+    pool_add((1, 7, 19, 23), 2, 2, relu=True),
+    pool_add((1, 3, 15, 15), 3, 3, 1, ceil_mode=True),
 )
+
+
+@pytest.mark.parametrize("func", POOLS)
 def test_equals_the_cpu_build_bit_by_bit(func):
     *inputs, out = arrays(func)
     cpu = tvm.compile(func, target="llvm")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tvm_passes.bench.runtimes import BENCH_PEERS, Runtime, one_order
 from tvm_passes.bench.session import Measured, Session, Settings
 from tvm_passes.bench.sites import roofline
 from tvm_passes.bench.verdict import compare
-from tvm_passes.bench.versions import VERSIONS, versions_runtime
+from tvm_passes.bench.versions import DEFAULT_VERSIONS, VERSIONS, versions_runtime
 from tvm_passes.compile import Step, silent
 from tvm_passes.cost import cost
 from tvm_passes.dialects import Engine, engine
@@ -48,7 +48,7 @@ class Request:
     dialect
         ``relax`` or ``relay``; by default that of the TVM installed.
     versions
-        Those of `VERSIONS` to compare; all of them if empty.
+        Those of `VERSIONS` to compare with the first.
     peers
         Names of `BENCH_PEERS`.
     python
@@ -74,7 +74,7 @@ class Request:
     threads: Sequence[int] = (1,)
     target: Mapping[str, Any] | None = None
     dialect: str | None = None
-    versions: Sequence[str] = ()
+    versions: Sequence[str] = DEFAULT_VERSIONS
     peers: Sequence[str] = ()
     rounds: int = 31
     seconds: float = 0.02
@@ -137,11 +137,7 @@ class Bench:
 
     def _runtimes(self, dialect: str, *, of_model: bool) -> list[Runtime]:
         """Versions and peers; these in the order that a model has, or in both of a block."""
-        ours = versions_runtime(dialect)
-        if self.request.versions:
-            base = ours.variants[0]
-            kept = [v for v in ours.variants if v == base or v in self.request.versions]
-            ours = replace(ours, variants=tuple(kept))
+        ours = versions_runtime(dialect, self.request.versions)
         peers = [peer for peer in BENCH_PEERS if peer.name in self.request.peers]
         return [ours, *(one_order(peer) if of_model else peer for peer in peers)]
 

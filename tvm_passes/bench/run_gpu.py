@@ -12,6 +12,7 @@ import numpy as np
 
 from tvm_passes.bench.versions import FUSED, ORIGINAL_VERSION, REORDERED, SCHEDULED, TUNED
 from tvm_passes.compile import kernels_for
+from tvm_passes.describe import WINOGRAD
 from tvm_passes.frontends import load_model
 from tvm_passes.output import LIBRARY
 from tvm_passes.relax import engine
@@ -22,6 +23,7 @@ PASSES = {
     SCHEDULED: (False, True),
     FUSED: (True, True),
     TUNED: (True, True),
+    WINOGRAD: (True, True),
 }
 """Whether a version is reordered, and has this package's kernels."""
 
@@ -89,12 +91,21 @@ def bind(
     allow: Collection[str] = (),
 ) -> Bound:
     """Compile a version of a module, and load it."""
-    reorder, ours = PASSES[version]
-    compile_kernels = kernels_for(config)
-    built = engine.build(
-        mod, config, reorder=reorder, kernels=ours, allow=allow, compile_kernels=compile_kernels
-    )
+    built = build(mod, version, config, allow)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / LIBRARY
         engine.export(built, path)
         return Bound(engine.load(path, (), config["kind"]), inputs)
+
+
+def build(mod: Any, version: str, config: Mapping[str, Any], allow: Collection[str] = ()) -> Any:
+    """Compile a version of a module."""
+    reorder, ours = PASSES[version]
+    return engine.build(
+        mod,
+        config,
+        reorder=reorder,
+        kernels=ours,
+        allow={*allow, WINOGRAD} if version == WINOGRAD else allow,
+        compile_kernels=kernels_for(config),
+    )

@@ -107,8 +107,8 @@ def _ours(_target: tvm.target.Target, options: Mapping[str, Any]) -> tvm.transfo
     return tvm_reorder_pipeline(allow=options.get("allow", ()))
 
 
-def _winograd(_target: tvm.target.Target, _options: Mapping[str, Any]) -> tvm.transform.Pass:
-    return tvm_reorder_pipeline(allow={WINOGRAD})
+def _winograd(_target: tvm.target.Target, options: Mapping[str, Any]) -> tvm.transform.Pass:
+    return tvm_reorder_pipeline(allow={*options.get("allow", ()), WINOGRAD})
 
 
 def _metaschedule(target: tvm.target.Target, options: Mapping[str, Any]) -> tvm.transform.Pass:
@@ -131,6 +131,7 @@ PIPELINES: Mapping[str, Callable[[Any, Mapping[str, Any]], tvm.transform.Pass]] 
     SCHEDULED: _scheduled,
     FUSED: _ours,
     TUNED: _ours,
+    WINOGRAD: _winograd,
 }
 
 

@@ -22,6 +22,7 @@ from tvm_passes.bench.peaks import peaks
 from tvm_passes.bench.tuned import records_for
 from tvm_passes.bench.versions import FUSED, ORIGINAL_VERSION, REORDERED, SCHEDULED, TUNED
 from tvm_passes.cost import BYTES
+from tvm_passes.describe import WINOGRAD
 from tvm_passes.frontends import load_model
 from tvm_passes.relay.build import passes
 from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool
@@ -45,6 +46,10 @@ def _ours(target: tvm.target.Target, allow: Collection[str]) -> list[tvm.transfo
     return passes(target, allow=allow)
 
 
+def _winograd(target: tvm.target.Target, allow: Collection[str]) -> list[tvm.transform.Pass]:
+    return passes(target, allow={*allow, WINOGRAD})
+
+
 BUILDS: Mapping[str, Callable[..., list[tvm.transform.Pass]]] = {
     "tvm_relay": _stock,
     "tvm_passes_relay": _ours,
@@ -53,6 +58,7 @@ BUILDS: Mapping[str, Callable[..., list[tvm.transform.Pass]]] = {
     SCHEDULED: _scheduled,
     FUSED: _ours,
     TUNED: _ours,
+    WINOGRAD: _winograd,
 }
 """What runs before ``relay.build``."""
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from tvm_passes.bench.block import LEAKY_SLOPE, ORIGINAL, Block
-from tvm_passes.bench.files import read_arrays, read_block
+from tvm_passes.bench.files import inputs_of, read_arrays, read_block, readable_file
 
 ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "none": lambda x: x,
@@ -71,9 +71,8 @@ class Torch:
         self, folder: Path, variant: str, device: torch.device, bound: type[Bound]
     ) -> Bound:
         order, _, layout = variant.partition(" ")
-        block, arrays = read_block(folder), read_arrays(folder)
-        model: Any = TorchBlock(block, order, arrays).eval().to(device)
-        x = torch.from_numpy(arrays["x"]).to(device)
+        model = _module(folder, order).eval().to(device)
+        (x,) = (torch.from_numpy(array).to(device) for array in inputs_of(folder))
         if layout == "nhwc":
             model = model.to(memory_format=torch.channels_last)
             x = x.to(memory_format=torch.channels_last)
@@ -83,6 +82,18 @@ class Torch:
             inductor.freezing = True
             model = torch.compile(model)
         return bound(model, x)
+
+
+def _module(folder: Path, order: str) -> Any:
+    """A block in an order, or what onnx2torch makes of a model."""
+    if (folder / "block.json").exists():
+        return TorchBlock(read_block(folder), order, read_arrays(folder))
+    path = readable_file(folder, order)
+    try:
+        from onnx2torch import convert
+    except ImportError as err:
+        raise ValueError(f"reads .onnx files by onnx2torch: {err}") from None
+    return convert(path)
 
 
 def _cuda() -> torch.device:

@@ -319,7 +319,7 @@ def _machine_nvcc() -> Nvcc | None:
     for place in places:
         found = shutil.which(place)
         if found is not None:
-            return Nvcc(Path(found), f"at {found}")
+            return Nvcc(Path(found).absolute(), f"at {found}")
     return None
 
 

@@ -99,4 +99,4 @@ def _nvdisasm() -> Path:
         raise DeviceCompilerError(
             "counting instructions needs nvdisasm: pip install 'tvm-passes[cuda]'"
         )
-    return Path(found)
+    return Path(found).absolute()
