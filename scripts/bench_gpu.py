@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -78,10 +79,17 @@ def driver() -> str:
 def run_tests(seconds: float) -> dict[str, Any]:
     """``pytest -m gpu``: its exit code and the end of what it prints."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/cuda"]
-    command += ["-n", "8"] if importlib.util.find_spec("xdist") else []
+    command += ["-p", "xdist", "-n", "8"] if importlib.util.find_spec("xdist") else []
+    alone = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # of a borrowed machine's plugins
     try:
         done = subprocess.run(  # noqa: S603
-            command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=seconds
+            command,
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            env=alone,
         )
     except subprocess.TimeoutExpired as err:
         return {"exit": None, "tail": str(err.output or "")[-2000:]}

@@ -16,7 +16,7 @@ from tvm_passes.bench.block import read_blocks
 from tvm_passes.bench.files import write_folder
 from tvm_passes.bench.process import Process
 from tvm_passes.bench.verdict import FASTER, NOT_SIGNIFICANT, SLOWER, compare
-from tvm_passes.bench.versions import VERSIONS
+from tvm_passes.bench.versions import DEFAULT_VERSIONS
 from tvm_passes.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -114,7 +114,7 @@ def test_versions_of_a_block(blocks, tmp_path, capsys):
     found = json.loads(output.read_text())
     assert found["environment"]["versions"][DIALECT].keys() == {"tvm"}
     (entry,) = found["results"]
-    assert set(entry["versions"]) | {"tuned"} == set(VERSIONS[DIALECT]) | {"tuned"}
+    assert set(entry["versions"]) | {"tuned"} == set(DEFAULT_VERSIONS)
     assert "original" in entry["versions"]
     exact = [version for version in entry["versions"] if version in EXACT[DIALECT]]
     assert exact == [version for version in entry["bitwise"] if version in EXACT[DIALECT]]
@@ -152,14 +152,14 @@ def test_a_model_and_chosen_versions(blocks, tmp_path, capsys):
     """A model has one order, which is what peers are given of it, and both of a block after it."""
     output = tmp_path / "out.json"
     model = str(ROOT / "tests" / "data" / "mnist.tflite")
-    arguments = ["bench", model, "tiny", "--blocks", blocks, "--versions", "reordered"]
+    arguments = ["bench", model, "tiny", "--blocks", blocks, "--versions", "reordered,winograd"]
     arguments += ["--rounds", "2", "--no-figures", "--peers", "openvino"]
     arguments += ["--peers-python", sys.executable]
     assert main([*arguments, "--output", str(output)]) == 0
     entry, block = json.loads(output.read_text())["results"]
     assert "openvino" in capsys.readouterr().err
     assert set(block["samples"]) == {DIALECT}
-    assert entry["versions"] == ["original", "reordered"]
+    assert entry["versions"] == ["original", "reordered", "winograd"]
     assert (entry["block"], entry["flops"], entry["figures"]) == ("mnist.tflite", None, {})
     assert entry["predicted"]["evaluations_before"] == 2 * (25088 + 14112) // 2
     capsys.readouterr()
