@@ -1,13 +1,14 @@
 """Winograd convolutions as GPU kernels, run on the CPU, and which layers they are chosen for."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tvm
 from gpu_filterings import CASES
-from opencl_runs import run
+from opencl_runs import lower, run
 from test_gpu_networks import OPENCL, functions, weights
 from tvm import relax
 
@@ -135,6 +136,15 @@ class TestChoice:
         barred = Barred(frozenset((digest(weight), name) for name in names))
         assert said(mod) == [("Passed", "winograd")]
         assert said(mod, barred=barred) == []
+
+
+def test_the_next_stage_is_loaded_before_one_is_multiplied():
+    case = replace(CASES["F(2x2)"], data=(1, 12, 7, 9))  # three stages
+    source = lower(case.kernels()[1]).source
+    loads, products, stores, *_ = source.partition("for (int c_0")[2].split("barrier(")
+    assert "transformed_shared_local_ptr[" in loads
+    assert "products_local_ptr[" in products
+    assert "= transformed_shared_local_ptr[" in stores
 
 
 class TestRule:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tvm_passes.bench.others import Others
 from tvm_passes.bench.process import Process, WorkerError, worker_command
 from tvm_passes.bench.runtimes import Runtime
 from tvm_passes.bench.statistics import Samples
+from tvm_passes.target import GPUS
 
 REFERENCE = "onnxruntime"
 """Whose output blocks are compared with."""
@@ -136,11 +138,16 @@ class Session:
         self.scratch = scratch
         self.processes: dict[str, Process] = {}
         self.versions: dict[str, dict[str, str]] = {}
+        self.pool = ThreadPoolExecutor()  # kept, for Linux kills a worker with its parent's thread
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end()
+        self.pool.shutdown()
+
+    def _end(self) -> None:
         for process in self.processes.values():
             process.end()
 
@@ -155,12 +162,7 @@ class Session:
             Called at the end for each variant of the reference runtime.
         """
         measured = Measured()
-        ready = [
-            (runtime.name, variant)
-            for runtime in self.runtimes
-            for variant in self._prepare(runtime, folder, measured)
-        ]
-        ready = self._compare(ready, measured)
+        ready = self._compare(self._ready(folder, measured), measured)
         for name, variant in ready:
             measured.samples.setdefault(name, {})[variant] = Samples()
         others = Others(process.child.pid for process in self.processes.values())
@@ -186,6 +188,27 @@ class Session:
             ready = [pair for pair in ready if not self._hopeless(measured, *pair)]
             for name, variant in ready if turn % 2 == 0 else reversed(ready):
                 self._sample(name, variant, measured)
+
+    def _ready(self, folder: Path, measured: Measured) -> list[tuple[str, str]]:
+        """Compile the variants of all runtimes; those that work.
+
+        For a GPU, whose time others may wait for, each environment compiles beside the others.
+        """
+        on_gpu = (self.settings.target or {}).get("kind") in GPUS
+        lanes: dict[str, list[Runtime]] = {}
+        for runtime in self.runtimes:
+            lanes.setdefault(runtime.environment if on_gpu else "", []).append(runtime)
+
+        def compiled(lane: Sequence[Runtime]) -> list[tuple[str, str]]:
+            return [(r.name, v) for r in lane for v in self._prepare(r, folder, measured)]
+
+        if len(lanes) == 1:
+            return compiled(self.runtimes)
+        try:
+            return [pair for found in self.pool.map(compiled, lanes.values()) for pair in found]
+        except BaseException:
+            self._end()  # what the lanes wait for
+            raise
 
     def _prepare(self, runtime: Runtime, folder: Path, measured: Measured) -> Iterator[str]:
         """Compile the variants of a runtime; yields those that work."""

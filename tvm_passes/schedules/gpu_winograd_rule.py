@@ -40,6 +40,12 @@ def schedule(func: Any) -> Schedule | None:
     return None
 
 
+THROUGH_REGISTERS = "tirx.manifest_shared_memory_local_stage"
+"""TVM's annotation of a copy to shared memory that is to be a load, and a store after it."""
+LOOKAHEAD, TURN = (0, 0, 0, 0, 1), (0, 3, 1, 4, 2)
+"""Of a load and a store of each operand, and of the products: how many stages behind the loads they
+are, and when in a stage's turn they come."""
+
 TRANSFORM_BLOCKS = 3
 """Of each transform: what it reads, one axis of it transformed, and both."""
 
@@ -89,7 +95,11 @@ def _in_registers(sch: Schedule, items: tuple[Any, ...], thread: Any) -> None:
 
 
 def _multiply(sch: Schedule, item: Any, tile: ProductTile) -> Schedule:
-    """Tiles in registers, stage by stage of the operands in shared memory."""
+    """Tiles in registers, stage by stage of the operands in shared memory.
+
+    Threads load what they copy of the next stage before they multiply one, and store it to shared
+    memory after, so that nothing waits for the loads.
+    """
     row, column, *spatial, channels = sch.get_loops(item)
     filter_block, filter_group, filter_thread, filters = spatial[:4]
     tile_block, tile_group, tile_thread, tiles = spatial[4:]
@@ -110,6 +120,8 @@ def _multiply(sch: Schedule, item: Any, tile: ProductTile) -> Schedule:
     for operand in (0, 1):
         _fetch(sch, item, operand, tile, (stage, channel))
     _unroll(sch, channel, *own)
+    sch.annotate(stage, "software_pipeline_stage", LOOKAHEAD)
+    sch.annotate(stage, "software_pipeline_order", TURN)
     sch.decompose_reduction(item, stage)
     return sch
 
@@ -124,6 +136,7 @@ def _fetch(sch: Schedule, item: Any, operand: int, tile: ProductTile, loops: Any
     _unroll(sch, *groups)
     sch.vectorize(lanes)
     sch.compute_at(shared, stage, preserve_unit_loops=True)
+    sch.annotate(shared, THROUGH_REGISTERS, 1)
     elements = sch.fuse(*list(sch.get_loops(shared))[-7:])
     _, thread, lanes = sch.split(elements, [None, tile.threads, VECTOR])
     sch.bind(thread, "threadIdx.x")

@@ -6,12 +6,13 @@ element of the tile, and transformed back, with the maxima of a pool whose windo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
 
 from tvm_passes.cuda.gpu import Gpu
+from tvm_passes.cuda.resources import Resources
 from tvm_passes.schedules.gpu_banks import WARP
 from tvm_passes.schedules.gpu_tiles import FLOAT, FMAS, SHARED, VECTOR
 from tvm_passes.winograd import Winograd
@@ -137,42 +138,54 @@ def candidates(filtering: Filtering) -> Iterator[ProductTile]:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a kernel does.
+class Transform:
+    """What a kernel that transforms does.
 
     Parameters
     ----------
-    blocks, threads
-        How many, and threads of each.
+    tiles
+        How many, a thread each.
     slots
-        Issue slots of a thread, those that wait for shared memory included.
-    fmas
-        Of a thread.
+        Issue slots of a thread.
     bytes
         Of its arguments, each moved once.
     """
 
-    blocks: int
-    threads: int
+    tiles: int
     slots: float
-    fmas: float
     bytes: int
 
     def seconds(self, gpu: Gpu) -> float:
         """The longer of what issues and of what moves; the busiest multiprocessor decides."""
-        lanes = ceil(self.threads / WARP) * WARP * ceil(self.blocks / gpu.multiprocessors)
-        cycles = lanes * max(self.slots / FMAS, self.fmas / gpu.fp32_per_clock)
-        return max(cycles / gpu.clock_hz, self.bytes / gpu.bytes_per_second)
+        blocks = ceil(ceil(self.tiles / TRANSFORM_THREADS) / gpu.multiprocessors)
+        cycles = blocks * TRANSFORM_THREADS * self.slots / FMAS
+        return SLOWER * max(cycles / gpu.clock_hz, self.bytes / gpu.bytes_per_second)
 
 
-LAUNCH = 0.9e-6
-"""Seconds between two kernels of a stream: 3.8 us a kernel that runs for 2.9 (NVIDIA, "Getting
-Started with CUDA Graphs", on a V100, from memory: the page could not be read to check it)."""
+SLOWER = 1.7
+"""How much longer than the least a transform takes: 1.7 and 2.2 times, of two measured on an H100
+with cold caches (2026-11-26)."""
+
+LAUNCH = 0.8e-6
+"""Seconds between two kernels of a stream: what an empty one takes in a CUDA graph of a hundred, on
+an H100 (2026-11-26)."""
+
+ENQUEUE = 4.6e-6
+"""Seconds that Relax's virtual machine takes to start a kernel: MNIST's first block takes 4.8 us as
+one kernel and 9.2 as two, whatever they compute (H100, 2026-11-26)."""
+
+
+def in_sequence(seconds: Sequence[float]) -> float:
+    """Kernels one after another, which cannot run before they are started."""
+    return max(sum(seconds) + LAUNCH * len(seconds), ENQUEUE * len(seconds))
 
 
 def seconds(filtering: Filtering, tile: ProductTile, gpu: Gpu) -> float:
     """The three kernels, one after another."""
-    return sum(work.seconds(gpu) + LAUNCH for work in works(filtering, tile))
+    inward, outward = transforms(filtering, tile)
+    return in_sequence(
+        [inward.seconds(gpu), product_seconds(filtering, tile, gpu), outward.seconds(gpu)]
+    )
 
 
 def best(filtering: Filtering, gpu: Gpu) -> ProductTile | None:
@@ -181,29 +194,19 @@ def best(filtering: Filtering, gpu: Gpu) -> ProductTile | None:
     return min(found, key=lambda tile: seconds(filtering, tile, gpu)) if found else None
 
 
-def works(filtering: Filtering, tile: ProductTile) -> tuple[Work, Work, Work]:
-    """Of the kernel that transforms the data, that which multiplies, that which transforms back."""
+def transforms(filtering: Filtering, tile: ProductTile) -> tuple[Transform, Transform]:
+    """Of the kernel that transforms the data, and of that which transforms back."""
     size, m = filtering.family.tile, filtering.family.outputs
     channels, filters, tiles = filtering.padded(tile)
     stored = m * m // prod(filtering.window)
     data = filtering.batch * filtering.channels * filtering.height * filtering.width
     result = filtering.filters * filtering.tiles * stored
-    weights, transformed, products = (
-        size * size * rows * columns
-        for rows, columns in ((channels, filters), (channels, tiles), (filters, tiles))
-    )
+    transformed, products = (size * size * rows * tiles for rows in (channels, filters))
     inward = LOAD * size * size + TERM * 2 * size * size * size
     outward = 2 * size * size + TERM * size * m * (size + m) + STORE * stored
     return (
-        _transform(channels * tiles, inward, FLOAT * (data + transformed)),
-        Work(
-            size * size * (filters // tile.block_filters) * (tiles // tile.block_tiles),
-            tile.threads,
-            channels / tile.stage * _stage_slots(tile),
-            channels * tile.filters * tile.tiles,
-            FLOAT * (weights + transformed + products),
-        ),
-        _transform(filtering.filters * filtering.tiles, outward, FLOAT * (products + result)),
+        Transform(channels * tiles, inward, FLOAT * (data + transformed)),
+        Transform(filtering.filters * filtering.tiles, outward, FLOAT * (products + result)),
     )
 
 
@@ -213,30 +216,47 @@ and its store, for each of the terms of a row times a column, and for a result: 
 a look at kernels for sm_90, 0.7 to 1.4 times what bench --static counts of F(4x4, 3x3)."""
 
 
-def _transform(count: int, slots: float, moved: int) -> Work:
-    return Work(ceil(count / TRANSFORM_THREADS), TRANSFORM_THREADS, slots, 0, moved)
+def product_seconds(filtering: Filtering, tile: ProductTile, gpu: Gpu) -> float:
+    """The matrix products: stages in which warps hide each other's latencies, if there are enough.
 
-
-COPY, STAGE = 4, 30
-"""Instructions to copy a vector to shared memory, and to go on to the next stage: the same, within
-1% for the two products looked at."""
-
-
-def _stage_slots(tile: ProductTile) -> float:
-    """Issue slots of a thread in a stage."""
-    vectors = tile.stage * (tile.block_filters + tile.block_tiles) / VECTOR / tile.threads
-    loads = (tile.filters + tile.tiles) / VECTOR
-    issued = tile.stage * (tile.filters * tile.tiles + loads)
-    return max(issued, tile.stage * _shared_slots(tile)) + COPY * ceil(vectors) + STAGE
-
-
-def _shared_slots(tile: ProductTile) -> float:
-    """Issue slots that go by while a thread reads one channel of both operands.
-
-    32 words a cycle and multiprocessor, against 128 lanes (CUDA C++ Programming Guide,
-    "Arithmetic Instructions"); lanes that read the same word share it.
+    The busiest multiprocessor decides.
     """
-    across = min(WARP, tile.tile_threads)
-    down = ceil(WARP / across)
-    turns = ceil(VECTOR * across / WARP) * tile.tiles + ceil(VECTOR * down / WARP) * tile.filters
-    return FMAS / WARP * turns / VECTOR
+    channels, filters, tiles = filtering.padded(tile)
+    size = filtering.family.tile
+    blocks = size * size * (filters // tile.block_filters) * (tiles // tile.block_tiles)
+    waves = ceil(blocks / gpu.multiprocessors)
+    together = max(1, min(waves, gpu.resident(_taken(tile))))
+    stages, slots = channels / tile.stage, _stage_slots(tile, gpu)
+    warps = ceil(tile.threads / WARP) / gpu.schedulers
+
+    def cycles(resident: int) -> float:
+        return stages * max(resident * warps * slots, slots + LATENCY)
+
+    rounds, rest = divmod(waves, together)
+    total = rounds * cycles(together) + (cycles(rest) if rest else 0.0)
+    operands = channels * (filters + tiles) + filters * tiles
+    moved = FLOAT * size * size * operands
+    return max(total / gpu.clock_hz, moved / gpu.bytes_per_second)
+
+
+def _taken(tile: ProductTile) -> Resources:
+    """What a kernel should take: 71 to 153 registers of 4x4 to 8x8 sums."""
+    registers = REGISTERS + 3 * tile.filters * tile.tiles // 2
+    return Resources(registers, tile.shared_bytes, 0, 0, 0, tile.threads)
+
+
+REGISTERS = 56
+READ, COPY, STAGE, LATENCY = 5, 20, 160, 100
+"""Issue slots that a vector read from shared memory takes, one copied to it, and going on to the
+next stage; and the cycles of a stage besides that other warps can fill.
+
+A fit of 70 kernels that were measured on an H100 (2026-11-26), 14 tiles of each of five layers: on
+average within 7%, and the tile chosen is 2% slower than the fastest."""
+
+
+def _stage_slots(tile: ProductTile, gpu: Gpu) -> float:
+    """Issue slots of a warp in a stage."""
+    vectors = tile.stage * (tile.block_filters + tile.block_tiles) / VECTOR / tile.threads
+    reads = tile.stage * (tile.filters + tile.tiles) / VECTOR
+    sums = tile.stage * tile.filters * tile.tiles * FMAS / gpu.fp32_per_clock
+    return sums + READ * reads + COPY * ceil(vectors) + STAGE
