@@ -17,6 +17,7 @@ from tvm_passes.interruption import leaving_on_signals
 def called_from_c():
     signal.raise_signal(signal.{name})
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells ignore in the background
 with leaving_on_signals() as asked:
     called_from_c()
     try:
