@@ -16,7 +16,8 @@ demo-env:
 	@case "$(DIALECT)" in relax|relay) ;; *) echo "make demo: DIALECT is '$(DIALECT)', expected relax or relay" >&2; exit 2;; esac
 	@scripts/setup_env.sh $(DIALECT) $(DIALECT) 2
 
-test: lint types env-relay
+test:
+	@$(MAKE) -j2 lint types env-relay
 	@$(MAKE) -j2 test-relax test-relay
 
 lint: env-relax

@@ -44,6 +44,16 @@ PRODUCERS = {
 WORK = (("inference", 1), ("inference", 64), ("training", 64))
 MODES = ("eager", "graph", "xla")
 
+GPU_PEERS = (("torch", "cuDNN"), ("inductor", "Inductor"))
+COUNTED = ("FFMA", "all", "LDG", "STG", "LDS")
+SHOWN_COUNTERS = (
+    "vgg3_3-original",
+    "vgg3_3-fused",
+    "vgg3_3-winograd",
+    "tinyyolo1-fused",
+    "resnet1-fused",
+)
+
 Results = Sequence[Mapping[str, Any]]
 
 
@@ -176,6 +186,52 @@ def mnist_table(relax: Results, relay: Results) -> list[str]:
     return lines
 
 
+def gpu_table(found: Results) -> list[str]:
+    """A row a source: microseconds of our versions and of the peers, each in its faster order."""
+    versions = ("original", "reordered", "scheduled", "fused", "winograd")
+    header = ["", *versions, *(label for _, label in GPU_PEERS), "peer / fused", "peer / winograd"]
+    lines = [f"| {' | '.join(header)} |", f"| --- |{' --: |' * (len(header) - 1)}"]
+    for entry in found:
+        medians = {
+            (runtime, variant): samples["median"]
+            for runtime, variants in entry["samples"].items()
+            for variant, samples in variants.items()
+        }
+        ours = {name: medians.get((entry["dialect"], name)) for name in versions}
+        peers = {
+            peer: min((t for (runtime, _), t in medians.items() if runtime == peer), default=None)
+            for peer, _ in GPU_PEERS
+        }
+        best = min(filter(None, peers.values()), default=None)
+        cells = [f"{1e6 * t:.1f}" if t else "" for t in (*ours.values(), *peers.values())]
+        for name in ("fused", "winograd"):
+            time, differs = ours[name], name == "fused" or name not in entry["bitwise"]
+            cells.append(f"{best / time:.2f}" if best and time and differs else "")
+        lines.append(f"| {entry['block'].partition('.')[0]} | {' | '.join(cells)} |")
+    return lines
+
+
+def counters_table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """A row a kernel of the fused and filtered versions: what was stated, and what was counted."""
+    header = ("version", "kernel", *(f"{kind}, counted" for kind in COUNTED), "conflicts", "cycles")
+    lines = [f"| {' | '.join(header)} |", f"| --- | --- |{' --: |' * (len(header) - 2)}"]
+    for version in SHOWN_COUNTERS:
+        for pair in found[version]:
+            stated, counted = pair["stated"], pair["counted"]
+            cells = [
+                f"{stated[kind] / 1e3:,.0f}, {counted[kind] / 1e3:,.0f}"
+                if stated[kind] or counted[kind]
+                else "0"
+                for kind in COUNTED
+            ]
+            least = counted["turns"] - counted["conflicts"]
+            cells.append(f"{counted['conflicts'] / least:.1%}" if counted["LDS"] else "")
+            cells.append(f"{counted['cycles'] / stated['cycles']:.1f}")
+            name = stated["name"].removesuffix("_kernel").removeprefix("fused_")
+            lines.append(f"| {version.replace('-', ', ')} | {name} | {' | '.join(cells)} |")
+    return lines
+
+
 def tables(folder: Path = RECORDS) -> list[list[str]]:
     """The lines of each table."""
     pairs = (
@@ -185,7 +241,9 @@ def tables(folder: Path = RECORDS) -> list[list[str]]:
     )
     who = json.loads((folder / "who-reorders.json").read_text())["found"]
     pictures = [make(results(one, folder), results(two, folder)) for make, one, two in pairs]
-    return [who_table(who), *pictures]
+    counters = json.loads((folder / "gpu-counters-h100.json").read_text())["kernels"]
+    gpu = [gpu_table(results("gpu-h100", folder)), counters_table(counters)]
+    return [who_table(who), *pictures, *gpu]
 
 
 @click.command(help=__doc__)

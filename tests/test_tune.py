@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 import tvm
 
+from tvm_passes import tune
 from tvm_passes.cli import main
 from tvm_passes.dialects import engine, installed
 from tvm_passes.errors import RecordsError
 from tvm_passes.frontends import load_model
 from tvm_passes.measure_trials import Tracker, Trial
 from tvm_passes.namespaces import Schedule, host_cpu
-from tvm_passes.records import FILES, PAGE, chosen, in_scope, new_records
+from tvm_passes.records import FILES, PAGE, chosen, in_scope, new_records, open_records
 from tvm_passes.schedules.conv2d_rule import BlockedConv2d
 from tvm_passes.schedules.tuned import NAME, Tuned
-from tvm_passes.tune import Order, tasks_of, tune_model
+from tvm_passes.tune import Order, run_off, tasks_of, tune_model
 
 ROOT = Path(__file__).parent.parent
 MNIST = ROOT / "tests" / "data" / "mnist.tflite"
@@ -41,7 +42,7 @@ def tuned(tmp_path_factory):
     """Records of four trials, and what was said of each."""
     folder, said = tmp_path_factory.mktemp("tuned") / "records", []
     tune_model(MNIST, folder, Order(TARGET, 4), lambda *what: said.append(what))
-    return folder, said
+    return folder, [what for what in said if not what[2].endswith("again")]
 
 
 def made(tasks, folder, seconds):
@@ -74,8 +75,37 @@ def test_nothing_is_measured_twice(tuned):
     folder, _ = tuned
     said = []
     tune_model(MNIST, folder, Order(TARGET, 6), lambda *what: said.append(what[2]))
+    said = [what for what in said if not what.endswith("again")]
     assert [what.endswith("measured before") for what in said] == [True] * 4 + [False] * 2
     assert json.loads((folder / PAGE).read_text())["trials"] == 6
+
+
+def test_what_seems_the_fastest_is_measured_again(tasks, tmp_path, monkeypatch):
+    """The luckiest of the candidates is not taken for the fastest."""
+    records = made(tasks, tmp_path / "records", [1.0, 0.5, 0.9, 1.2])
+    other = Trial("", tasks[1].workload, tasks[1].schedules[0](), tvm.target.Target(HOST))
+    records.add(other, 3.0)
+    traces = [str(make().trace) for make in tasks[0].schedules[:4]]
+    true = dict(zip(traces, [1.0, 1.1, 0.8, 1.2], strict=True))
+    asked = []
+
+    def measure(trials, _fleet):
+        asked.append([traces.index(str(trial.schedule.trace)) for trial in trials])
+        yield from ((trial, true[str(trial.schedule.trace)], "") for trial in trials)
+
+    monkeypatch.setattr(tune, "measure", measure)
+    run_off(tasks[0], tvm.target.Target(HOST), records, None)
+    assert asked == [[0, 1] * 3, [0, 2] * 3]
+    again = open_records(tmp_path / "records")
+    for found in (records, again):
+        assert found.samples(tasks[0].workload) == {
+            traces[0]: [1.0] * 3, traces[1]: [1.1] * 3, traces[2]: [0.8] * 3, traces[3]: [1.2],
+        }  # fmt: skip
+        assert found.measured(tasks[1].workload) == {str(other.schedule.trace): 3.0}
+    gain = again.gain("", tasks[0].workload, tasks[0].schedules[0]())
+    assert gain.gain == pytest.approx(1.25)
+    run_off(tasks[0], tvm.target.Target(HOST), again, None)
+    assert len(asked) == 2
 
 
 KILLED = """
@@ -287,6 +317,7 @@ def test_a_fleet_that_loses_a_server_loses_no_trial(fleet, tmp_path):
 
     folder = tmp_path / "records"
     records = tune_model(MNIST, folder, Order(TARGET, 12, tracker=tracker), on_trial)
+    said = [what for what in said if not what.endswith("again")]
     assert all(what.endswith(" ms") for what in said), said
     assert len(said) == len(records.database) == 12
 

@@ -66,25 +66,66 @@ class Records:
         self.folder, self.page = folder, page
         self.database = _opened(meta_schedule.database.JSONDatabase, folder)
 
-    def measured(self, workload: Any) -> dict[str, float]:
+    def samples(self, workload: Any) -> dict[str, list[float]]:
         """Seconds of the candidates of a kernel that have run, by the text of their traces."""
         if not self.database.has_workload(workload):
             return {}
         records = self.database.get_top_k(self.database.commit_workload(workload), EVERY)
-        return {str(record.trace): float(record.run_secs[0]) for record in records}
+        return {str(record.trace): [float(s) for s in record.run_secs] for record in records}
+
+    def measured(self, workload: Any) -> dict[str, float]:
+        """Mean seconds of those candidates: by that MetaSchedule tells which is the best."""
+        found = self.samples(workload)
+        return {trace: statistics.fmean(seconds) for trace, seconds in found.items()}
 
     def add(self, trial: Trial, seconds: float) -> None:
         """Append a trial that has run."""
         from tvm_passes.namespaces import meta_schedule
 
         (func,) = trial.workload.functions.values()
-        self.database.commit_tuning_record(
+        args = meta_schedule.arg_info.ArgInfo.from_prim_func(func)
+        self._commit(self.database, trial, trial.workload, [seconds], args)
+
+    def correct(self, workload: Any, samples: Mapping[str, Sequence[float]]) -> None:
+        """Put other samples of candidates of a kernel in the place of theirs.
+
+        Parameters
+        ----------
+        workload
+            The kernel.
+        samples
+            Seconds, by the text of the candidates' traces.
+        """
+        from tvm_passes.namespaces import meta_schedule
+
+        workload = self.database.commit_workload(workload)
+        with tempfile.TemporaryDirectory() as folder:
+            copied = [Path(folder) / name for name in FILES]
+            copied[0].write_bytes((self.folder / FILES[0]).read_bytes())  # so that numbers stay
+            database = meta_schedule.database.JSONDatabase(*map(str, copied))
+            for record in self.database.get_all_tuning_records():
+                seconds = record.run_secs
+                if record.workload.same_as(workload):
+                    seconds = samples.get(str(record.trace), seconds)
+                self._commit(database, record, record.workload.mod, seconds, record.args_info)
+            write_text(self.folder / FILES[1], copied[1].read_text())
+        self.database = _opened(meta_schedule.database.JSONDatabase, self.folder)
+
+    @staticmethod
+    def _commit(
+        database: Any, source: Any, workload: Any, seconds: Sequence[Any], args: Any
+    ) -> None:
+        """Append a record of a trial, or of a record."""
+        from tvm_passes.namespaces import meta_schedule
+
+        trace = source.schedule.trace if isinstance(source, Trial) else source.trace
+        database.commit_tuning_record(
             meta_schedule.database.TuningRecord(
-                trial.schedule.trace,
-                self.database.commit_workload(trial.workload),
-                [seconds],
-                trial.target,
-                meta_schedule.arg_info.ArgInfo.from_prim_func(func),
+                trace,
+                database.commit_workload(workload),
+                [float(s) for s in seconds],
+                source.target,
+                args,
             )
         )
 

@@ -156,6 +156,7 @@ def test_through_a_tracker_and_a_server(tmp_path):
     finally:
         server.terminate()
         tracker.terminate()
+    said = [what for what in said if not what.endswith("again")]
     assert len(said) == 3
     assert all(what.endswith(" ms") for what in said), said
     page = json.loads((tmp_path / "records" / PAGE).read_text())

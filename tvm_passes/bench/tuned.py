@@ -37,5 +37,5 @@ def records_for(
     folder = options.get("tuned")
     found = chosen(Path(folder) if folder else None, dialect, config)
     if name == TUNED and found.records is None:
-        raise ValueError(found.note or "no tuned records for this CPU")
+        raise ValueError(found.note or "no tuned records for this target")
     return in_scope(found.records)
