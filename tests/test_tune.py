@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,17 +96,44 @@ def test_what_seems_the_fastest_is_measured_again(tasks, tmp_path, monkeypatch):
 
     monkeypatch.setattr(tune, "measure", measure)
     run_off(tasks[0], tvm.target.Target(HOST), records, None)
-    assert asked == [[0, 1] * 3, [0, 2] * 3]
+    assert asked == [[0, 1, 1, 0, 0, 1], [0, 2, 2, 0, 0, 2]]
     again = open_records(tmp_path / "records")
     for found in (records, again):
         assert found.samples(tasks[0].workload) == {
-            traces[0]: [1.0] * 3, traces[1]: [1.1] * 3, traces[2]: [0.8] * 3, traces[3]: [1.2],
+            traces[0]: [1.0] * 6, traces[1]: [1.1] * 3, traces[2]: [0.8] * 3, traces[3]: [1.2],
         }  # fmt: skip
         assert found.measured(tasks[1].workload) == {str(other.schedule.trace): 3.0}
     gain = again.gain("", tasks[0].workload, tasks[0].schedules[0]())
     assert gain.gain == pytest.approx(1.25)
     run_off(tasks[0], tvm.target.Target(HOST), again, None)
     assert len(asked) == 2
+
+
+def test_records_that_are_no_candidates_any_more_are_left_alone(tasks, tmp_path):
+    records = made(tasks, tmp_path / "records", [1.0, 0.5])
+    fewer = replace(tasks[0], schedules=tasks[0].schedules[:1])
+    run_off(fewer, tvm.target.Target(HOST), records, None)
+    assert sorted(records.measured(tasks[0].workload).values()) == [0.5, 1.0]
+
+
+def test_a_fastest_candidate_that_no_longer_runs_is_not_the_fastest(tasks, tmp_path, monkeypatch):
+    records = made(tasks, tmp_path / "records", [1.0, 0.5])
+    first = tasks[0].schedules[0]()
+    fails = str(tasks[0].schedules[1]().trace)
+
+    def measure(trials, _fleet):
+        for trial in trials:
+            failed = str(trial.schedule.trace) == fails
+            yield trial, None if failed else 1.0, "the server is gone" if failed else ""
+
+    monkeypatch.setattr(tune, "measure", measure)
+    said = []
+    run_off(tasks[0], tvm.target.Target(HOST), records, None, said.append)
+    assert sum("the server is gone" in what for what in said) == 3
+    assert records.gain("", tasks[0].workload, first).gain == 1.0
+    with in_scope(records):
+        found = Tuned().apply(tasks[0].workload[NAME], tvm.target.Target(HOST), False)
+    tvm.ir.assert_structural_equal(found.mod[NAME], first.mod[NAME])
 
 
 KILLED = """

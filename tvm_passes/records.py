@@ -34,7 +34,7 @@ EVERY = 1 << 20
 
 @dataclass(frozen=True)
 class TaskGain:
-    """What tuning a kernel gained: median seconds of the first guess and of the best record."""
+    """What tuning a kernel gained: mean seconds of the first guess and of the best record."""
 
     name: str
     trials: int
@@ -130,12 +130,17 @@ class Records:
         )
 
     def gain(self, name: str, workload: Any, first: Any) -> TaskGain | None:
-        """What was gained over the candidate `first`; None before both have run."""
-        times = self.measured(workload)
-        untuned = times.get(str(first.trace))
+        """What was gained over the candidate `first`, by those that were measured again.
+
+        None before it has run.
+        """
+        samples = self.samples(workload)
+        untuned = samples.get(str(first.trace))
         if untuned is None:
             return None
-        return TaskGain(name, len(times), untuned, min(times.values()))
+        sure = [statistics.fmean(times) for times in samples.values() if len(times) > 1]
+        untuned_s = statistics.fmean(untuned)
+        return TaskGain(name, len(samples), untuned_s, min([untuned_s, *sure]))
 
     def summarise(self, gains: Sequence[TaskGain]) -> None:
         """Write on the page what was gained."""

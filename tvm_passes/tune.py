@@ -19,8 +19,11 @@ from tvm_passes.records import Records, new_records
 from tvm_passes.rules import RELAX
 from tvm_passes.target import GPUS, parse_target, require_device
 
-RUN_OFFS, ROUNDS, MIN_SAMPLES = 3, 3, 2
-"""How many candidates are measured again, how often each, and how often at least."""
+RUN_OFFS = 8
+"""How many candidates of a kernel are measured again, at most."""
+
+FAILED_S = 1e10
+"""MetaSchedule's seconds of a candidate that did not run."""
 
 BATCH = 8
 """Trials that are built together; each is recorded as soon as it has run."""
@@ -241,28 +244,31 @@ def run_off(
 
     Of many candidates, that which seems to be the fastest has also been lucky.
     """
-    first = task.schedules[0]()
+    known = {str(made.trace): made for made in (make() for make in task.schedules)}
+    first = next(iter(known))
     for _ in range(RUN_OFFS):
-        found = records.samples(task.workload)
-        if str(first.trace) not in found:
+        samples = records.samples(task.workload)
+        found = {trace: fmean(times) for trace, times in samples.items() if trace in known}
+        best = min(found, key=lambda trace: found[trace], default=first)
+        if first not in found or best == first or len(samples[best]) > 1:
             return
-        best = min(found, key=lambda trace: fmean(found[trace]))
-        if len(found[best]) > 1 or best == str(first.trace):
-            return
-        made = (make() for make in task.schedules)
-        pair = [first, next(candidate for candidate in made if str(candidate.trace) == best)]
+        again = {trace: _again(samples[trace]) for trace in (first, best)}
         trials = [
-            Trial(task.name, task.workload, candidate, target, task.kernel)
-            for candidate in pair * ROUNDS
+            Trial(task.name, task.workload, known[trace], target, task.kernel)
+            for trace in (first, best, best, first, first, best)  # each by each of two servers
         ]
-        samples: dict[str, list[float]] = {}
-        for trial, seconds, _ in measure(trials, fleet):
-            if seconds is not None:
-                say(f"{task.name}: {seconds * 1e3:.3f} ms, again")
-                samples.setdefault(str(trial.schedule.trace), []).append(seconds)
-        if any(len(of) < MIN_SAMPLES for of in samples.values()) or len(samples) < len(pair):
-            return
-        records.correct(task.workload, samples)
+        for trial, seconds, error in measure(trials, fleet):
+            trace = str(trial.schedule.trace)
+            again[trace] += [] if seconds is None else [seconds]
+            say(f"{task.name}: {error if seconds is None else f'{seconds * 1e3:.3f} ms'}, again")
+        if not again[best]:  # it does not run any more
+            again[best] = [FAILED_S] * 2
+        records.correct(task.workload, {trace: times for trace, times in again.items() if times})
+
+
+def _again(times: Sequence[float]) -> list[float]:
+    """What a candidate that is measured again has: its samples, but a first one alone."""
+    return list(times) if len(times) > 1 else []
 
 
 def _in_turn(tasks: Sequence[Task]) -> Iterator[tuple[Task, Callable[[], Any]]]:

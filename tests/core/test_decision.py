@@ -4,7 +4,7 @@ from dataclasses import replace
 from math import inf, nan
 
 import pytest
-from site_builders import BOUNDS, CONV, MULTIPLY, ONES, RULE, bare_site, bias, op, pool, site
+from site_builders import CONV, MULTIPLY, ONES, RULE, bare_site, bias, op, pool, site
 
 from tvm_passes.decision import decide, decide_together
 from tvm_passes.decline import Direction, Ends, Reason

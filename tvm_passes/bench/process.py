@@ -80,11 +80,15 @@ class Process:
             raise WorkerError(reply["error"])
         return dict(reply)
 
-    def end(self) -> None:
-        """Kill the process and what it started; a second call does nothing."""
+    def kill(self) -> None:
+        """Kill the process and what it started; who waits for a reply gets a `WorkerError`."""
         if not self.ended:
             self._signal(signal.SIGKILL)
             self.child.wait()
+
+    def end(self) -> None:
+        """Kill the process and what it started; a second call does nothing."""
+        self.kill()
         for pipe in (self.child.stdin, self.child.stdout):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):

@@ -138,18 +138,23 @@ class Session:
         self.scratch = scratch
         self.processes: dict[str, Process] = {}
         self.versions: dict[str, dict[str, str]] = {}
+        self.stopped = False
         self.pool = ThreadPoolExecutor()  # kept, for Linux kills a worker with its parent's thread
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end()
-        self.pool.shutdown()
-
-    def _end(self) -> None:
+        self._stop()
+        self.pool.shutdown(cancel_futures=True)
         for process in self.processes.values():
             process.end()
+
+    def _stop(self) -> None:
+        """Kill all workers; none is started any more."""
+        self.stopped = True
+        for process in list(self.processes.values()):
+            process.kill()
 
     def measure(self, folder: Path, look: Look | None = None) -> Measured:
         """Prepare, compare and time what lies in a folder of `tvm_passes.bench.files`.
@@ -192,7 +197,7 @@ class Session:
     def _ready(self, folder: Path, measured: Measured) -> list[tuple[str, str]]:
         """Compile the variants of all runtimes; those that work.
 
-        For a GPU, whose time others may wait for, each environment compiles beside the others.
+        For a GPU each environment compiles beside the others: kernels are timed after all have.
         """
         on_gpu = (self.settings.target or {}).get("kind") in GPUS
         lanes: dict[str, list[Runtime]] = {}
@@ -207,7 +212,7 @@ class Session:
         try:
             return [pair for found in self.pool.map(compiled, lanes.values()) for pair in found]
         except BaseException:
-            self._end()  # what the lanes wait for
+            self._stop()  # what the lanes wait for
             raise
 
     def _prepare(self, runtime: Runtime, folder: Path, measured: Measured) -> Iterator[str]:
@@ -253,6 +258,8 @@ class Session:
 
     def _process(self, runtime: Runtime) -> Process:
         """The runtime's process, started if it is not there, or no more."""
+        if self.stopped:
+            raise WorkerError("interrupted")
         process = self.processes.get(runtime.name)
         if process is None or process.ended:
             if process is not None:
@@ -261,6 +268,8 @@ class Session:
             command = worker_command(self.pythons[runtime.environment], runtime.name, threads)
             process = Process(command, threads, self.scratch / f"{runtime.name}-{threads}.log")
             self.processes[runtime.name] = process
+            if self.stopped:  # meanwhile, by the thread that waits for this one
+                process.kill()
             self.versions[runtime.name] = process.ask("versions")["versions"]
         return process
 
