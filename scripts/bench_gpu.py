@@ -31,7 +31,7 @@ from tvm_passes.bench.bench import Bench, Request
 from tvm_passes.bench.networks import NETWORKS, write_network
 from tvm_passes.bench.runtimes import GPU_PEERS
 from tvm_passes.bench.versions import DEFAULT_VERSIONS
-from tvm_passes.cli_bench import shipped_blocks
+from tvm_passes.cli_bench import ALL_VERSIONS, shipped_blocks
 from tvm_passes.describe import WINOGRAD
 from tvm_passes.errors import TvmPassesError
 from tvm_passes.target import CUDA, parse_target, require_device
@@ -80,7 +80,7 @@ def run_tests(seconds: float) -> dict[str, Any]:
     """``pytest -m gpu``: its exit code and the end of what it prints."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/cuda"]
     command += ["-p", "xdist", "-n", "8"] if importlib.util.find_spec("xdist") else []
-    alone = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # of a borrowed machine's plugins
+    alone = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # of others' plugins
     try:
         done = subprocess.run(  # noqa: S603
             command,
@@ -190,6 +190,10 @@ def request(options: argparse.Namespace, config: dict[str, Any], folder: Path) -
 def main() -> int:
     """Run it all; the exit code is 1 if a test or a comparison fails, 2 without the device."""
     options = arguments()
+    for name in options.versions.split(","):
+        if name not in ALL_VERSIONS:
+            print(f"bench_gpu: no version {name!r}: expected {ALL_VERSIONS}", file=sys.stderr)
+            return 2
     seconds = 60 * options.minutes
     session = Session(options.output, time.monotonic() + seconds)
     try:
@@ -207,9 +211,11 @@ def main() -> int:
             bench(session, request(options, config, Path(folder)))
     except (TimeoutError, TvmPassesError) as err:
         session.keep("stopped", str(err))
-    tests = session.document.get("tests", {"exit": 0})
-    failed = session.document.get("verify", {"failed": ["not run"]})["failed"]
-    return 0 if tests["exit"] == 0 and not failed else 1
+    document = session.document
+    tests = document.get("tests", {"exit": 0})
+    failed = document.get("verify", {"failed": ["not run"]})["failed"]
+    differ = [key for key, value in document.items() if value.get("differing")]
+    return 1 if tests["exit"] or failed or differ or "stopped" in document else 0
 
 
 if __name__ == "__main__":

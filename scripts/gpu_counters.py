@@ -27,11 +27,13 @@ from pathlib import Path
 from typing import Any
 
 from tvm_passes.bench.block import Block, read_blocks
+from tvm_passes.bench.environment import environment
 from tvm_passes.bench.files import inputs_of, model_file, write_folder
 from tvm_passes.bench.run_gpu import build
 from tvm_passes.cli_bench import shipped_blocks
 from tvm_passes.cuda.compiler import kernel_compiler
 from tvm_passes.cuda.gpu import Gpu, read_gpu
+from tvm_passes.cuda.resources import WARP
 from tvm_passes.cuda.static import KernelReport, report_version
 from tvm_passes.errors import TvmPassesError
 from tvm_passes.frontends import load_model
@@ -39,7 +41,6 @@ from tvm_passes.output import LIBRARY
 from tvm_passes.relax import engine
 from tvm_passes.target import CUDA, parse_target, require_device
 
-WARP = 32
 METRICS = {
     "nanoseconds": "gpu__time_duration.sum",
     "cycles": "sm__cycles_elapsed.max",
@@ -84,7 +85,10 @@ def prepare(job: Job) -> list[dict[str, Any]]:
 
 
 def stated(kernel: KernelReport, gpu: Gpu) -> dict[str, Any]:
-    """What machine code says of one start of a kernel, in the units of `METRICS`."""
+    """What machine code says of one start of a kernel, in the units of `METRICS`.
+
+    But conflicts are a share of the turns that it takes at least.
+    """
     threads = kernel.blocks * kernel.taken.threads
     counts = kernel.counts.instructions
     warps = {kind: counts.get(kind, 0) * threads / WARP for kind in ("LDG", "STG", "LDS", "STS")}
@@ -145,16 +149,24 @@ def counted(row: Mapping[str, str]) -> dict[str, Any]:
 def matched(
     reports: Mapping[str, Sequence[dict[str, Any]]], rows: Sequence[Mapping[str, str]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """What was stated beside what was counted; a kernel may be started several times."""
+    """What was stated beside what was counted: each version starts each of its kernels once.
+
+    Raises
+    ------
+    TvmPassesError
+        If other kernels ran than were stated.
+    """
     left = [counted(row) for row in rows]
     found: dict[str, list[dict[str, Any]]] = {}
     for key, kernels in sorted(reports.items()):
         by_name = {kernel["name"]: kernel for kernel in kernels}
-        found[key] = []
-        while left and left[0]["name"] in by_name:
-            row = left.pop(0)
-            found[key].append({"stated": by_name.pop(row["name"]), "counted": row})
-    return found | ({"unmatched": left} if left else {})
+        ran, left = left[: len(by_name)], left[len(by_name) :]
+        if {row["name"] for row in ran} != set(by_name):
+            raise TvmPassesError(f"{key}: expected the kernels {', '.join(by_name)}: {ran}")
+        found[key] = [{"stated": by_name[row["name"]], "counted": row} for row in ran]
+    if left:
+        raise TvmPassesError(f"more kernels ran than were stated: {left}")
+    return found
 
 
 def arguments() -> argparse.Namespace:
@@ -163,7 +175,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--blocks", default=",".join(b.name for b in blocks()))
     parser.add_argument("--versions", default="original,scheduled,fused,winograd")
     parser.add_argument("--gpu", default="h100", help="a name in targets/cuda")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=Path, default=Path("gpu-counters.json"))
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -180,22 +192,26 @@ def main() -> int:
         run_all(options.run)
         return 0
     try:
+        chosen = [b.name for b in read_blocks(shipped_blocks(), options.blocks.split(","))]
         target = require_device(parse_target(CUDA))
+        if read_gpu(options.gpu).arch != target["arch"]:
+            raise TvmPassesError(f"this GPU is {target['arch']}: give another --gpu")
         with tempfile.TemporaryDirectory() as scratch:
             jobs = [
                 Job(block, version, f"{scratch}/{block}-{version}", options.gpu, dict(target))
-                for block in options.blocks.split(",")
+                for block in chosen
                 for version in options.versions.split(",")
             ]
             with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
                 found = list(pool.map(prepare, jobs))
             names = [Path(job.folder).name for job in jobs]
             rows = profiled(Path(scratch), options.output.with_suffix(".log"))
+        kernels = matched(dict(zip(names, found, strict=True)), rows)
     except TvmPassesError as err:
         print(f"gpu_counters: {err}", file=sys.stderr)
         return 2
     document = {"gpu": asdict(read_gpu(options.gpu)), "target": target}
-    document["kernels"] = matched(dict(zip(names, found, strict=True)), rows)
+    document |= {"environment": environment(), "kernels": kernels}
     options.output.write_text(json.dumps(document, indent=1) + "\n")
     return 0
 

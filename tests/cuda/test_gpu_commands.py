@@ -1,5 +1,6 @@
 """``verify`` and ``bench`` of GPU kernels, whose code takes the way of a GPU, on PoCL."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -8,7 +9,12 @@ from pathlib import Path
 import pytest
 import tvm
 
+from tvm_passes.bench.block import read_blocks
+from tvm_passes.bench.files import write_folder
+from tvm_passes.bench.runtimes import Runtime
+from tvm_passes.bench.session import Session, Settings
 from tvm_passes.cli import main
+from tvm_passes.cli_bench import shipped_blocks
 from tvm_passes.errors import TvmPassesError
 from tvm_passes.relax import opencl
 from tvm_passes.target import parse_target, require_device
@@ -89,3 +95,39 @@ def test_a_difference_to_the_cpu_is_found(capsys, monkeypatch):
     kinds = [difference["kind"] for difference in found["output 0, CPU"]["differences"]]
     assert "different" in kinds
     assert found["output 0"]["differences"] == []
+
+
+ROWS = [
+    {"Kernel Name": "b_kernel(float *)", "smsp__inst_executed.sum": "1,024"},
+    {"Kernel Name": "a_kernel", "smsp__inst_executed.sum": "n/a"},
+]
+
+
+def test_counters_are_put_beside_what_was_stated(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    counters = importlib.import_module("gpu_counters")
+    stated = {"one": [{"name": "b_kernel"}], "two": [{"name": "a_kernel"}]}
+    (one,), (two,) = counters.matched(stated, ROWS).values()
+    assert (one["stated"]["name"], one["counted"]["all"]) == ("b_kernel", 1024)
+    assert two["counted"]["all"] is None
+    with pytest.raises(TvmPassesError, match="more kernels"):
+        counters.matched({"one": stated["one"]}, ROWS)
+    with pytest.raises(TvmPassesError, match="one: expected the kernels a_kernel"):
+        counters.matched({"one": stated["two"]}, ROWS)
+
+
+def test_environments_compile_beside_each_other_and_stop_at_once(tmp_path):
+    """What fails in one lane is reported; what is interrupted compiles nothing more."""
+    (block,) = read_blocks(shipped_blocks(), ["mnist1"])
+    write_folder(block, tmp_path / "mnist1")
+    runtimes = [Runtime("relax", "relax", ("original", "fused")), Runtime("torch", "peers")]
+    pythons = dict.fromkeys(("relax", "peers"), Path(sys.executable))
+    target = parse_target("opencl")
+    settings = Settings(1, 1, 0.001, reference="relax", target=target)
+    with Session(runtimes, pythons, settings, tmp_path) as session:
+        measured = session.measure(tmp_path / "mnist1")
+        assert list(measured.samples["relax"]) == ["original", "fused"]
+        assert "torch" in measured.failed
+        session.stop()
+        stopped = session.measure(tmp_path / "mnist1")
+        assert {*stopped.failed["relax"].values()} == {"interrupted"}

@@ -72,7 +72,10 @@ class Torch:
     ) -> Bound:
         order, _, layout = variant.partition(" ")
         model = _module(folder, order).eval().to(device)
-        (x,) = (torch.from_numpy(array).to(device) for array in inputs_of(folder))
+        inputs = [torch.from_numpy(array).to(device) for array in inputs_of(folder)]
+        if len(inputs) != 1:
+            raise ValueError(f"runs models of one input, not {len(inputs)}")
+        (x,) = inputs
         if layout == "nhwc":
             model = model.to(memory_format=torch.channels_last)
             x = x.to(memory_format=torch.channels_last)

@@ -145,12 +145,12 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop()
+        self.stop()
         self.pool.shutdown(cancel_futures=True)
         for process in self.processes.values():
             process.end()
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         """Kill all workers; none is started any more."""
         self.stopped = True
         for process in list(self.processes.values()):
@@ -212,7 +212,7 @@ class Session:
         try:
             return [pair for found in self.pool.map(compiled, lanes.values()) for pair in found]
         except BaseException:
-            self._stop()  # what the lanes wait for
+            self.stop()  # what the lanes wait for
             raise
 
     def _prepare(self, runtime: Runtime, folder: Path, measured: Measured) -> Iterator[str]:

@@ -17,7 +17,7 @@ from tvm_passes.schedules.families import FAMILIES, NONE_BARRED, Barred, takes
 from tvm_passes.schedules.gpu_conv2d import LayerOf
 from tvm_passes.schedules.gpu_space import parts_of
 from tvm_passes.schedules.gpu_tiles import FLOAT, FMAS
-from tvm_passes.schedules.gpu_winograd_tiles import LAUNCH, Filtering, ProductTile, in_sequence
+from tvm_passes.schedules.gpu_winograd_tiles import Filtering, ProductTile, in_sequence
 from tvm_passes.schedules.winograd import pool_in_tile
 
 DEFAULT_GPU = "a100"
@@ -133,13 +133,23 @@ def _ways(layer: LayerOf, gpu: Gpu) -> Iterator[tuple[float, Filtered]]:
         )
         tile = gpu_winograd_tiles.best(filtering, gpu)
         if tile is not None:
-            alone = 0.0 if pool is None or window == pool.kernel else _pool_seconds(layer, gpu)
-            seconds = gpu_winograd_tiles.seconds(filtering, tile, gpu) + alone
-            yield seconds, Filtered(filtering, tile, conv.padding[:2])
+            kernels = gpu_winograd_tiles.kernel_seconds(filtering, tile, gpu)
+            if pool is not None and window != pool.kernel:
+                kernels.append(_pool_seconds(layer, gpu))
+            yield in_sequence(kernels), Filtered(filtering, tile, conv.padding[:2])
 
 
 def direct_seconds(layer: LayerOf, target: Any) -> float:
-    """What the sums as they are written should take, split where `parts_of` splits them."""
+    """What the sums as they are written should take, the pool in their kernel or not."""
+    alone = replace(layer, pool=None)
+    if layer.pool is None or parts_of(layer, target) > 1:
+        return in_sequence(_summed(layer, target))
+    apart = [*_summed(alone, target), _pool_seconds(layer, gpu_of(target))]
+    return min(in_sequence(_summed(layer, target)), in_sequence(apart))
+
+
+def _summed(layer: LayerOf, target: Any) -> list[float]:
+    """Seconds of the kernel that sums, and of that which adds where `parts_of` splits sums."""
     gpu, parts = gpu_of(target), parts_of(layer, target)
     if parts > 1:
         nest = replace(layer, pool=None).nest
@@ -156,18 +166,18 @@ def direct_seconds(layer: LayerOf, target: Any) -> float:
     kernels = [DIRECT * max(cycles / gpu.clock_hz, moved / gpu.bytes_per_second)]
     if parts > 1:
         kernels.append(FLOAT * (result + _elements(layer)) / gpu.bytes_per_second)
-    return in_sequence(kernels)
+    return kernels
 
 
 DIRECT = 2.0
 """How much longer than the tiles' model says: 1.4 to 2.5 times in the fastest tile of 12 of 13
-layers that were measured on an H100, 2.0 in the middle (2026-11-26)."""
+layers on an H100, 2.0 in the middle (scripts/records/gpu-tiles-h100.json)."""
 
 
 def _pool_seconds(layer: LayerOf, gpu: Gpu) -> float:
     """A max-pool of its own."""
     moved = _elements(replace(layer, pool=None)) + _elements(layer)
-    return FLOAT * moved / gpu.bytes_per_second + LAUNCH
+    return FLOAT * moved / gpu.bytes_per_second
 
 
 def _elements(layer: LayerOf) -> int:

@@ -163,16 +163,16 @@ class Transform:
 
 
 SLOWER = 1.7
-"""How much longer than the least a transform takes: 1.7 and 2.2 times, of two measured on an H100
-with cold caches (2026-11-26)."""
+"""How much longer than the least a transform takes: of VGG16's conv1_2 and conv3_3 1.1 to 2.0
+times, on an H100 with cold caches (scripts/records/gpu-counters-h100.json)."""
 
 LAUNCH = 0.8e-6
 """Seconds between two kernels of a stream: what an empty one takes in a CUDA graph of a hundred, on
-an H100 (2026-11-26)."""
+an H100 (scripts/records/gpu-tiles-h100.json)."""
 
 ENQUEUE = 4.6e-6
-"""Seconds that Relax's virtual machine takes to start a kernel: MNIST's first block takes 4.8 us as
-one kernel and 9.2 as two, whatever they compute (H100, 2026-11-26)."""
+"""Seconds that Relax's virtual machine takes to start a kernel: on an H100, whose own counters say
+3.2 us of it, MNIST's first block takes 4.8 us as one kernel, and 9.2 as two."""
 
 
 def in_sequence(seconds: Sequence[float]) -> float:
@@ -180,18 +180,16 @@ def in_sequence(seconds: Sequence[float]) -> float:
     return max(sum(seconds) + LAUNCH * len(seconds), ENQUEUE * len(seconds))
 
 
-def seconds(filtering: Filtering, tile: ProductTile, gpu: Gpu) -> float:
-    """The three kernels, one after another."""
+def kernel_seconds(filtering: Filtering, tile: ProductTile, gpu: Gpu) -> list[float]:
+    """Each of the three kernels."""
     inward, outward = transforms(filtering, tile)
-    return in_sequence(
-        [inward.seconds(gpu), product_seconds(filtering, tile, gpu), outward.seconds(gpu)]
-    )
+    return [inward.seconds(gpu), product_seconds(filtering, tile, gpu), outward.seconds(gpu)]
 
 
 def best(filtering: Filtering, gpu: Gpu) -> ProductTile | None:
     """The tile with which a layer should take the least time; None if it is too small for any."""
     found = list(candidates(filtering))
-    return min(found, key=lambda tile: seconds(filtering, tile, gpu)) if found else None
+    return min(found, key=lambda tile: sum(kernel_seconds(filtering, tile, gpu)), default=None)
 
 
 def transforms(filtering: Filtering, tile: ProductTile) -> tuple[Transform, Transform]:
@@ -250,8 +248,9 @@ READ, COPY, STAGE, LATENCY = 5, 20, 160, 100
 """Issue slots that a vector read from shared memory takes, one copied to it, and going on to the
 next stage; and the cycles of a stage besides that other warps can fill.
 
-A fit of 70 kernels that were measured on an H100 (2026-11-26), 14 tiles of each of five layers: on
-average within 7%, and the tile chosen is 2% slower than the fastest."""
+A fit of 72 kernels that were measured on an H100 (scripts/records/gpu-tiles-h100.json), 14 or 15
+tiles of each of five layers: on average within 7%, and the tile chosen is 2% slower than the
+fastest."""
 
 
 def _stage_slots(tile: ProductTile, gpu: Gpu) -> float:
