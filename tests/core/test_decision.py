@@ -4,7 +4,7 @@ from dataclasses import replace
 from math import inf, nan
 
 import pytest
-from site_builders import CONV, MULTIPLY, ONES, RULE, bare_site, bias, op, pool, site
+from site_builders import BOUNDS, CONV, MULTIPLY, ONES, RULE, bare_site, bias, op, pool, site
 
 from tvm_passes.decision import decide, decide_together
 from tvm_passes.decline import Direction, Ends, Reason
@@ -62,6 +62,26 @@ def test_each_reason_is_reached(reason):
     assert not decision.passed
     assert decision.decline.reason is reason
     assert decision.site is SITES[reason]
+
+
+@pytest.mark.parametrize("rule", BOUNDS)
+def test_outside_of_its_domain_no_row_is_trusted(rule):
+    decision = decide(site(op(rule, bounds=(-inf, inf)), pool=pool(opposite="min")))
+    assert decision.decline.reason is Reason.DOMAIN
+
+
+@pytest.mark.parametrize(
+    ("rule", "params"),
+    [("leaky_relu_negative", {"alpha": 0.1}), ("prelu_negative", {"alpha": ONES})],
+)
+def test_what_only_rises_is_no_row_that_falls_first(rule, params):
+    decision = decide(site(op(rule, params=params)), allow=ALLOW)
+    assert decision.decline.reason is Reason.POSITIVE_SLOPE
+
+
+def test_a_pool_that_does_not_shrink_is_named_as_the_reason():
+    decline = decide(SITES[Reason.DOES_NOT_PAY]).decline
+    assert "reads 2048 elements and writes 2048" in decline.detail
 
 
 @pytest.mark.parametrize(
