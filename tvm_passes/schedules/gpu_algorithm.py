@@ -163,13 +163,13 @@ def _summed(layer: LayerOf, target: Any) -> list[float]:
     weights = conv.filters * conv.channels // conv.groups * prod(conv.kernel)
     result = _elements(layer) if parts == 1 else parts * _elements(replace(layer, pool=None))
     moved = FLOAT * (prod(layer.shape) + weights + result)
-    kernels = [DIRECT * max(cycles / gpu.clock_hz, moved / gpu.bytes_per_second)]
+    kernels = [DIRECT_OVER_MODEL * max(cycles / gpu.clock_hz, moved / gpu.bytes_per_second)]
     if parts > 1:
         kernels.append(FLOAT * (result + _elements(layer)) / gpu.bytes_per_second)
     return kernels
 
 
-DIRECT = 2.0
+DIRECT_OVER_MODEL = 2.0
 """How much longer than the tiles' model says: 1.4 to 2.5 times in the fastest tile of 12 of 13
 layers on an H100, 2.0 in the middle (scripts/records/gpu-tiles-h100.json)."""
 

@@ -42,7 +42,7 @@ def schedule(func: Any) -> Schedule | None:
 
 THROUGH_REGISTERS = "tirx.manifest_shared_memory_local_stage"
 """TVM's annotation of a copy to shared memory that is to be a load, and a store after it."""
-LOOKAHEAD, TURN = (0, 0, 0, 0, 1), (0, 3, 1, 4, 2)
+PIPELINE_STAGES, PIPELINE_ORDER = (0, 0, 0, 0, 1), (0, 3, 1, 4, 2)
 """Of a load and a store of each operand, and of the products: how many stages behind the loads they
 are, and when in a stage's turn they come."""
 
@@ -120,8 +120,8 @@ def _multiply(sch: Schedule, item: Any, tile: ProductTile) -> Schedule:
     for operand in (0, 1):
         _fetch(sch, item, operand, tile, (stage, channel))
     _unroll(sch, channel, *own)
-    sch.annotate(stage, "software_pipeline_stage", LOOKAHEAD)
-    sch.annotate(stage, "software_pipeline_order", TURN)
+    sch.annotate(stage, "software_pipeline_stage", PIPELINE_STAGES)
+    sch.annotate(stage, "software_pipeline_order", PIPELINE_ORDER)
     sch.decompose_reduction(item, stage)
     return sch
 

@@ -159,10 +159,10 @@ class Transform:
         """The longer of what issues and of what moves; the busiest multiprocessor decides."""
         blocks = ceil(ceil(self.tiles / TRANSFORM_THREADS) / gpu.multiprocessors)
         cycles = blocks * TRANSFORM_THREADS * self.slots / FMAS
-        return SLOWER * max(cycles / gpu.clock_hz, self.bytes / gpu.bytes_per_second)
+        return TRANSFORM_OVER_LEAST * max(cycles / gpu.clock_hz, self.bytes / gpu.bytes_per_second)
 
 
-SLOWER = 1.7
+TRANSFORM_OVER_LEAST = 1.7
 """How much longer than the least a transform takes: of VGG16's conv1_2 and conv3_3 1.1 to 2.0
 times, on an H100 with cold caches (scripts/records/gpu-counters-h100.json)."""
 
