@@ -119,10 +119,12 @@ def verify(target: str, seconds: float) -> dict[str, Any]:
 def model_files(names: Sequence[str], folder: Path) -> Iterator[str]:
     """The names, networks written down as models."""
     for name in names:
+        if name not in NETWORKS:
+            yield name
+            continue
         path = folder / f"{name}.onnx"
-        if name in NETWORKS:
-            write_network(name, path)
-        yield str(path) if name in NETWORKS else name
+        write_network(name, path)
+        yield str(path)
 
 
 def bench(session: Session, request: Request) -> None:
@@ -192,7 +194,8 @@ def main() -> int:
     options = arguments()
     for name in options.versions.split(","):
         if name not in ALL_VERSIONS:
-            print(f"bench_gpu: no version {name!r}: expected {ALL_VERSIONS}", file=sys.stderr)
+            known = ", ".join(ALL_VERSIONS)
+            print(f"bench_gpu: no version {name!r}: expected of {known}", file=sys.stderr)
             return 2
     seconds = 60 * options.minutes
     session = Session(options.output, time.monotonic() + seconds)
@@ -211,11 +214,18 @@ def main() -> int:
             bench(session, request(options, config, Path(folder)))
     except (TimeoutError, TvmPassesError) as err:
         session.keep("stopped", str(err))
-    document = session.document
-    tests = document.get("tests", {"exit": 0})
-    failed = document.get("verify", {"failed": ["not run"]})["failed"]
-    differ = [key for key, value in document.items() if value.get("differing")]
-    return 1 if tests["exit"] or failed or differ or "stopped" in document else 0
+    return 0 if passed(session.document) else 1
+
+
+def passed(document: dict[str, Any]) -> bool:
+    """Whether all ran, no test or comparison failed, and no outputs differed."""
+    results = [value for value in document.values() if isinstance(value, dict)]
+    return (
+        "stopped" not in document
+        and document.get("tests", {"exit": 0})["exit"] == 0
+        and document.get("verify", {"failed": ["not run"]})["failed"] == []
+        and not any(result.get("differing") for result in results)
+    )
 
 
 if __name__ == "__main__":

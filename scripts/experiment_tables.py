@@ -9,7 +9,7 @@ Example: python scripts/experiment_tables.py
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,6 @@ MODES = ("eager", "graph", "xla")
 
 GPU_PEERS = (("torch", "cuDNN"), ("inductor", "Inductor"))
 COUNTED = ("FFMA", "all", "LDG", "STG", "LDS")
-FILTERED = ("vgg3_3", "vgg1_2", "tinyyolo4", "vgg5_3", "googlenet2")
-"""The blocks that have kernels of Winograd's filtering, by the record of the counters."""
 SHOWN_COUNTERS = (
     "vgg3_3-original",
     "vgg3_3-fused",
@@ -188,7 +186,7 @@ def mnist_table(relax: Results, relay: Results) -> list[str]:
     return lines
 
 
-def gpu_table(found: Results) -> list[str]:
+def gpu_table(found: Results, filtered: Collection[str]) -> list[str]:
     """A row a source: microseconds of our versions and of the peers, each in its faster order."""
     versions = ("original", "reordered", "scheduled", "fused", "winograd")
     header = ["", *versions, *(label for _, label in GPU_PEERS), "peer / fused", "peer / winograd"]
@@ -207,10 +205,15 @@ def gpu_table(found: Results) -> list[str]:
         best = min(filter(None, peers.values()), default=None)
         cells = [f"{1e6 * t:.1f}" if t else "" for t in (*ours.values(), *peers.values())]
         for name in ("fused", "winograd"):
-            time, shown = ours[name], name == "fused" or entry["block"] in FILTERED
+            time, shown = ours[name], name == "fused" or entry["block"] in filtered
             cells.append(f"{best / time:.2f}" if best and time and shown else "")
         lines.append(f"| {entry['block'].partition('.')[0]} | {' | '.join(cells)} |")
     return lines
+
+
+def _filters(pairs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a version has kernels of Winograd's filtering."""
+    return any("winograd" in pair["stated"]["name"] for pair in pairs)
 
 
 def counters_table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
@@ -244,7 +247,8 @@ def tables(folder: Path = RECORDS) -> list[list[str]]:
     who = json.loads((folder / "who-reorders.json").read_text())["found"]
     pictures = [make(results(one, folder), results(two, folder)) for make, one, two in pairs]
     counters = json.loads((folder / "gpu-counters-h100.json").read_text())["kernels"]
-    gpu = [gpu_table(results("gpu-h100", folder)), counters_table(counters)]
+    filtered = {key.partition("-")[0] for key, pairs in counters.items() if _filters(pairs)}
+    gpu = [gpu_table(results("gpu-h100", folder), filtered), counters_table(counters)]
     return [who_table(who), *pictures, *gpu]
 
 

@@ -75,7 +75,7 @@ class Job:
 def prepare(job: Job) -> list[dict[str, Any]]:
     """Compile a version; what is known of its kernels, in the order of their starts."""
     folder = Path(job.folder)
-    block = next(b for b in read_blocks(shipped_blocks()) if b.name == job.block)
+    (block,) = read_blocks(shipped_blocks(), [job.block])
     write_folder(block, folder)
     mod = load_model(model_file(folder), engine.DIALECT)
     engine.export(build(mod, job.version, job.target), folder / LIBRARY)

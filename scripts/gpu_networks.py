@@ -19,10 +19,9 @@ from typing import Any
 import tvm
 
 from tvm_passes.bench.networks import NETWORKS, write_network
-from tvm_passes.cuda.compiler import DeviceCode, kernel_compiler
+from tvm_passes.cuda.compiler import DeviceCode, compile_device_code, kernel_compiler
 from tvm_passes.frontends import load_model
-from tvm_passes.relax.device_code import compiled_by
-from tvm_passes.relax.gpu_versions import functions_of, scheduled
+from tvm_passes.relax.gpu_versions import functions_of, scheduled, source_of
 from tvm_passes.relax.launches import Launch, lower
 
 
@@ -33,10 +32,7 @@ def check(mod: tvm.IRModule, arch: str, version: str) -> dict[str, Any]:
     functions = functions_of(scheduled(mod, target, version))
     lowered = lower(functions, target)
     compiler = kernel_compiler(arch)
-    with compiled_by(compiler):
-        tvm.get_global_func("target.build.cuda")(lowered.kernels, lowered.target)
-    code = compiler.code
-    assert code is not None  # noqa: S101 - it was called
+    code = compile_device_code(compiler.compiler, source_of(lowered), compiler.options)
     wrong = list(faults(set(functions), lowered.launches, code))
     return {
         "kernels": len(lowered.launches),

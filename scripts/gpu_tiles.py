@@ -53,16 +53,14 @@ FILTERED = {
 """Outputs of a tile, channels and filters, and extent, of layers before a 2x2 pool."""
 
 
-def convolutions(arch: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+def convolutions(gpu: Any) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
     """Name of a layer, its scheduled functions, and what is known of each."""
-    from tvm_passes.cuda.gpu import known_gpus, read_gpu
     from tvm_passes.schedules.gpu_conv2d import LayerOf
     from tvm_passes.schedules.gpu_conv2d_rule import schedule
     from tvm_passes.schedules.gpu_space import stated
     from tvm_passes.schedules.gpu_tiles import expected, ranked
     from tvm_passes.schedules.operators import Conv2d, MaxPool2d
 
-    gpu = next(gpu for gpu in map(read_gpu, known_gpus()) if gpu.arch == arch)
     for name, (channels, filters, extent, kernel, stride, pad, pool) in CONVOLUTIONS.items():
         conv = Conv2d(
             channels, filters, 1, (kernel,) * 2, (stride,) * 2, (1, 1), (pad,) * 4, False, block=1
@@ -87,17 +85,15 @@ def convolutions(arch: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any
         yield name, functions, known
 
 
-def products(arch: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+def products(gpu: Any) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
     """As `convolutions`, of the products of Winograd's filtering."""
     from tvm import te
 
-    from tvm_passes.cuda.gpu import known_gpus, read_gpu
     from tvm_passes.schedules import gpu_winograd_tiles as model
     from tvm_passes.schedules.gpu_winograd import products as stated
     from tvm_passes.schedules.gpu_winograd_rule import schedule
     from tvm_passes.winograd import Winograd
 
-    gpu = next(gpu for gpu in map(read_gpu, known_gpus()) if gpu.arch == arch)
     for name, (outputs, channels, extent) in FILTERED.items():
         family = Winograd(outputs, 3)
         sides = (extent,) * 4
@@ -125,19 +121,17 @@ def prepare(folder: Path, arch: str) -> None:
     """Compile for an architecture: of each layer a cubin, and how its kernels are started."""
     import tvm
 
-    from tvm_passes.cuda.compiler import kernel_compiler
-    from tvm_passes.relax.device_code import compiled_by
+    from tvm_passes.cuda.compiler import compile_device_code, kernel_compiler
+    from tvm_passes.relax.gpu_versions import source_of
     from tvm_passes.relax.launches import lower
+    from tvm_passes.schedules.gpu_space import gpu_of
 
     folder.mkdir(parents=True, exist_ok=True)
     target = tvm.target.Target({"kind": "cuda", "arch": arch, "host": "llvm"})
-    for number, (name, functions, known) in enumerate([*convolutions(arch), *products(arch)]):
-        compiler = kernel_compiler(arch)
+    gpu, compiler = gpu_of(target), kernel_compiler(arch)
+    for number, (name, functions, known) in enumerate([*convolutions(gpu), *products(gpu)]):
         lowered = lower(functions, target)
-        with compiled_by(compiler):
-            tvm.get_global_func("target.build.cuda")(lowered.kernels, lowered.target)
-        code = compiler.code
-        assert code is not None  # noqa: S101 - it was called
+        code = compile_device_code(compiler.compiler, source_of(lowered), compiler.options)
         for launch in lowered.launches:
             params = functions[launch.function].params
             names = [f"p{n}_{param.name}" for n, param in enumerate(params)]

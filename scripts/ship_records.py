@@ -19,7 +19,7 @@ import click
 
 from tvm_passes.bench.statistics import geometric_mean
 from tvm_passes.namespaces import meta_schedule
-from tvm_passes.records import FILES, PACKED, PAGE, open_records
+from tvm_passes.records import FILES, PACKED, PAGE, copy_record, open_records
 
 LEAST_GAIN = 1.02
 """Below it a record is noise: times of one kernel vary by about so much from run to run."""
@@ -55,15 +55,7 @@ def _copy_best(source: Any, packed: Any, gained: set[str]) -> None:
         if packed.has_workload(mod) or _operands(mod) not in gained:
             continue
         (best,) = source.get_top_k(source.commit_workload(mod), 1)
-        packed.commit_tuning_record(
-            meta_schedule.database.TuningRecord(
-                best.trace,
-                packed.commit_workload(mod),
-                best.run_secs,
-                best.target,
-                best.args_info,
-            )
-        )
+        copy_record(best, packed, best.run_secs)
 
 
 def _operands(mod: Any) -> str:

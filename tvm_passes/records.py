@@ -83,8 +83,15 @@ class Records:
         from tvm_passes.namespaces import meta_schedule
 
         (func,) = trial.workload.functions.values()
-        args = meta_schedule.arg_info.ArgInfo.from_prim_func(func)
-        self._commit(self.database, trial, trial.workload, [seconds], args)
+        self.database.commit_tuning_record(
+            meta_schedule.database.TuningRecord(
+                trial.schedule.trace,
+                self.database.commit_workload(trial.workload),
+                [seconds],
+                trial.target,
+                meta_schedule.arg_info.ArgInfo.from_prim_func(func),
+            )
+        )
 
     def correct(self, workload: Any, samples: Mapping[str, Sequence[float]]) -> None:
         """Put other samples of candidates of a kernel in the place of theirs.
@@ -107,27 +114,9 @@ class Records:
                 seconds = record.run_secs
                 if record.workload.same_as(workload):
                     seconds = samples.get(str(record.trace), seconds)
-                self._commit(database, record, record.workload.mod, seconds, record.args_info)
+                copy_record(record, database, seconds)
             write_text(self.folder / FILES[1], copied[1].read_text())
         self.database = _opened(meta_schedule.database.JSONDatabase, self.folder)
-
-    @staticmethod
-    def _commit(
-        database: Any, source: Any, workload: Any, seconds: Sequence[Any], args: Any
-    ) -> None:
-        """Append a record of a trial, or of a record."""
-        from tvm_passes.namespaces import meta_schedule
-
-        trace = source.schedule.trace if isinstance(source, Trial) else source.trace
-        database.commit_tuning_record(
-            meta_schedule.database.TuningRecord(
-                trace,
-                database.commit_workload(workload),
-                [float(s) for s in seconds],
-                source.target,
-                args,
-            )
-        )
 
     def gain(self, name: str, workload: Any, first: Any) -> TaskGain | None:
         """What was gained over the candidate `first`, by those that were measured again.
@@ -154,6 +143,21 @@ class Records:
     def write_page(self) -> None:
         """Write the page whole."""
         write_text(self.folder / PAGE, json.dumps(self.page, indent=2) + "\n")
+
+
+def copy_record(record: Any, database: Any, seconds: Sequence[Any]) -> None:
+    """Append a record to another database, with these samples."""
+    from tvm_passes.namespaces import meta_schedule
+
+    database.commit_tuning_record(
+        meta_schedule.database.TuningRecord(
+            record.trace,
+            database.commit_workload(record.workload.mod),
+            [float(s) for s in seconds],
+            record.target,
+            record.args_info,
+        )
+    )
 
 
 def new_records(folder: Path, dialect: str, config: Mapping[str, Any], command: str) -> Records:

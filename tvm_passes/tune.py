@@ -244,11 +244,11 @@ def run_off(
 
     Of many candidates, that which seems to be the fastest has also been lucky.
     """
-    known = {str(made.trace): made for made in (make() for make in task.schedules)}
-    first = next(iter(known))
+    first = str(task.schedules[0]().trace)
     for _ in range(RUN_OFFS):
         samples = records.samples(task.workload)
-        found = {trace: fmean(times) for trace, times in samples.items() if trace in known}
+        known = _made(task, samples)
+        found = {trace: fmean(samples[trace]) for trace in known}
         best = min(found, key=lambda trace: found[trace], default=first)
         if first not in found or best == first or len(samples[best]) > 1:
             return
@@ -264,6 +264,18 @@ def run_off(
         if not again[best]:  # it does not run any more
             again[best] = [FAILED_S] * 2
         records.correct(task.workload, {trace: times for trace, times in again.items() if times})
+
+
+def _made(task: Task, traces: Collection[str]) -> dict[str, Any]:
+    """The candidates of those traces, no more than it takes to find them."""
+    found: dict[str, Any] = {}
+    for make in task.schedules:
+        if len(found) == len(traces):
+            break
+        candidate = make()
+        if str(candidate.trace) in traces:
+            found[str(candidate.trace)] = candidate
+    return found
 
 
 def _again(times: Sequence[float]) -> list[float]:

@@ -131,3 +131,14 @@ def test_environments_compile_beside_each_other_and_stop_at_once(tmp_path):
         session.stop()
         stopped = session.measure(tmp_path / "mnist1")
         assert {*stopped.failed["relax"].values()} == {"interrupted"}
+
+
+def test_the_exit_code_of_one_go(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    passed = importlib.import_module("bench_gpu").passed
+    found = {"driver": "a GPU, 1.0", "tests": {"exit": 0}, "verify": {"failed": []}}
+    assert passed(found | {"mnist1": {"differing": []}})
+    assert not passed(found | {"mnist1": {"differing": [["torch", "original"]]}})
+    assert not passed(found | {"stopped": "out of time"})
+    assert not passed(found | {"tests": {"exit": None}})
+    assert not passed(found | {"verify": {"failed": ["output 0"]}})

@@ -17,7 +17,7 @@ from tvm_passes.cli import main
 from tvm_passes.cuda.compiler import kernel_compiler
 from tvm_passes.frontends import load_model
 from tvm_passes.relax import engine
-from tvm_passes.relax.device_code import compiled_by, mark_compiled
+from tvm_passes.relax.gpu_trials import export
 from tvm_passes.schedules.gpu_conv2d_rule import schedule
 from tvm_passes.schedules.gpu_pool import MaxPool
 from tvm_passes.schedules.gpu_tiles import best
@@ -38,11 +38,8 @@ def arch():
 def computed(func, folder, *inputs):
     """What a scheduled function writes into its last parameter."""
     target = tvm.target.Target({"kind": "cuda", "arch": arch(), "host": "llvm"})
-    with compiled_by(kernel_compiler(arch())):
-        built = tvm.compile(func, target=target)
     library = folder / f"{len(list(folder.iterdir()))}.so"
-    built.export_library(str(library))
-    mark_compiled(library)
+    export(func, target, library)
     device = tvm.cuda()
     shape = tuple(map(int, func.params[-1].ty.shape))
     out = tvm.runtime.tensor(np.full(shape, np.nan, np.float32), device)

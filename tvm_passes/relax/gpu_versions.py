@@ -14,7 +14,7 @@ from tvm_passes.describe import WINOGRAD
 from tvm_passes.relax.banks import NOT_UNROLLED, banks_of
 from tvm_passes.relax.device_code import compiled_by
 from tvm_passes.relax.gpu_conv2d import TileConv2d
-from tvm_passes.relax.launches import lower
+from tvm_passes.relax.launches import Lowered, lower
 from tvm_passes.relax.pipeline import gpu_passes
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
 
@@ -38,6 +38,13 @@ def kernels_of(mod: tvm.IRModule, target: Mapping[str, Any], version: str) -> Ke
     mod = scheduled(mod, tvm_target, version)
     functions = functions_of(mod)
     lowered = lower(functions, tvm_target)
+    with tvm.transform.PassContext(disabled_pass=list(NOT_UNROLLED)):
+        banks = banks_of(lower(functions, tvm_target).kernels)
+    return Kernels(source_of(lowered), lowered.launches, _calls(mod), banks)
+
+
+def source_of(lowered: Lowered) -> str:
+    """The CUDA C that TVM generates of lowered kernels."""
     sources: list[str] = []
 
     def keep(source: str) -> bytes:
@@ -46,9 +53,7 @@ def kernels_of(mod: tvm.IRModule, target: Mapping[str, Any], version: str) -> Ke
 
     with compiled_by(keep):
         tvm.get_global_func("target.build.cuda")(lowered.kernels, lowered.target)
-    with tvm.transform.PassContext(disabled_pass=list(NOT_UNROLLED)):
-        banks = banks_of(lower(functions, tvm_target).kernels)
-    return Kernels(sources[0], lowered.launches, _calls(mod), banks)
+    return sources[0]
 
 
 def scheduled(mod: tvm.IRModule, target: tvm.target.Target, version: str) -> tvm.IRModule:

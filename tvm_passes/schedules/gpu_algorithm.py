@@ -9,19 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from tvm_passes.cuda.gpu import Gpu, known_gpus, read_gpu
+from tvm_passes.cuda.gpu import Gpu
 from tvm_passes.decline import Decline, KernelReason
 from tvm_passes.describe import WINOGRAD
 from tvm_passes.schedules import gpu_tiles, gpu_winograd_tiles
 from tvm_passes.schedules.families import FAMILIES, NONE_BARRED, Barred, takes
 from tvm_passes.schedules.gpu_conv2d import LayerOf
-from tvm_passes.schedules.gpu_space import parts_of
+from tvm_passes.schedules.gpu_space import gpu_of, parts_of
 from tvm_passes.schedules.gpu_tiles import FLOAT, FMAS
 from tvm_passes.schedules.gpu_winograd_tiles import Filtering, ProductTile, in_sequence
 from tvm_passes.schedules.winograd import pool_in_tile
-
-DEFAULT_GPU = "a100"
-"""For architectures that targets/cuda does not know."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +97,6 @@ class GpuChooser:
 
 def _declined(reason: KernelReason, what: str, suggestion: str) -> Decline:
     return Decline(reason, f"no Winograd kernels for GPUs take {what}", suggestion)
-
-
-def gpu_of(target: Any) -> Gpu:
-    """The GPU of a target's architecture, or the default one."""
-    arch = str(dict(target.attrs).get("arch", "")) if target is not None else ""
-    found = [gpu for gpu in map(read_gpu, known_gpus()) if gpu.arch == arch]
-    return found[0] if found else read_gpu(DEFAULT_GPU)
 
 
 def _ways(layer: LayerOf, gpu: Gpu) -> Iterator[tuple[float, Filtered]]:

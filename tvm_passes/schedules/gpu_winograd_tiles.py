@@ -188,8 +188,11 @@ def kernel_seconds(filtering: Filtering, tile: ProductTile, gpu: Gpu) -> list[fl
 
 def best(filtering: Filtering, gpu: Gpu) -> ProductTile | None:
     """The tile with which a layer should take the least time; None if it is too small for any."""
-    found = list(candidates(filtering))
-    return min(found, key=lambda tile: sum(kernel_seconds(filtering, tile, gpu)), default=None)
+    return min(
+        candidates(filtering),
+        key=lambda tile: sum(kernel_seconds(filtering, tile, gpu)),
+        default=None,
+    )
 
 
 def transforms(filtering: Filtering, tile: ProductTile) -> tuple[Transform, Transform]:
