@@ -1,8 +1,9 @@
 """Compare random Winograd kernels, in random schedules, with sums in float64.
 
-Drawn are the tile, channels, filters, groups, images, extents, padding, the pool in the tile, the
-CPU, its cores, and schedules of those that tuning would measure. A kernel fails if a value is off
-by more than the bound that its remark states. Run it with the Python of either environment.
+Drawn are the tile, channels, filters, groups, images, extents, padding, a pool in the tile or
+across tiles, the CPU, its cores, and schedules of those that tuning would measure. A kernel fails
+if a value is off by more than the bound that its remark states. Run it with the Python of either
+environment.
 
 Example: python scripts/fuzz_winograd.py --kernels 200 --output scripts/records/fuzz-winograd.json
 """
@@ -32,7 +33,8 @@ from tvm_passes.schedules.families import FAMILIES, takes
 from tvm_passes.schedules.machine import block_of, machine_of
 from tvm_passes.schedules.operators import Conv2d, MaxPool2d
 from tvm_passes.schedules.rules import schedules
-from tvm_passes.schedules.winograd import pack_transformed, pool_in_tile, winograd_conv2d
+from tvm_passes.schedules.winograd import pack_transformed, winograd_conv2d
+from tvm_passes.schedules.winograd_windows import taken_along
 from tvm_passes.target import parse_target
 from tvm_passes.winograd import Winograd, convolved
 
@@ -98,17 +100,28 @@ def cases(draw: st.DrawFn, runnable: list[str]) -> Case:
     assume(rows > 0 and columns > 0)
     pool = draw(st.one_of(st.none(), _pools(family)))
     assume(pool is None or (rows >= pool.kernel[0] and columns >= pool.kernel[1]))
-    assume(pool is None or pool_in_tile(pool, family, rows, columns))
+    assume(pool is None or taken_along(pool, family, rows, columns))
     return Case(cpu, cores, family, conv, pool, (n, channels, h, w), draw(st.integers(0, 2**16)))
 
 
 def _pools(family: Winograd) -> st.SearchStrategy[MaxPool2d]:
-    extents = st.sampled_from([k for k in (1, 2, 4) if family.outputs % k == 0])
-    return st.builds(_pool, st.tuples(extents, extents), st.booleans())
+    """Windows that tile the image, or of other extents and steps, with padding."""
+    tiling = st.sampled_from([k for k in (1, 2, 4) if family.outputs % k == 0])
+    extents, steps = st.sampled_from((2, 3, 4, 5)), st.sampled_from((2, 4))
+    return st.one_of(
+        st.builds(lambda kernel, ceil: _pool(kernel, kernel, ceil), _pair(tiling), st.booleans()),
+        st.builds(_pool, _pair(extents), _pair(steps), st.booleans(), st.integers(0, 1)),
+    )
 
 
-def _pool(kernel: tuple[int, int], ceil_mode: bool) -> MaxPool2d:
-    return MaxPool2d(kernel, kernel, (1, 1), (0, 0, 0, 0), ceil_mode)
+def _pair(values: st.SearchStrategy[int]) -> st.SearchStrategy[tuple[int, int]]:
+    return st.tuples(values, values)
+
+
+def _pool(
+    kernel: tuple[int, int], strides: tuple[int, int], ceil_mode: bool, padding: int = 0
+) -> MaxPool2d:
+    return MaxPool2d(kernel, strides, (1, 1), (padding,) * 4, ceil_mode)
 
 
 def _outputs(conv: Conv2d, h: int, w: int) -> tuple[int, int]:
@@ -160,10 +173,26 @@ def _expected(case: Case, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     sums = convolved(x.astype("float64"), weight.astype("float64"), case.conv.padding)
     if case.pool is None:
         return sums
-    (height, width), (n, filters, rows, columns) = case.pool.kernel, sums.shape
-    windows = sums[:, :, : rows - rows % height, : columns - columns % width]
-    split = (n, filters, rows // height, height, columns // width, width)
-    return np.asarray(windows.reshape(split).max((3, 5)))
+    return maxima(sums, case.pool)
+
+
+def maxima(x: np.ndarray, pool: MaxPool2d) -> np.ndarray:
+    """A max-pool as TVM's operator defines it, the lowest float32 in windows of padding alone."""
+    lowest, extents = float(np.finfo("float32").min), []
+    for axis in (0, 1):
+        room = x.shape[axis + 2] + sum(pool.padding[axis::2]) - pool.kernel[axis]
+        extents.append(
+            (-(-room // pool.strides[axis]) if pool.ceil_mode else room // pool.strides[axis]) + 1
+        )
+    reach = [
+        (n - 1) * step + k for n, step, k in zip(extents, pool.strides, pool.kernel, strict=True)
+    ]
+    (top, left), (h, w) = pool.padding[:2], x.shape[2:]
+    padded = np.full((*x.shape[:2], max(reach[0], top + h), max(reach[1], left + w)), lowest)
+    padded[:, :, top : top + h, left : left + w] = x
+    windows = np.lib.stride_tricks.sliding_window_view(padded, pool.kernel, axis=(2, 3))
+    found = windows[:, :, :: pool.strides[0], :: pool.strides[1]].max((4, 5))
+    return np.asarray(found[:, :, : extents[0], : extents[1]])
 
 
 def _blocked(x: np.ndarray, block: int) -> np.ndarray:

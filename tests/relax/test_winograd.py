@@ -17,7 +17,7 @@ from tvm_passes.schedules.algorithm import written_nest
 from tvm_passes.schedules.conv2d import conv2d
 from tvm_passes.schedules.operators import Conv2d, MaxPool2d
 from tvm_passes.schedules.rules import schedules
-from tvm_passes.schedules.structure import layer_of
+from tvm_passes.schedules.structure import MAXIMUM, kind_of, layer_of
 from tvm_passes.schedules.winograd_rule import winograd_layer_of
 
 WINOGRAD = "winograd"
@@ -32,6 +32,13 @@ CASES = {
     "4x4": ((1, 32, 16, 16), PADDED | {"pool": {"pool_size": (4, 4), "strides": (4, 4)}}),
     "4x2": ((1, 32, 16, 16), PADDED | {"pool": {"pool_size": (4, 2), "strides": (4, 2)}}),
     "3x3/2, padded": ((1, 32, 17, 15), PADDED | {"pool": OVERLAP}),
+    "3x3/2, not padded": ((1, 32, 17, 14), PADDED | {"pool": OVERLAP | {"padding": (0, 0)}}),
+    "3x2/2, padded on one side": (
+        (1, 32, 18, 15),
+        PADDED | {"pool": {"pool_size": (3, 2), "strides": (2, 2), "padding": (1, 0, 0, 1)}},
+    ),
+    "3x3/2, nothing behind the pool": ((2, 32, 16, 16), PADDED | {"pool": OVERLAP, **BARE}),
+    "3x3/3": ((1, 32, 16, 16), PADDED | {"pool": {"pool_size": (3, 3), "strides": (3, 3)}}),
     "ceil": ((1, 32, 15, 15), PADDED | {"pool": HALVE | {"ceil_mode": True}}),
     "images, odd channels": ((3, 40, 12, 12), {"filters": 36, "pool": HALVE}),
     "padding on one side": ((1, 32, 13, 12), {"filters": 32, "padding": (0, 1, 2, 0)}),
@@ -72,6 +79,16 @@ def normal(mod):
 def test_a_layer(case):
     mod = single(case)
     assert_within_bound(mod, RUNNABLE[-1], normal(mod))
+
+
+@pytest.mark.parametrize("case", ["3x3/2, padded", "3x3/2, not padded", "ceil"])
+def test_a_pool_whose_windows_cross_tiles_is_in_the_kernel(case):
+    with AVX512:
+        mod = tvm.transform.Sequential([tvm_kernels(AVX512)])(single(case))
+    (kernel,) = [func for func in mod.functions.values() if is_winograd(func)]
+    layer = winograd_layer_of(Schedule(kernel))
+    assert layer.parts is not None
+    assert not [func for func in mod.functions.values() if is_a_pool(func)]
 
 
 @pytest.mark.parametrize("case", ["2x2", "groups"])
@@ -146,6 +163,14 @@ def tvm_kernels(target):
     from tvm_passes.relax.pipeline import passes_before_schedules
 
     return tvm.transform.Sequential(passes_before_schedules(target, allow={WINOGRAD}))
+
+
+def is_a_pool(func):
+    if not isinstance(func, tvm.tirx.PrimFunc) or is_winograd(func):
+        return False
+    sch = Schedule(func)
+    children = sch.get_child_blocks(sch.get_sblock("root"))
+    return any(kind_of(sch.get(item)) == MAXIMUM for item in children)
 
 
 def is_winograd(func):

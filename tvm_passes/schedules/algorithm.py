@@ -16,8 +16,9 @@ from tvm_passes.schedules.families import FAMILIES, NONE_BARRED, Barred, takes
 from tvm_passes.schedules.machine import Machine, block_of
 from tvm_passes.schedules.operators import Conv2d, MaxPool2d, Pair, images_of
 from tvm_passes.schedules.tiles import Nest
-from tvm_passes.schedules.winograd import pack_transformed, pool_in_tile, winograd_conv2d
+from tvm_passes.schedules.winograd import pack_transformed, winograd_conv2d
 from tvm_passes.schedules.winograd_tiles import WinogradNest
+from tvm_passes.schedules.winograd_windows import TakenAlong, taken_along
 from tvm_passes.winograd import Winograd
 
 
@@ -130,14 +131,13 @@ def predicted(
     for family in FAMILIES:
         if not takes(conv, family):
             continue
-        rows, columns = _outputs(conv, images)
-        inside = pool is not None and pool_in_tile(pool, family, rows, columns)
-        found = _winograd_nest(conv, pool if inside else None, images, family)
+        along = None if pool is None else taken_along(pool, family, *_outputs(conv, images))
+        found = _winograd_nest(conv, along, images, family)
         best = winograd_tiles.candidates(found, machine)[0]
-        alone = 0.0 if inside or pool is None else _pool_cycles(nest, machine)
+        alone = 0.0 if along is not None or pool is None else _pool_cycles(nest, machine)
         yield (
             winograd_tiles.cycles(found, best, machine) + alone,
-            Algorithm(conv, pool if inside else None, family),
+            Algorithm(conv, None if along is None else pool, family),
         )
 
 
@@ -184,10 +184,9 @@ def written_nest(conv: Conv2d, pool: MaxPool2d | None, images: tuple[int, int, i
 
 
 def _winograd_nest(
-    conv: Conv2d, pool: MaxPool2d | None, images: tuple[int, int, int], family: Winograd
+    conv: Conv2d, along: TakenAlong | None, images: tuple[int, int, int], family: Winograd
 ) -> WinogradNest:
-    window = (1, 1) if pool is None else pool.kernel
-    rows, columns = (n - n % w for n, w in zip(_outputs(conv, images), window, strict=True))
+    rows, columns = _outputs(conv, images) if along is None else along.extents
     return WinogradNest(
         batch=images[0],
         down=ceil(rows / family.outputs),
@@ -198,7 +197,8 @@ def _winograd_nest(
         channel_blocks=ceil(conv.channels / conv.block),
         tile=family.tile,
         outputs=family.outputs,
-        window=window,
+        given=(family.outputs, family.outputs) if along is None else along.given,
+        windows=(0, 0) if along is None else along.counts,
     )
 
 

@@ -18,7 +18,7 @@ from tvm_passes.schedules.gpu_conv2d import LayerOf
 from tvm_passes.schedules.gpu_space import gpu_of, parts_of
 from tvm_passes.schedules.gpu_tiles import FLOAT, FMAS
 from tvm_passes.schedules.gpu_winograd_tiles import Filtering, ProductTile, in_sequence
-from tvm_passes.schedules.winograd import pool_in_tile
+from tvm_passes.schedules.winograd_windows import pool_in_tile
 
 
 @dataclass(frozen=True)

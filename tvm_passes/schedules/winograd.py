@@ -9,12 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from tvm import te, topi
+from tvm import te
 
 from tvm_passes.namespaces import tir
 from tvm_passes.schedules.conv2d import stored
 from tvm_passes.schedules.operators import Conv2d, MaxPool2d, Pair, oihw
 from tvm_passes.schedules.transforms import DTYPE, by_pairs, by_parity, choose
+from tvm_passes.schedules.winograd_windows import (
+    maxima_of_parts,
+    maxima_of_windows,
+    taken_along,
+)
 from tvm_passes.winograd import Winograd
 
 
@@ -32,7 +37,7 @@ def winograd_conv2d(
     conv
         A convolution that `family` takes.
     pool
-        The max-pool that reads it, if any.
+        The max-pool that reads it, if any; one that is `taken_along`.
     family
         The tile.
 
@@ -42,46 +47,17 @@ def winograd_conv2d(
         [n, filters/b, h, w, b]; channels past the last filter hold what zero weights give.
     """
     rows, columns = (_windows(data, conv, axis) for axis in (0, 1))
-    in_tile = pool is not None and pool_in_tile(pool, family, rows, columns)
-    if pool is not None and in_tile:
-        rows, columns = rows - rows % pool.kernel[0], columns - columns % pool.kernel[1]
-    transformed = _transformed(data, conv, family, (rows, columns))
+    along = None if pool is None else taken_along(pool, family, rows, columns)
+    if pool is not None and along is None:
+        raise ValueError(f"expected a pool that {family} takes along, found {pool}")
+    extents = (rows, columns) if along is None else along.extents
+    transformed = _transformed(data, conv, family, extents)
     tiles = _tiles(matrix_products(transformed, weight, conv.groups), family)
-    if pool is not None and in_tile:
-        return stored(_pooled_tiles(tiles, pool, rows, columns), conv)
-    image = _image(tiles, rows, columns)
-    if pool is None:
-        return image
-    return topi.nn.pool2d(
-        image,
-        list(pool.kernel),
-        list(pool.strides),
-        list(pool.dilation),
-        list(pool.padding),
-        "max",
-        pool.ceil_mode,
-        f"NCHW{conv.block}c",
-    )
-
-
-def pool_in_tile(pool: MaxPool2d, family: Winograd, rows: int, columns: int) -> bool:
-    """Whether each window of a pool lies in one tile of outputs.
-
-    Parameters
-    ----------
-    pool
-        The pool.
-    family
-        The tile.
-    rows, columns
-        Extents of what the pool reads.
-    """
-    height, width = pool.kernel
-    if pool.kernel != pool.strides or any(pool.padding) or pool.dilation != (1, 1):
-        return False
-    if pool.ceil_mode and (rows % height or columns % width):
-        return False
-    return family.outputs % height == family.outputs % width == 0
+    if pool is None or along is None:
+        return _image(tiles, rows, columns)
+    if along.windows is None:
+        return stored(_pooled_tiles(tiles, pool, *extents), conv)
+    return stored(maxima_of_windows(maxima_of_parts(tiles, *along.windows), *along.windows), conv)
 
 
 def pack_transformed(weight: np.ndarray, layout: str, conv: Conv2d, family: Winograd) -> np.ndarray:

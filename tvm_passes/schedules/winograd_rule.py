@@ -1,7 +1,7 @@
 """Schedule a Winograd convolution, and the max-pool and activation that follow it, as one kernel.
 
-Groups of tiles are transformed, multiplied and transformed back while they are in the cache; where
-windows of the pool lie in a tile, their maxima are taken in registers on the way back.
+Groups of tiles are transformed, multiplied and transformed back while they are in the cache; the
+maxima of a pool's windows, or of their parts in a tile, are taken in registers on the way back.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ class WinogradLayer:
         One axis of each tile of products transformed back, and both.
     pool
         The maximum over windows in a tile, if any.
+    parts
+        The maxima over parts of windows in a tile, if they cross from one to the next.
     epilogue
         Elementwise blocks after that, the last of which writes the result.
     nest
@@ -68,6 +70,7 @@ class WinogradLayer:
     half: Any
     tiles: Any
     pool: Any | None
+    parts: Any | None
     epilogue: tuple[Any, ...]
     nest: WinogradNest
 
@@ -104,7 +107,8 @@ def winograd_layer_of(sch: Schedule) -> WinogradLayer | None:
     if kinds[:6] != expected or len(blocks) == 6 or not all(map(is_static, stmts)):
         return None
     pooled = kinds[6] == MAXIMUM
-    epilogue = tuple(blocks[7 if pooled else 6 :])
+    in_parts = not pooled and len(_spatial(stmts[6])) == TILED_RANK
+    epilogue = tuple(blocks[7 if pooled or in_parts else 6 :])
     if any(kind != ELEMENTWISE for kind in kinds[7:]) or not epilogue:
         return None
     if not all(_alone_reads(sch, one, other) for one, other in pairwise(blocks[:6])):
@@ -112,7 +116,7 @@ def winograd_layer_of(sch: Schedule) -> WinogradLayer | None:
     ranks = [len(_spatial(stmts[at])) for at in (2, 3, 5, -1)]
     if ranks != [TILED_RANK, TILED_RANK, TILED_RANK, BLOCKED_RANK]:
         return None
-    nest = _nest(stmts[2], stmts[3], stmts[5], stmts[6] if pooled else None)
+    nest = _nest(stmts[2], stmts[3], stmts[5], stmts[6], stmts[-1])
     copy, half_transformed, transformed, products, half, tiles = blocks[:6]
     return WinogradLayer(
         copy=copy,
@@ -122,6 +126,7 @@ def winograd_layer_of(sch: Schedule) -> WinogradLayer | None:
         half=half,
         tiles=tiles,
         pool=blocks[6] if pooled else None,
+        parts=blocks[6] if in_parts else None,
         epilogue=epilogue,
         nest=nest,
     )
@@ -136,10 +141,18 @@ def _spatial(stmt: Any) -> list[int]:
     return extents(stmt, reduction=False)
 
 
-def _nest(transformed: Any, products: Any, tiles: Any, pool: Any | None) -> WinogradNest:
+def _nest(transformed: Any, products: Any, tiles: Any, behind: Any, last: Any) -> WinogradNest:
+    """The extents; `behind` is the block that reads the tiles."""
     size, _, batch, down, across, channel_blocks, _ = _spatial(transformed)
     outer, inner = extents(products, reduction=True)
-    height, width = (1, 1) if pool is None else extents(pool, reduction=True)
+    given = outputs, _ = _spatial(tiles)[4], _spatial(tiles)[5]
+    windows = (0, 0)
+    if kind_of(behind) == MAXIMUM:
+        height, width = extents(behind, reduction=True)
+        given = outputs // height, outputs // width
+    elif len(_spatial(behind)) == TILED_RANK:
+        given = _spatial(behind)[4], _spatial(behind)[5]
+        windows = _spatial(last)[2], _spatial(last)[3]
     return WinogradNest(
         batch=batch,
         down=down,
@@ -149,8 +162,9 @@ def _nest(transformed: Any, products: Any, tiles: Any, pool: Any | None) -> Wino
         channels=outer * inner,
         channel_blocks=channel_blocks,
         tile=size,
-        outputs=_spatial(tiles)[4],
-        window=(height, width),
+        outputs=outputs,
+        given=given,
+        windows=windows,
     )
 
 
@@ -172,6 +186,8 @@ def schedule(func: Any, tiles: WinogradTiles) -> Schedule:
     for item in (layer.pool, layer.tiles, layer.half):
         if item is not None:
             _in_registers(sch, item, tile)
+    if layer.parts is not None:
+        _put_together(sch, layer, tiles.parallel)
     sch.compute_at(layer.products, part, preserve_unit_loops=True)
     _transform_inputs(sch, layer, None if tiles.whole else group, tiles.parallel)
     multiply(sch, layer.products, tiles)
@@ -180,10 +196,12 @@ def schedule(func: Any, tiles: WinogradTiles) -> Schedule:
 
 def _tile_output(sch: Schedule, layer: WinogradLayer, tiles: WinogradTiles) -> tuple[Any, Any, Any]:
     """The loops over groups of tiles, over parts of the filters, and over tiles."""
-    nest = layer.nest
-    image, channel, row, column, lane = sch.get_loops(layer.epilogue[-1])
-    down, row = sch.split(row, [None, nest.outputs // nest.window[0]])
-    across, column = sch.split(column, [None, nest.outputs // nest.window[1]])
+    if layer.parts is not None:
+        image, channel, down, across, row, column, lane = sch.get_loops(layer.parts)
+    else:
+        image, channel, row, column, lane = sch.get_loops(layer.epilogue[-1])
+        down, row = sch.split(row, [None, layer.nest.given[0]])
+        across, column = sch.split(column, [None, layer.nest.given[1]])
     strip, down = sch.split(down, [None, tiles.rows])
     segment, across = sch.split(across, [None, tiles.columns])
     part, channel = sch.split(channel, [None, tiles.blocks])
@@ -207,6 +225,18 @@ def _in_registers(sch: Schedule, item: Any, tile: Any) -> None:
     _vectorize(sch, *window, *spatial[-3:])
     if window:
         _vectorize(sch, *sch.get_loops(sch.decompose_reduction(item, window[0]))[-3:])
+
+
+def _put_together(sch: Schedule, layer: WinogradLayer, parallel: bool) -> None:
+    """Take the maxima of windows from those of their parts, all windows of a tile at once."""
+    image, channel, row, column, lane = sch.get_loops(layer.epilogue[-1])
+    height, width = layer.nest.windows_of_a_tile
+    down, row = sch.split(row, [None, height])
+    across, column = sch.split(column, [None, width])
+    sch.reorder(image, channel, down, across, row, column, lane)
+    if parallel:
+        sch.parallel(sch.fuse(image, channel, down))
+    _vectorize(sch, row, column, lane)
 
 
 def _transform_inputs(sch: Schedule, layer: WinogradLayer, group: Any, parallel: bool) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 
 from tvm_passes.schedules.machine import Machine
+from tvm_passes.schedules.operators import Pair
 from tvm_passes.schedules.tiles import PARALLEL_CYCLES, Nest, accumulators, step
 
 
@@ -28,8 +29,11 @@ class WinogradNest:
         Blocks of input channels, those of all groups.
     tile, outputs
         Inputs and outputs of a tile along one axis.
-    window
-        Extents of the pool's window, 1 where there is none.
+    given
+        What a tile gives along columns and rows: its outputs, the maxima of a pool's windows, or
+        those of parts of them.
+    windows
+        Windows along columns and rows that are put together from parts, 0 where none are.
     """
 
     batch: int
@@ -41,7 +45,17 @@ class WinogradNest:
     channel_blocks: int
     tile: int
     outputs: int
-    window: tuple[int, int] = (1, 1)
+    given: Pair
+    windows: Pair = (0, 0)
+
+    @property
+    def windows_of_a_tile(self) -> Pair:
+        """Windows along columns and rows that begin in a tile, or more where there is one tile."""
+        found = [
+            max((n for n in _divisors(self.outputs) if (tiles - 1) * n <= count), default=1)
+            for tiles, count in zip((self.down, self.across), self.windows, strict=True)
+        ]
+        return found[0], found[1]
 
 
 @dataclass(frozen=True)
@@ -91,6 +105,11 @@ MANY_REGISTERS = 32
 
 def cycles(nest: WinogradNest, tiles: WinogradTiles, machine: Machine) -> float:
     """Cycles that the busiest thread should need."""
+    return _tile_cycles(nest, tiles, machine) + _window_cycles(nest, tiles, machine)
+
+
+def _tile_cycles(nest: WinogradNest, tiles: WinogradTiles, machine: Machine) -> float:
+    """Cycles until all tiles are transformed back."""
     groups = nest.batch * nest.down * nest.across // (tiles.rows * tiles.columns)
     passes = nest.blocks // tiles.blocks
     inputs = _input_cycles(nest, tiles, machine)
@@ -171,6 +190,16 @@ def _output_cycles(nest: WinogradNest, machine: Machine) -> float:
     arithmetic = nest.outputs * nest.tile / 2 * (nest.tile + nest.outputs) / machine.fmas
     loads = (nest.tile**2 + 2 * nest.tile * nest.outputs + nest.outputs**2) / machine.loads
     return vectors * (arithmetic + loads)
+
+
+def _window_cycles(nest: WinogradNest, tiles: WinogradTiles, machine: Machine) -> float:
+    """Cycles to put windows together: each part of a tile is loaded, each window stored."""
+    if not prod(nest.windows):
+        return 0
+    parts = nest.down * nest.across * prod(nest.given)
+    steps = (parts + prod(nest.windows)) / machine.loads
+    vectors = nest.batch * nest.blocks * nest.block / machine.lanes
+    return steps * vectors / (machine.cores if tiles.parallel else 1)
 
 
 def _register_tiles(nest: WinogradNest, machine: Machine) -> Iterator[tuple[int, int, int]]:
