@@ -103,7 +103,7 @@ def kernel(way: Algorithm, size: int, target: Any) -> Callable[[], object]:
     shape = (1, -(-conv.channels // conv.block), size, size, conv.block)
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((conv.filters, conv.channels, *conv.kernel)).astype("float32")
-    packed = way.pack(weight, "OIHW", conv.block)
+    packed = way.pack(weight, "OIHW")
     data, weights = te.placeholder(shape), te.placeholder(packed.shape)
     result = way.compute(data, weights)
     func = te.create_prim_func([data, weights, result])

@@ -134,7 +134,7 @@ def winograd_kernel(block: Block, target: tvm.target.Target) -> Any | None:
 def products_alone(nest: WinogradNest, tiles: WinogradTiles) -> tuple[Schedule, int]:
     """The products of one group of tiles with a part of the filters, and the number of parts."""
     size, inner = nest.tile, nest.block
-    channels = nest.channels // inner
+    channels = -(-nest.channels // inner)
     shape = (size, size, 1, tiles.rows, tiles.columns, channels, inner)
     data = te.placeholder(shape, name="transformed")
     weight = te.placeholder((size, size, tiles.blocks, channels, inner, inner), name="weight")

@@ -63,6 +63,15 @@ def test_layers_that_are_not_stay_as_they_are(model, tmp_path):
     assert found == [("winograd-error", f"#{n}") for n in (0, 0, 1, 1)]
 
 
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_a_layer_whose_transforms_overflow_on_the_data_stays_as_it_is(model, tmp_path):
+    huge = np.full([1, *SHAPE[1:]], 5e37, "float32")
+    huge[:, :, ::2] *= -1  # terms of the input's transform all have one sign
+    np.save(tmp_path / "huge.npy", huge)
+    found = remarks(model, tmp_path, "--calibrate", str(tmp_path / "huge.npy"))
+    assert ("winograd-error", "#0") in found
+
+
 def test_what_is_compiled_for_a_gpu_is_measured_on_the_cpu(model):
     found = engine(None)
     mod = load_model(model, found.DIALECT)

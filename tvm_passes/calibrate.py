@@ -99,7 +99,8 @@ def _errors(layer: Convolution, value: np.ndarray) -> Iterator[tuple[Winograd, f
     largest = float(np.abs(exact).max(initial=0)) or 1.0
     for family in families:
         found = filtered(data, layer.weight, conv.padding, family)
-        yield family, float(np.abs(found - exact).max(initial=0)) / largest
+        error = float(np.abs(found - exact).max(initial=0)) / largest
+        yield family, error if np.isfinite(error) else float("inf")  # sums that overflow
 
 
 def _remark(layer: Convolution, family: Winograd, error: float, limit: float) -> Remark:

@@ -198,7 +198,7 @@ class ChosenKernels:
         message = f"{decline.detail}; {decline.suggestion}"
         self._say(Kind.MISSED, decline.reason.value, message)
 
-    def computed(self, family: str, bounds: Mapping[str, float]) -> None:
+    def computed(self, family: str, bounds: Mapping[str, float], instead: str = "") -> None:
         """Number a convolution, and say of one in other sums than those written what they are.
 
         Parameters
@@ -207,10 +207,15 @@ class ChosenKernels:
             The sums' name; empty where they are those written.
         bounds
             How far results may be off, by name.
+        instead
+            Why they are those written, where others were allowed.
         """
         if family:
             message = f"{self.op} by {family}, which may be off by a share of the largest input"
             self._say(Kind.PASSED, "winograd", message, **bounds)
+        elif instead:
+            message = f"{self.op} as it is written, not by Winograd's filtering: {instead}"
+            self._say(Kind.ANALYSIS, "written-sums", message)
         else:
             self.count += 1
 

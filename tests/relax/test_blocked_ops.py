@@ -1,5 +1,6 @@
 """Ops between convolutions stay in blocks of channels, and give TVM's own bits."""
 
+import numpy as np
 import pytest
 import tvm
 from blocked_builders import (
@@ -16,6 +17,7 @@ from blocked_builders import (
     weights,
 )
 from relax_builders import built, const, data, module
+from relax_runs import outputs, run
 from tvm import relax
 from tvm.relax import op
 
@@ -80,6 +82,10 @@ def exponentials(x):
     return op.concat([layer(x, 16, padding=(1, 1), act=act) for act in acts], 1)
 
 
+def by_a_value(x):
+    return op.divide(layer(x, 20), layer(x, 20, act=op.exp))
+
+
 KEPT = {
     "mean": mean,
     "global pool": global_pool,
@@ -92,6 +98,7 @@ KEPT = {
     "classifier": classifier,
     "sequence": sequence,
     "exponentials": exponentials,
+    "quotient": by_a_value,
 }
 
 
@@ -99,6 +106,62 @@ KEPT = {
 @pytest.mark.parametrize("body", KEPT.values(), ids=KEPT)
 def test_the_bits(body, target):
     assert_same_bits(module(body, data(SHAPE)), target)
+
+
+def overflow_in_what_fills_a_block(builder, x):
+    """exp of about 0 in 20 channels, of 100 in those that fill the second block."""
+    down = relax.const(np.full((1, 20, 1, 1), -100, "float32"))
+    y = builder.emit(layer(x, 20, act=lambda y: op.add(y, down)))
+    return layer(builder.emit(op.exp(op.add(y, relax.const(100.0, "float32")))), 12)
+
+
+def overflow_in_rows(builder, x):
+    """The same for products with matrices."""
+    y = builder.emit(op.matmul(op.reshape(x, (7, 448)), weights(448, 20)))
+    y = op.add(op.multiply(y, const([0.1] * 20)), const([-100.0] * 20))
+    return op.matmul(op.exp(op.add(y, relax.const(100.0, "float32"))), weights(20, 9))
+
+
+@pytest.mark.parametrize("body", [overflow_in_what_fills_a_block, overflow_in_rows])
+def test_what_fills_a_block_may_overflow(body):
+    mod = built(body, data(SHAPE))
+    assert_same_bits(mod, RUNNABLE[-1])
+    x = np.random.default_rng(0).standard_normal(SHAPE).astype("float32")
+    assert all(np.isfinite(found).all() for found in run(compiled(mod, RUNNABLE[-1]), x))
+
+
+@pytest.mark.parametrize("allow", [(), {"winograd"}], ids=["as written", "winograd"])
+@pytest.mark.parametrize("act", [op.nn.relu, op.sigmoid, op.nn.leakyrelu])
+def test_an_infinity_stays_out_of_what_fills_a_block(act, allow):
+    """0 times infinity is no number: zero weights would carry it on."""
+    kernel, padding = ((3, 3), (1, 1)) if allow else ((1, 1), (0, 0))
+
+    def body(builder, x):
+        y = builder.emit(layer(x, 20, (1, 1), act=act))
+        return layer(y, 32, kernel, padding=padding, act=op.sigmoid)
+
+    mod, remarks = built(body, data(SHAPE)), []
+    x = np.random.default_rng(0).standard_normal(SHAPE).astype("float32")
+    x[0, 3, 5, 6] = np.inf
+    (found,) = run(compiled(mod, RUNNABLE[-1], remarks, allow), x)
+    (expected,) = outputs(mod, x, target=RUNNABLE[-1])
+    if allow:
+        assert "winograd" in [remark.reason for remark in remarks]
+        close = np.abs(found - expected) < 1e-4
+        assert close.mean() > 0.8, "an infinity makes NaN of its tile alone"
+    else:
+        np.testing.assert_array_equal(found, expected, strict=True)
+
+
+@pytest.mark.parametrize("act", [op.exp, op.sigmoid, op.tanh])
+def test_exponentials_of_exponentials(act):
+    def chain(y):
+        for _ in range(4):
+            y = act(y)
+        return y
+
+    mod = module(lambda x: layer(x, 16, act=chain), data(SHAPE))
+    assert_same_bits(mod, RUNNABLE[-1])
 
 
 @pytest.mark.parametrize(
@@ -154,10 +217,6 @@ def dropped(x):
     return op.mean(layer(x, 16), [2, 3])
 
 
-def by_a_value(x):
-    return op.divide(layer(x, 20), layer(x, 20, act=op.exp))
-
-
 def along_rows(x):
     return op.add(layer(x, 20, padding=(1, 1)), weights(14, 1))
 
@@ -179,7 +238,6 @@ def by_an_input(x):
         rows,
         over_channels,
         dropped,
-        by_a_value,
         along_rows,
         broadcast,
         by_an_input,

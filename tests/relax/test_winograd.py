@@ -13,8 +13,11 @@ from tvm_passes.errors import AllowError
 from tvm_passes.namespaces import Schedule
 from tvm_passes.relax import ReorderActivationAfterMaxPool
 from tvm_passes.relax.blocked import BlockConv2d
+from tvm_passes.relax.convolution import weight_of
+from tvm_passes.remarks import Kind
 from tvm_passes.schedules.algorithm import written_nest
 from tvm_passes.schedules.conv2d import conv2d
+from tvm_passes.schedules.families import FAMILIES, Barred, digest
 from tvm_passes.schedules.operators import Conv2d, MaxPool2d
 from tvm_passes.schedules.rules import schedules
 from tvm_passes.schedules.structure import MAXIMUM, kind_of, layer_of
@@ -114,7 +117,7 @@ def test_who_does_not_allow_it_gets_the_written_sums():
     (found,) = run(compiled(mod, RUNNABLE[-1], remarks), normal(mod))
     (expected,) = outputs(mod, normal(mod), target=RUNNABLE[-1])
     np.testing.assert_array_equal(found, expected, strict=True)
-    assert not in_tiles(remarks)
+    assert not [remark for remark in remarks if remark.op == "relax.nn.conv2d"]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +136,20 @@ def test_what_is_summed_as_written_all_the_same(shape, attrs):
     mod = module(lambda x: layer(x, **attrs), data(shape))
     with AVX512:
         BlockConv2d(remarks.append, {WINOGRAD})(mod)
-    assert not remarks
+    (remark,) = remarks
+    assert (remark.kind, remark.reason) == (Kind.ANALYSIS, "written-sums")
+    why = "should take" if shape[1] == 3 else "stride 1, float32, groups of whole blocks"
+    assert why in remark.message
+
+
+def test_a_layer_that_calibration_bars_from_the_faster_tiles():
+    mod, remarks = single("no pool"), []
+    weight = weight_of(mod["main"].body.blocks[0].bindings[0].value)
+    barred = Barred(frozenset((digest(weight), str(family)) for family in FAMILIES))
+    with AVX512:
+        BlockConv2d(remarks.append, {WINOGRAD}, barred)(mod)
+    (remark,) = remarks
+    assert "calibration keeps it from F(4x4, 3x3)" in remark.message
 
 
 def test_float16_is_summed_as_written():
@@ -144,7 +160,7 @@ def test_float16_is_summed_as_written():
 
     with AVX512:
         BlockConv2d(remarks.append, {WINOGRAD})(module(body, data((1, 32, 16, 16), "float16")))
-    assert not remarks
+    assert [remark.reason for remark in remarks] == ["written-sums"]
 
 
 @pytest.mark.parametrize("case", ["2x2", "nothing behind the pool", "3x3/2, padded"])

@@ -221,3 +221,25 @@ def test_a_dynamic_shape_stays_with_tvm():
 def test_other_targets_are_left_alone():
     mod = module((1, 3, 24, 28), network)
     assert BlockConv2d(tvm.target.Target("opencl", host="llvm"))(mod).same_as(mod)
+
+
+def test_what_fills_a_block_may_overflow():
+    """exp of about 0 in 20 channels, of 100 in those that fill the third block."""
+
+    def body(x, shape):
+        y = relay.add(layer(x, shape, 20, act=lambda y: y), const(np.full((20, 1, 1), -100)))
+        y = relay.exp(relay.add(y, const(100.0)))
+        return layer(y, (1, 20, 8, 8), 12)
+
+    mod = module((1, 3, 10, 10), body)
+    assert_close(mod, values((1, 3, 10, 10)), 4 * 180 * np.finfo("float32").eps)
+
+
+def test_exponentials_of_exponentials():
+    def chain(y):
+        for _ in range(4):
+            y = relay.sigmoid(y)
+        return y
+
+    mod = module((1, 3, 10, 10), lambda x, shape: layer(x, shape, 16, act=chain))
+    assert_close(mod, values((1, 3, 10, 10)), 27 * np.finfo("float32").eps)

@@ -134,7 +134,7 @@ class _Rewriter:
         data = shape_of(binding.value.args[0])
         algorithm = self.chooser.fastest(conv, pool, data, weight)
         bounds = algorithm.error_bounds(weight()) if algorithm.family else {}
-        self.said.computed(algorithm.name, bounds)
+        self.said.computed(algorithm.name, bounds, algorithm.instead)
         var = binding.var if reader is None or algorithm.pool is None else reader.var
         self.taken.add(hash(var))
         value = convolution(binding.value, algorithm, self.values)

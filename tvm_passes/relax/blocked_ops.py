@@ -21,7 +21,6 @@ from tvm_passes.relax.convolution import (
     shape_of,
 )
 from tvm_passes.schedules.algorithm import Algorithm
-from tvm_passes.schedules.structure import BLOCKED_RANK
 
 
 def convolution(call: relax.Call, algorithm: Algorithm, values: Values) -> relax.Expr:
@@ -56,9 +55,7 @@ def _layer(
     algorithm: Algorithm,
     values: Values,
 ) -> relax.Expr:
-    extents = shape_of(data) or ()
-    fill = extents[-1] if len(extents) == BLOCKED_RANK and not algorithm.conv.depthwise else 1
-    return values.kernel(algorithm.compute, data, relax.const(algorithm.pack(weight, layout, fill)))
+    return values.kernel(algorithm.compute, data, relax.const(algorithm.pack(weight, layout)))
 
 
 def pool(call: relax.Call, values: Values) -> Blocked | None:
@@ -133,8 +130,6 @@ def _joins(item: Blocked, other: Blocked) -> bool:
 def elementwise(call: relax.Call, values: Values) -> Blocked | None:
     """An elementwise op, one of whose operands is in blocks and of the result's shape."""
     shape = shape_of(call)
-    if op_name(call) == DIVIDE and not is_constant(call.args[1]):
-        return None  # 0 / 0 in the channels that fill the last block
     found = [values.of(arg) for arg in call.args if is_tensor(arg)]
     like = next((item for item in found if item is not None and item.shape == shape), None)
     if like is None:
@@ -160,8 +155,6 @@ def _like(found: Blocked, call: relax.Call, value: relax.Expr) -> Blocked:
     return replace(found, value=value, shape=shape_of(call) or ())
 
 
-DIVIDE = "relax.divide"
-
 ELEMENTWISE = frozenset(
     f"relax.{name}"
     for name in (
@@ -170,10 +163,7 @@ ELEMENTWISE = frozenset(
         "sigmoid", "square", "subtract", "tanh",
     )
 )  # fmt: skip
-"""Elementwise ops that are finite where their operands are.
-
-Channels that fill the last block hold what zero weights give; later sums multiply them by zero.
-"""
+"""Elementwise ops.  Channels that fill the last block hold what they make of it: none is read."""
 
 OPS: Mapping[str, Callable[[relax.Call, Values], Blocked | None]] = {
     MAX_POOL2D: pool,

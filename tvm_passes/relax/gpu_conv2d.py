@@ -43,14 +43,14 @@ class Choose:
     parts
         Into how many its sums fall.
     filtered
-        How Winograd's filtering computes it, of its weights, if it does.
+        How Winograd's filtering computes it, of its weights, or why it does not.
     unless_slower
         Why its pool stays apart, if it does.
     """
 
     tile: Callable[[LayerOf], Tile]
     parts: Callable[[LayerOf], int]
-    filtered: Callable[[LayerOf, Callable[[], np.ndarray]], Filtered | Decline | None]
+    filtered: Callable[[LayerOf, Callable[[], np.ndarray]], Filtered | Decline | str]
     unless_slower: Callable[[LayerOf], Decline | None]
 
 
@@ -154,11 +154,12 @@ def _kernels(
         return filtered_conv2d(call.args[0], weight, filtered, var, builder)
     parts = choose.parts(layer)
     slower = None if pool is None or parts > 1 else choose.unless_slower(replace(layer, pool=pool))
-    declined = filtered or slower
-    if declined is None:
-        said.computed("", {})
+    if isinstance(filtered, Decline):
+        said.declined(filtered)
+    elif slower is not None:
+        said.declined(slower)
     else:
-        said.declined(declined)
+        said.computed("", {}, filtered)
     if parts > 1:
         value = _call(call.args[0], *_apart(layer, weight, parts), builder, choose)
         first = relax.DataflowVar(f"{binding.var.name}_parts", value.ty)

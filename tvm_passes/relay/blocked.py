@@ -90,7 +90,7 @@ def _rewritten(
         if isinstance(item, Decline):
             said.declined(item)
         else:
-            said.computed(item.algorithm.name, item.error_bounds())
+            said.computed(item.algorithm.name, item.error_bounds(), item.algorithm.instead)
     layers = [item for item in found if isinstance(item, Layer)]
     if not layers:
         return func

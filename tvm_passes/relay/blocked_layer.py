@@ -44,7 +44,7 @@ def layer(found: Layer, values: Values) -> Blocked:
     """Call the kernel that computes a layer."""
     like = found.result(None)
     data = _data(found.call.args[0], found.algorithm, values)
-    weight = _weight(found, data.shape)
+    weight = _weight(found)
     others = [_other(arg, link, like, values) for link, arg in _others(found)]
     operands = [data, weight, *others]
     params = [relay.var(f"p{n}", shape=o.shape, dtype=o.dtype) for n, o in enumerate(operands)]
@@ -64,10 +64,9 @@ def _data(expr: relay.Expr, algorithm: Algorithm, values: Values) -> _Operand:
     return _Operand(found.value, blocked_shape(found), conv.dtype, partial(unpack, like=found))
 
 
-def _weight(found: Layer, data: tuple[int, ...]) -> _Operand:
+def _weight(found: Layer) -> _Operand:
     conv, array = found.conv, found.weight
-    fill = data[4] if len(data) == 5 and not conv.depthwise else 1
-    packed = found.algorithm.pack(array, found.layout, fill)
+    packed = found.algorithm.pack(array, found.layout)
     family = found.algorithm.family
     unpacked = unpack_weight if family is None else partial(unpack_transformed, family=family)
     plain = partial(unpacked, conv=conv, layout=found.layout, shape=array.shape)

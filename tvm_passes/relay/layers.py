@@ -23,7 +23,7 @@ from tvm_passes.relay.nodes import Nodes, key
 from tvm_passes.schedules.algorithm import Algorithm, Chooser
 from tvm_passes.schedules.operators import Conv2d, oihw, read_max_pool2d
 
-BIAS_ADD, DIVIDE = "nn.bias_add", "divide"
+BIAS_ADD = "nn.bias_add"
 
 ELEMENTWISE = frozenset(
     (
@@ -31,10 +31,7 @@ ELEMENTWISE = frozenset(
         "nn.bias_add", "nn.leaky_relu", "nn.relu", "sigmoid", "subtract", "tanh",
     )
 )  # fmt: skip
-"""Elementwise ops that are finite where their operands are.
-
-Channels that fill the last block hold what zero weights give; later sums multiply them by zero.
-"""
+"""Elementwise ops.  Channels that fill the last block hold what they make of it: none is read."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +150,6 @@ def _appends(reader: relay.Expr, last: relay.Expr, like: Blocked) -> bool:
 def can_block(arg: relay.Expr, call: relay.Call, like: Blocked) -> bool:
     """Whether an operand of an elementwise op can be read in the blocks of `like`."""
     constant = isinstance(arg, relay.Constant)
-    if op_name(call) == DIVIDE and key(arg) == key(call.args[1]) and not constant:
-        return False  # 0 / 0 in the channels that fill the last block
     if shape_of(arg) == like.shape and not constant:
         return op_name(call) != BIAS_ADD
     return constant and blocked_constant(arg, call, like) is not None

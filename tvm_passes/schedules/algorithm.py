@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import ceil, prod
 
 import numpy as np
@@ -12,7 +12,7 @@ from tvm import te
 from tvm_passes.describe import WINOGRAD
 from tvm_passes.schedules import tiles, winograd_tiles
 from tvm_passes.schedules.conv2d import conv2d, pack_weight
-from tvm_passes.schedules.families import FAMILIES, NONE_BARRED, Barred, takes
+from tvm_passes.schedules.families import FAMILIES, NONE_BARRED, UNFIT, Barred, is_filtered, takes
 from tvm_passes.schedules.machine import Machine, block_of
 from tvm_passes.schedules.operators import Conv2d, MaxPool2d, Pair, images_of
 from tvm_passes.schedules.tiles import Nest
@@ -34,11 +34,14 @@ class Algorithm:
         The max-pool that the kernel takes along, if any.
     family
         Winograd's tile, None for the sum as it is written.
+    instead
+        Why the sum is as it is written, where others were allowed.
     """
 
     conv: Conv2d
     pool: MaxPool2d | None
     family: Winograd | None = None
+    instead: str = field(default="", compare=False)
 
     def compute(self, data: te.Tensor, weight: te.Tensor) -> te.Tensor:
         """The result in blocks, of data and packed weights."""
@@ -63,10 +66,10 @@ class Algorithm:
             return {}
         return self.family.error_bounds(weight)
 
-    def pack(self, weight: np.ndarray, layout: str, fill: int) -> np.ndarray:
+    def pack(self, weight: np.ndarray, layout: str) -> np.ndarray:
         """The weights as `compute` takes them: see `pack_weight` and `pack_transformed`."""
         if self.family is None:
-            return pack_weight(weight, layout, self.conv, fill)
+            return pack_weight(weight, layout, self.conv)
         return pack_transformed(weight, layout, self.conv, self.family)
 
 
@@ -112,13 +115,31 @@ class Chooser:
             Gives the weights, in the order OIHW.
         """
         direct = Algorithm(conv, pool)
-        if WINOGRAD not in self.allow or data is None:
+        if WINOGRAD not in self.allow:
             return direct
-        ways = predicted(direct, images_of(data, conv), self.machine)
-        for _, way in sorted(ways, key=lambda way: way[0]):
-            if way.family is None or not self.barred.holds(weight(), way.family):
+        if data is None or not is_filtered(conv):
+            return replace(direct, instead=UNFIT)
+        ways = sorted(predicted(direct, images_of(data, conv), self.machine), key=cycles_of)
+        for _, way in ways:
+            if way.family is not None and not self.barred.holds(weight(), way.family):
                 return way
-        return direct
+            if way.family is None:
+                break
+        return replace(direct, instead=_faster(ways))
+
+
+def cycles_of(way: tuple[float, Algorithm]) -> float:
+    """What `predicted` says of a way."""
+    return way[0]
+
+
+def _faster(ways: list[tuple[float, Algorithm]]) -> str:
+    """How far ahead the sum as it is written is, or that faster ways are barred."""
+    written = next(cycles for cycles, way in ways if way.family is None)
+    cycles, other = next((cycles, way) for cycles, way in ways if way.family is not None)
+    if cycles < written:
+        return f"calibration keeps it from {other.name}"
+    return f"{other.name} should take {cycles / written:.2f} times as long"
 
 
 def predicted(
@@ -193,7 +214,7 @@ def _winograd_nest(
         across=ceil(columns / family.outputs),
         blocks=ceil(conv.filters / conv.block),
         block=conv.block,
-        channels=ceil(conv.channels // conv.groups / conv.block) * conv.block,
+        channels=conv.channels // conv.groups,
         channel_blocks=ceil(conv.channels / conv.block),
         tile=family.tile,
         outputs=family.outputs,

@@ -123,7 +123,7 @@ def unblocked(data: te.Tensor, channels: int, channels_last: bool) -> te.Tensor:
     )
 
 
-def pack_weight(weight: np.ndarray, layout: str, conv: Conv2d, fill: int = 1) -> np.ndarray:
+def pack_weight(weight: np.ndarray, layout: str, conv: Conv2d) -> np.ndarray:
     """Weights for `conv2d`.
 
     Parameters
@@ -134,8 +134,6 @@ def pack_weight(weight: np.ndarray, layout: str, conv: Conv2d, fill: int = 1) ->
         For example ``OIHW``.
     conv
         The convolution.
-    fill
-        Channels of a block of its data: there are zero weights for those that fill the last one.
 
     Returns
     -------
@@ -145,7 +143,7 @@ def pack_weight(weight: np.ndarray, layout: str, conv: Conv2d, fill: int = 1) ->
     """
     order = "OHWI" if conv.channels_last else "OIHW"
     ordered = weight.transpose([layout.index(letter) for letter in order])
-    short = {"O": -conv.filters % conv.block, "I": -(conv.channels // conv.groups) % fill}
+    short = {"O": -conv.filters % conv.block}
     padded = np.pad(ordered, [(0, short.get(letter, 0)) for letter in order])
     split = padded.reshape(-1, conv.block, *padded.shape[1:])
     return np.ascontiguousarray(np.moveaxis(split, 1, -1))
@@ -221,10 +219,16 @@ def _dense(source: te.Tensor, weight: te.Tensor, view: _View, conv: Conv2d) -> A
     whole = conv.groups == 1
     outer_extent = view.outer if whole or view.channels_last else per_group // view.inner
     inner_extent = view.inner if whole or not view.channels_last else per_group
-    outer = te.reduce_axis((0, outer_extent), "co")
-    inner = te.reduce_axis((0, inner_extent), "ci")
     kh, kw = (te.reduce_axis((0, extent), "k") for extent in conv.kernel)
-    channels, window = [outer, inner], [kh, kw]
+    if whole and conv.channels < view.outer * view.inner:
+        # What fills the last block is never read: it may be no number, and then 0 times it is none.
+        channel = te.reduce_axis((0, conv.channels), "c")
+        channels, outer, inner = [channel], channel // view.inner, channel % view.inner
+    else:
+        outer = te.reduce_axis((0, outer_extent), "co")
+        inner = te.reduce_axis((0, inner_extent), "ci")
+        channels = [outer, inner]
+    window = [kh, kw]
     axes = [*window, *channels] if conv.channels_last else [*channels, *window]
 
     def value(n: Any, o: Any, y: Any, x: Any, i: Any) -> Any:

@@ -11,7 +11,9 @@ round to the same float for each of all 2^32 arguments, which scripts/check_exp.
 
 The functions are TIR intrinsics of this package, and become arithmetic where LLVM's own would
 become calls: after vectorization.  What is used twice is written twice, for LLVM to merge: TVM
-0.19 gives debug information to the vectors that a Let binds, which LLVM refuses.
+0.19 gives debug information to the vectors that a Let binds, which LLVM refuses.  The exponential
+of an argument that has such a function in it is a call all the same: it would be written twenty
+times.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from tvm_passes.namespaces import (
     register_intrinsic,
     tir,
 )
+
+Exp = Callable[[Any], Any]
 
 BITS = 5
 STEPS = 1 << BITS
@@ -57,7 +61,7 @@ def has_expf(target: tvm.target.Target) -> bool:
     return fused and "-gnu" in triple
 
 
-def _exp(x: Any) -> Any:
+def _expf(x: Any) -> Any:
     """exp(x); a NaN stays, since TVM's maxima and minima give their second operand for it."""
     inside = tir.Max(_like(x, LOWEST), tir.Min(_like(x, HIGHEST), x))
     wide = inside.astype(_of_width(x, "float64"))
@@ -80,16 +84,20 @@ def _power(k: Any, like: Any) -> Any:
     return tir.reinterpret(dtype_of(like), tir.reinterpret(dtype_of(k), fraction) + exponent)
 
 
-def _sigmoid(x: Any) -> Any:
+def _exp(x: Any, exp: Exp) -> Any:
+    return exp(x)
+
+
+def _sigmoid(x: Any, exp: Exp) -> Any:
     """1 / (1 + exp(-x))."""
     one = _like(x, 1.0)
-    return one / (one + _exp(_like(x, 0.0) - x))
+    return one / (one + exp(_like(x, 0.0) - x))
 
 
-def _tanh(x: Any) -> Any:
+def _tanh(x: Any, exp: Exp) -> Any:
     """(1 - e) / (1 + e) with e = exp(-2 |x|), and the sign of x; no zero has one."""
     zero, one = _like(x, 0.0), _like(x, 1.0)
-    e = _exp(_like(x, -2.0) * tir.abs(x))
+    e = exp(_like(x, -2.0) * tir.abs(x))
     sign = tir.Select(x >= zero, one, _like(x, -1.0))
     return tir.Add((one - e) / (one + e) * sign, zero)  # `+` would drop the 0
 
@@ -109,19 +117,41 @@ def _of_width(x: Any, dtype: str) -> str:
     return dtype + times + lanes
 
 
-FUNCTIONS: Mapping[str, Callable[[Any], Any]] = {"exp": _exp, "sigmoid": _sigmoid, "tanh": _tanh}
+NAMESPACE = "tvm_passes."
+
+FUNCTIONS: Mapping[str, Callable[[Any, Exp], Any]] = {
+    "exp": _exp,
+    "sigmoid": _sigmoid,
+    "tanh": _tanh,
+}
 
 
 def register() -> None:
     """Let TVM compile the intrinsics, for targets of kind llvm; a second call does nothing."""
     for name, function in FUNCTIONS.items():
-        register_intrinsic(f"tvm_passes.{name}", name, function)
+        register_intrinsic(NAMESPACE + name, name, _lowered(function))
+
+
+def _lowered(function: Callable[[Any, Exp], Any]) -> Callable[[Any], Any]:
+    """A function with its exponential in vectors, but of such a function with LLVM's calls."""
+    return lambda x: function(x, tir.exp if _holds_one(x) else _expf)
+
+
+OPERANDS = ("a", "b", "value", "condition", "true_value", "false_value")
+"""Where TIR's expressions keep others; calls have arguments."""
+
+
+def _holds_one(x: Any) -> bool:
+    """Whether one of `FUNCTIONS` is called in an expression."""
+    if isinstance(getattr(x, "op", None), tvm.ir.Op):
+        return str(x.op.name).startswith(NAMESPACE) or any(map(_holds_one, x.args))
+    return any(_holds_one(getattr(x, name)) for name in OPERANDS if hasattr(x, name))
 
 
 def elementwise(name: str, data: te.Tensor) -> te.Tensor:
     """One of `FUNCTIONS` of each element of a float32 tensor."""
     register()
-    op = tvm.ir.Op.get(f"tvm_passes.{name}")
+    op = tvm.ir.Op.get(NAMESPACE + name)
 
     def value(*at: Any) -> Any:
         return tir.call_intrin(data.dtype, op, data(*at))

@@ -25,6 +25,10 @@ def takes(conv: Conv2d, family: Winograd) -> bool:
     )
 
 
+UNFIT = "it filters 3x3 and 5x5 taps of stride 1, float32, groups of whole blocks of channels"
+"""What a convolution is not that no family takes."""
+
+
 def is_filtered(conv: Conv2d) -> bool:
     """Whether some family can compute a convolution."""
     return any(takes(conv, family) for family in FAMILIES)

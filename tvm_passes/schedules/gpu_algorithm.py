@@ -13,7 +13,7 @@ from tvm_passes.cuda.gpu import Gpu
 from tvm_passes.decline import Decline, KernelReason
 from tvm_passes.describe import WINOGRAD
 from tvm_passes.schedules import gpu_tiles, gpu_winograd_tiles
-from tvm_passes.schedules.families import FAMILIES, NONE_BARRED, Barred, takes
+from tvm_passes.schedules.families import FAMILIES, NONE_BARRED, UNFIT, Barred, takes
 from tvm_passes.schedules.gpu_conv2d import LayerOf
 from tvm_passes.schedules.gpu_space import gpu_of, parts_of
 from tvm_passes.schedules.gpu_tiles import FLOAT, FMAS
@@ -65,7 +65,7 @@ class GpuChooser:
 
     def filtered(
         self, layer: LayerOf, weight: Callable[[], np.ndarray]
-    ) -> Filtered | Decline | None:
+    ) -> Filtered | Decline | str:
         """The layer by Winograd's filtering, where that should take the least time.
 
         Parameters
@@ -77,12 +77,14 @@ class GpuChooser:
 
         Returns
         -------
-        Filtered, Decline or None
-            None where the sums as they are written should be as fast.
+        Filtered, Decline or str
+            The last where sums are taken as they are written: why, if others are allowed.
         """
         families = [family for family in FAMILIES if takes(layer.conv, family)]
-        if WINOGRAD not in self.allow or not families:
-            return None
+        if WINOGRAD not in self.allow:
+            return ""
+        if not families:
+            return UNFIT
         if layer.conv.channels_last:
             return _declined(KernelReason.LAYOUT, "NHWC data", "convert the model to NCHW")
         if layer.conv.groups > 1:
@@ -92,7 +94,7 @@ class GpuChooser:
         for _, way in sorted(ways, key=lambda way: way[0]):
             if not self.barred.holds(weight(), way.filtering.family):
                 return way
-        return None
+        return "calibration keeps it from that" if ways else "that should take longer"
 
 
 def _declined(reason: KernelReason, what: str, suggestion: str) -> Decline:

@@ -52,7 +52,9 @@ def winograd_conv2d(
         raise ValueError(f"expected a pool that {family} takes along, found {pool}")
     extents = (rows, columns) if along is None else along.extents
     transformed = _transformed(data, conv, family, extents)
-    tiles = _tiles(matrix_products(transformed, weight, conv.groups), family)
+    tiles = _tiles(
+        matrix_products(transformed, weight, conv.channels // conv.groups, conv.groups), family
+    )
     if pool is None or along is None:
         return _image(tiles, rows, columns)
     if along.windows is None:
@@ -123,8 +125,12 @@ def _padded(data: te.Tensor, conv: Conv2d, rows: int, columns: int) -> te.Tensor
     return te.compute((batch, outer, rows, columns, inner), value, name="padded")
 
 
-def matrix_products(tiles: te.Tensor, weight: te.Tensor, groups: int = 1) -> te.Tensor:
+def matrix_products(
+    tiles: te.Tensor, weight: te.Tensor, channels: int, groups: int = 1
+) -> te.Tensor:
     """The sum over the channels of a group, for each element of a tile by itself.
+
+    What fills the last block of channels is not read.
 
     Parameters
     ----------
@@ -132,8 +138,10 @@ def matrix_products(tiles: te.Tensor, weight: te.Tensor, groups: int = 1) -> te.
         [tile, tile, n, rows, columns, c/b, b].
     weight
         [tile, tile, filters/b, c/groups/b, b, b].
+    channels
+        Of a group.
     groups
-        Of the convolution.
+        Of the convolution; whole blocks each, if there are several.
 
     Returns
     -------
@@ -142,14 +150,19 @@ def matrix_products(tiles: te.Tensor, weight: te.Tensor, groups: int = 1) -> te.
     """
     size, _, batch, down, across, _, _ = (int(extent) for extent in tiles.shape)
     blocks, per_group, block = (int(weight.shape[axis]) for axis in (2, 3, 5))
-    outer = te.reduce_axis((0, per_group), "co")
-    inner = te.reduce_axis((0, int(weight.shape[4])), "ci")
+    if channels % block:
+        channel = te.reduce_axis((0, channels), "c")
+        axes, outer, inner = [channel], channel // block, channel % block
+    else:
+        outer = te.reduce_axis((0, per_group), "co")
+        inner = te.reduce_axis((0, block), "ci")
+        axes = [outer, inner]
 
     def value(*at: Any) -> Any:
         e, v, n, o, y, x, i = at
         group = 0 if groups == 1 else o // (blocks // groups) * per_group
         product = tiles(e, v, n, y, x, outer + group, inner) * weight(e, v, o, outer, inner, i)
-        return te.sum(product, axis=[outer, inner])
+        return te.sum(product, axis=axes)
 
     shape = (size, size, batch, blocks, down, across, block)
     return te.compute(shape, value, name="products")

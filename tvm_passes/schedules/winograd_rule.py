@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 from tvm_passes.namespaces import Schedule, ScheduleRule, block
@@ -144,7 +145,6 @@ def _spatial(stmt: Any) -> list[int]:
 def _nest(transformed: Any, products: Any, tiles: Any, behind: Any, last: Any) -> WinogradNest:
     """The extents; `behind` is the block that reads the tiles."""
     size, _, batch, down, across, channel_blocks, _ = _spatial(transformed)
-    outer, inner = extents(products, reduction=True)
     given = outputs, _ = _spatial(tiles)[4], _spatial(tiles)[5]
     windows = (0, 0)
     if kind_of(behind) == MAXIMUM:
@@ -159,7 +159,7 @@ def _nest(transformed: Any, products: Any, tiles: Any, behind: Any, last: Any) -
         across=across,
         blocks=_spatial(products)[3],
         block=_spatial(products)[6],
-        channels=outer * inner,
+        channels=prod(extents(products, reduction=True)),
         channel_blocks=channel_blocks,
         tile=size,
         outputs=outputs,
