@@ -221,6 +221,20 @@ def test_the_search_space_is_a_list_of_schedules(tasks):
     assert all(isinstance(candidate, Schedule) for candidate in space)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_line_that_a_kill_has_cut_is_dropped(tasks, tmp_path, name):
+    folder = tmp_path / "records"
+    made(tasks, folder, [1.0, 2.0])
+    data = (folder / name).read_bytes()
+    kept = 1 if name == FILES[1] else 2
+    (folder / name).write_bytes(data[:-9] if kept == 1 else data + data[:99])
+    found = new_records(folder, DIALECT, HOST, "made up")
+    assert len(found.database) == kept
+    trial = Trial("", tasks[0].workload, tasks[0].schedules[3](), tvm.target.Target(HOST))
+    found.add(trial, 3.0)
+    assert len(new_records(folder, DIALECT, HOST, "made up").database) == kept + 1
+
+
 def test_compile_applies_records_and_results_are_the_same(tasks, tmp_path):
     folder = tmp_path / "records"
     made(tasks, folder, [1.0, 1.0, 1.0, 0.5])
@@ -244,10 +258,19 @@ def test_compile_applies_records_and_results_are_the_same(tasks, tmp_path):
             {"target": {"kind": "llvm", "mcpu": "core2"}},
             f"for the processor core2, not {host_cpu()}",
         ),
+        (
+            {"target": {**HOST, "mattr": ["+x"]}},
+            f"for the processor {host_cpu()} +x, not {host_cpu()}",
+        ),
+        (
+            {"target": {**HOST, "mtriple": "aarch64-linux-gnu"}},
+            f"for the processor aarch64 {host_cpu()}, not {host_cpu()}",
+        ),
+        ({"target": {**HOST, "num-cores": 1}}, "for one core, with loops on one thread"),
         ({"tvm": "0.1"}, "for the TVM 0.1, not "),
         ({"dialect": "other"}, "for the dialect other, not "),
     ],
-    ids=["cpu", "tvm", "dialect"],
+    ids=["cpu", "features", "architecture", "one core", "tvm", "dialect"],
 )
 def test_records_for_something_else_are_not_applied(tasks, tmp_path, capsys, change, says):
     folder = tmp_path / "records"

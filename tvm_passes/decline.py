@@ -69,6 +69,9 @@ class KernelReason(Enum):
     SHAPE = "dynamic-shape"
     GROUPS = "groups"
     SLOWER_FUSED = "slower-fused"
+    POOL_GAPS = "pool-gaps"
+    UNPOOLED_READ = "unpooled-read"
+    OPT_LEVEL = "opt-level"
 
 
 @dataclass(frozen=True)

@@ -242,7 +242,10 @@ def processor(config: Mapping[str, Any]) -> str:
     """The CPU of a target, or the GPU's architecture, by which records are told apart."""
     if config.get("kind") in GPUS:
         return str(config.get("arch", config["kind"]))
-    return str(config.get("mcpu", "generic"))
+    architecture = str(config.get("mtriple", "")).partition("-")[0]
+    features = sorted(map(str, config.get("mattr", ())))
+    cpu = str(config.get("mcpu", "generic"))
+    return " ".join([*([architecture] if architecture else []), cpu, *features])
 
 
 def in_scope(records: Records | None) -> AbstractContextManager[Any]:
@@ -284,12 +287,26 @@ def _mismatch(page: Mapping[str, Any], dialect: str, config: Mapping[str, Any]) 
     for what, (has, needs) in wanted.items():
         if has != needs:
             return f"for the {what} {has}, not {needs}"
+    machine = page.get("machine", {})
+    made_for, here = page["target"].get("num-cores", machine.get("cores")), environment()["cores"]
+    if config.get("kind") not in GPUS and made_for == 1 != config.get("num-cores", here):
+        return "for one core, with loops on one thread"
     return ""
+
+
+def _mend(folder: Path) -> None:
+    """Drop the line that was being written when `tune` was killed: no other refers to it."""
+    for name in FILES:
+        path = folder / name
+        data = path.read_bytes() if path.exists() else b""
+        if data and not data.endswith(b"\n"):
+            write_text(path, data[: data.rfind(b"\n") + 1].decode())
 
 
 def _opened(database: Any, folder: Path) -> Any:
     try:
         if not (folder / f"{FILES[0]}{PACKED}").exists():
+            _mend(folder)
             return database(*(str(folder / name) for name in FILES))
         with tempfile.TemporaryDirectory() as unpacked:  # the database reads them when it is made
             for name in FILES:

@@ -198,6 +198,13 @@ class ChosenKernels:
         message = f"{decline.detail}; {decline.suggestion}"
         self._say(Kind.MISSED, decline.reason.value, message)
 
+    def apart(self, decline: Decline | None) -> None:
+        """Say why a convolution's max-pool, if it has one, stays a kernel of its own."""
+        if decline is not None:
+            message = f"{decline.detail}; {decline.suggestion}"
+            self._say(Kind.MISSED, decline.reason.value, message)
+            self.count -= 1
+
     def computed(self, family: str, bounds: Mapping[str, float], instead: str = "") -> None:
         """Number a convolution, and say of one in other sums than those written what they are.
 

@@ -212,11 +212,72 @@ def test_what_stays_with_tvm(build, reason):
     seen.add(reason)
 
 
+def gaps(x):
+    return op.nn.max_pool2d(op.nn.conv2d(x, weights(8, 3, 3, 3)), (2, 2), (3, 3))
+
+
+def twice(x):
+    y = op.nn.conv2d(x, weights(8, 3, 3, 3))
+    return [op.nn.max_pool2d(y, **HALVE), op.nn.max_pool2d(y, **OVERLAP)]
+
+
+def other_layout(x):
+    y = op.nn.conv2d(x, weights(8, 3, 3, 3))
+    return op.nn.max_pool2d(y, (2, 2), (2, 2), layout="NHWC")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (gaps, KernelReason.POOL_GAPS),
+        (twice, KernelReason.UNPOOLED_READ),
+        (other_layout, KernelReason.LAYOUT),
+    ],
+)
+def test_a_pool_that_stays_apart(body, reason):
+    mod, remarks = module(body, data((1, 3, 12, 12))), []
+    with AVX2:
+        BlockConv2d(remarks.append)(mod)
+    (remark,) = remarks
+    assert (remark.reason, remark.site) == (reason.value, "main/relax.nn.conv2d#0")
+    assert_same_bits(mod, RUNNABLE[-1])
+    seen.add(reason)
+
+
 seen = set()
 
 
 def test_no_reason_is_untested():
-    assert seen == set(KernelReason) - {KernelReason.SLOWER_FUSED}  # GPUs': tests/cuda
+    elsewhere = {KernelReason.SLOWER_FUSED, KernelReason.OPT_LEVEL}  # tests/cuda, tests/relay
+    assert seen == set(KernelReason) - elsewhere
+
+
+def test_no_images():
+    mod = module(lambda x: layer(x, pool=HALVE), data((0, 3, 12, 12)))
+    (found,) = run(compiled(mod, RUNNABLE[-1]), np.zeros((0, 3, 12, 12), "float32"))
+    assert found.shape == (0, 8, 5, 5)
+
+
+def test_ops_outside_of_dataflow_blocks():
+    builder, x = relax.BlockBuilder(), data((1, 3, 12, 12))
+    with builder.function("main", [x]):
+        y = builder.emit(op.nn.conv2d(x, weights(8, 3, 3, 3)))
+        y = builder.emit(op.nn.max_pool2d(builder.emit(op.nn.relu(y)), **HALVE))
+        builder.emit_func_output(y)
+    mod = builder.finalize()
+    with AVX2:
+        found = tvm.transform.Sequential(passes_before_schedules(AVX2))(mod)
+    assert [name for name in kernel_names(found) if name.startswith("fused_conv2d")]
+    assert_same_bits(mod, RUNNABLE[-1])
+
+
+@pytest.mark.parametrize(("cores", "parallel"), [({}, True), ({"num-cores": 1}, False)])
+def test_loops_of_other_machines_are_parallel(cores, parallel):
+    target = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v3", **cores})
+    mod = module(lambda x: layer(x, 64, pool=HALVE, padding=(1, 1)), data((1, 16, 56, 56)))
+    with target:
+        (kernel,) = kernels(scheduled(mod, target))
+    assert ("T.parallel" in kernel.script()) == parallel
 
 
 def test_other_targets_are_left_alone():

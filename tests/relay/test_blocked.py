@@ -223,6 +223,39 @@ def test_other_targets_are_left_alone():
     assert BlockConv2d(tvm.target.Target("opencl", host="llvm"))(mod).same_as(mod)
 
 
+def two_pools(x, _):
+    y = plain_conv(x, weights(8, 3, 3, 3))
+    return relay.Tuple([NN.max_pool2d(y, **HALVE), NN.max_pool2d(y, **OVERLAP)])
+
+
+def pool_with_gaps(x, _):
+    return NN.max_pool2d(plain_conv(x, weights(8, 3, 3, 3)), (2, 2), strides=(3, 3))
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [(pool_with_gaps, KernelReason.POOL_GAPS), (two_pools, KernelReason.UNPOOLED_READ)],
+)
+def test_a_pool_that_stays_apart(body, reason):
+    shape, remarks = (1, 3, 12, 12), []
+    mod = module(shape, body)
+    BlockConv2d(TARGET, remarks.append)(mod)
+    (remark,) = remarks
+    assert (remark.reason, remark.site) == (reason.value, "main/nn.conv2d#0")
+    assert_close(mod, values(shape), 27 * np.finfo("float32").eps)
+
+
+def test_build_says_that_the_context_leaves_kernels_out():
+    mod = module((1, 3, 12, 12), lambda x, shape: layer(x, shape, pool=HALVE))
+    with tvm.transform.PassContext(opt_level=3):
+        build(mod, TARGET, on_remark=(high := []).append)
+    with tvm.transform.PassContext(opt_level=2):
+        build(mod, TARGET, on_remark=(low := []).append)
+    assert KernelReason.OPT_LEVEL.value not in {remark.reason for remark in high}
+    (remark,) = [remark for remark in low if remark.reason == KernelReason.OPT_LEVEL.value]
+    assert "PassContext(opt_level=3)" in remark.message
+
+
 def test_what_fills_a_block_may_overflow():
     """exp of about 0 in 20 channels, of 100 in those that fill the third block."""
 

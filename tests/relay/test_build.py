@@ -46,7 +46,11 @@ def parameters(function):
 
 
 def test_the_signature_is_relay_builds():
-    assert parameters(build) == parameters(relay.build)
+    theirs = parameters(relay.build)
+    assert parameters(build)[: len(theirs)] == theirs
+    assert {kind for _, kind in parameters(build)[len(theirs) :]} == {
+        inspect.Parameter.KEYWORD_ONLY
+    }
 
 
 def test_the_defaults_are_relay_builds():

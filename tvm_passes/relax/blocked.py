@@ -33,7 +33,7 @@ from tvm_passes.remarks import ChosenKernels, Remark
 from tvm_passes.schedules.algorithm import Chooser
 from tvm_passes.schedules.families import NONE_BARRED, Barred
 from tvm_passes.schedules.machine import machine_of
-from tvm_passes.schedules.operators import read_max_pool2d
+from tvm_passes.schedules.operators import UNPOOLED_READ, read_max_pool2d
 
 PASS_NAME = "BlockConv2d"
 
@@ -81,6 +81,18 @@ class BlockConv2d:
         return builder.finalize()
 
 
+def reader_of(
+    var: relax.Var, users: Any, bound: dict[int, relax.Binding]
+) -> tuple[relax.VarBinding | None, Decline | None]:
+    """What alone reads a convolution; else why the max-pool that does so is no part of it."""
+    readers = [bound.get(hash(reader)) for reader in users.get(var, ())]
+    pooled = any(
+        isinstance(item, relax.VarBinding) and op_name(item.value) == MAX_POOL2D for item in readers
+    )
+    reader = only_reader(var, users, bound)
+    return reader, UNPOOLED_READ if pooled and reader is None else None
+
+
 def _rewritten(
     old: relax.DataflowBlock,
     builder: relax.BlockBuilder,
@@ -117,19 +129,23 @@ class _Rewriter:
             return False
         var, name = binding.var, op_name(binding.value)
         if name == CONV2D:
-            return self._convolution(binding, only_reader(var, users, bound))
+            return self._convolution(binding, *reader_of(var, users, bound))
         value = OPS[name](binding.value, self.values) if name in OPS else None
         if value is not None:
             self.values.bind(var, value)
         return value is not None
 
-    def _convolution(self, binding: relax.VarBinding, reader: relax.VarBinding | None) -> bool:
+    def _convolution(
+        self, binding: relax.VarBinding, reader: relax.VarBinding | None, apart: Decline | None
+    ) -> bool:
         conv, pool = read_conv2d(binding.value, self.values.block), None
         if isinstance(conv, Decline):
             self.said.declined(conv)
             return False
         if reader is not None and op_name(reader.value) == MAX_POOL2D:
-            pool = read_max_pool2d(reader.value.attrs, conv)
+            found = read_max_pool2d(reader.value.attrs, conv)
+            pool, apart = (None, found) if isinstance(found, Decline) else (found, None)
+        self.said.apart(apart)
         weight = partial(weight_of, binding.value)
         data = shape_of(binding.value.args[0])
         algorithm = self.chooser.fastest(conv, pool, data, weight)

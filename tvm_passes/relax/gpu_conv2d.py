@@ -249,7 +249,7 @@ def _pool(
     if reader is None or op_name(reader.value) != MAX_POOL2D:
         return binding.var, None
     pool = read_max_pool2d(reader.value.attrs, conv)
-    return (binding.var, None) if pool is None else (reader.var, pool)
+    return (binding.var, None) if isinstance(pool, Decline) else (reader.var, pool)
 
 
 def _chosen(choose: Callable[[LayerOf, Any], Tile], target: Any, layer: LayerOf) -> Tile:

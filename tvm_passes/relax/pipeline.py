@@ -120,7 +120,12 @@ def gpu_passes_before_schedules(
 ) -> list[tvm.transform.Pass]:
     """What makes kernels of a module, for a GPU: their schedules come next."""
     reorder = ReorderActivationAfterMaxPool(allow=allow)
-    return [FoldBatchNorm(), reorder, *_gpu_kernels(target, TileConv2d(allow=allow))]
+    return [
+        relax.transform.ConvertToDataflow(),
+        FoldBatchNorm(),
+        reorder,
+        *_gpu_kernels(target, TileConv2d(allow=allow)),
+    ]
 
 
 def _gpu_kernels(target: tvm.target.Target, tile: TileConv2d | None) -> list[tvm.transform.Pass]:
@@ -146,6 +151,7 @@ def passes_before_blocks(
 ) -> list[tvm.transform.Pass]:
     """What brings convolutions, their pools and activations in order."""
     return [
+        relax.transform.ConvertToDataflow(),
         FoldBatchNorm(),
         ReorderActivationAfterMaxPool(rules, on_remark, allow),
         relax.transform.FoldConstant(),

@@ -30,9 +30,10 @@ from tvm_passes.schedules.families import NONE_BARRED, Barred
 from tvm_passes.schedules.machine import machine_of
 
 PASS_NAME = "BlockConv2d"
+OPT_LEVEL = 3
 
 
-@tvm.transform.module_pass(opt_level=3, name=PASS_NAME)
+@tvm.transform.module_pass(opt_level=OPT_LEVEL, name=PASS_NAME)
 class BlockConv2d:
     """Replace conv2d, with all that one kernel can compute behind it, by calls of such kernels.
 
@@ -90,6 +91,7 @@ def _rewritten(
         if isinstance(item, Decline):
             said.declined(item)
         else:
+            said.apart(item.apart)
             said.computed(item.algorithm.name, item.error_bounds(), item.algorithm.instead)
     layers = [item for item in found if isinstance(item, Layer)]
     if not layers:

@@ -10,9 +10,11 @@ from tvm import relay
 from tvm.relay.backend import Executor, Runtime
 from tvm.relay.build_module import bind_params_by_name
 
-from tvm_passes.relay.blocked import BlockConv2d
+from tvm_passes.decline import Decline, KernelReason
+from tvm_passes.relay.blocked import OPT_LEVEL, PASS_NAME, BlockConv2d
+from tvm_passes.relay.convolution import CONV2D
 from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool
-from tvm_passes.remarks import Remark
+from tvm_passes.remarks import ChosenKernels, Remark
 from tvm_passes.rules import RULES, Rule
 from tvm_passes.schedules.families import NONE_BARRED, Barred
 
@@ -27,11 +29,23 @@ def build(
     constant_memory_pools: Any = None,
     params: dict[str, Any] | None = None,
     mod_name: str = "default",
+    *,
+    on_remark: Callable[[Remark], object] | None = None,
+    allow: Collection[str] = (),
 ) -> Any:
     """Run `ReorderActivationAfterMaxPool` and `BlockConv2d`, then ``relay.build``.
 
     The parameters are bound first, so that the pass sees the constants that it depends on.  The
-    pass obeys the ``PassContext`` in scope: its ``opt_level``, ``disabled_pass`` and instruments.
+    passes obey the ``PassContext`` in scope: its ``opt_level``, ``disabled_pass`` and instruments.
+    The first eight parameters are those of ``relay.build``.
+
+    Parameters
+    ----------
+    on_remark
+        Called with each remark of both passes, and with one where ``opt_level`` is below that of
+        `BlockConv2d`.
+    allow
+        As for both passes.
 
     Raises
     ------
@@ -42,8 +56,10 @@ def build(
         ir_mod = tvm.IRModule.from_expr(ir_mod)
     if not isinstance(ir_mod, tvm.IRModule):
         raise TypeError(f"expected an IRModule or a function, found {type(ir_mod).__name__}")
+    if on_remark is not None:
+        below_level(target, on_remark)
     return relay.build(
-        tvm.transform.Sequential(passes(target, params))(ir_mod),
+        tvm.transform.Sequential(passes(target, params, RULES, on_remark, allow))(ir_mod),
         target,
         target_host,
         executor,
@@ -53,6 +69,19 @@ def build(
         None,
         mod_name,
     )
+
+
+def below_level(target: Any, on_remark: Callable[[Remark], object]) -> None:
+    """Say that convolutions stay with TVM where the ``PassContext`` in scope leaves them out."""
+    only, context = _only(target), tvm.transform.PassContext.current()
+    if only is None or str(only.kind.name) != "llvm" or context.opt_level >= OPT_LEVEL:
+        return
+    decline = Decline(
+        KernelReason.OPT_LEVEL,
+        f"{PASS_NAME} is of opt_level {OPT_LEVEL}, the PassContext of {context.opt_level}",
+        f"build with tvm.transform.PassContext(opt_level={OPT_LEVEL})",
+    )
+    ChosenKernels("main", CONV2D, on_remark).declined(decline)
 
 
 def passes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -21,7 +21,7 @@ from tvm_passes.relay.convolution import (
 )
 from tvm_passes.relay.nodes import Nodes, key
 from tvm_passes.schedules.algorithm import Algorithm, Chooser
-from tvm_passes.schedules.operators import Conv2d, oihw, read_max_pool2d
+from tvm_passes.schedules.operators import UNPOOLED_READ, Conv2d, oihw, read_max_pool2d
 
 BIAS_ADD = "nn.bias_add"
 
@@ -46,12 +46,15 @@ class Layer:
         The max-pool that alone reads it, if the kernel takes it along.
     links
         Elementwise ops, each of which alone reads the one before.
+    apart
+        Why the max-pool that reads it stays a kernel of its own, if there is one that does.
     """
 
     algorithm: Algorithm
     call: relay.Call
     pool_call: relay.Call | None
     links: tuple[relay.Call, ...]
+    apart: Decline | None = None
 
     @property
     def conv(self) -> Conv2d:
@@ -91,6 +94,7 @@ class Layer:
 def layers_of(root: relay.Expr, nodes: Nodes, chooser: Chooser) -> Mapping[int, Layer | Decline]:
     """The layers below `root`, by the keys of their convolutions; no call is in two."""
     readers = _only_readers(root, nodes)
+    pooled = {key(child) for expr, read in nodes if op_name(expr) == MAX_POOL2D for child in read}
     found: dict[int, Layer | Decline] = {}
     claimed: set[int] = set()
     for expr, _ in nodes:
@@ -101,6 +105,8 @@ def layers_of(root: relay.Expr, nodes: Nodes, chooser: Chooser) -> Mapping[int, 
             found[key(expr)] = conv
             continue
         layer = _layer(conv, expr, readers, claimed, chooser)
+        if key(expr) in pooled and readers.get(key(expr)) is None:
+            layer = replace(layer, apart=UNPOOLED_READ)
         claimed.update(key(call) for call in layer.calls())
         found[key(expr)] = layer
     return found
@@ -123,9 +129,10 @@ def _layer(
     chooser: Chooser,
 ) -> Layer:
     reader = readers.get(key(call))
-    pool = None
+    pool = apart = None
     if isinstance(reader, relay.Call) and op_name(reader) == MAX_POOL2D:
-        pool = read_max_pool2d(reader.attrs, conv)
+        read = read_max_pool2d(reader.attrs, conv)
+        pool, apart = (None, read) if isinstance(read, Decline) else (read, None)
     algorithm = chooser.fastest(conv, pool, shape_of(call.args[0]), partial(weight_of, call))
     pool_call = None if algorithm.pool is None else reader
     last = pool_call or call
@@ -134,7 +141,7 @@ def _layer(
     while True:
         reader = readers.get(key(last))
         if reader is None or key(reader) in claimed or not _appends(reader, last, like):
-            return Layer(algorithm, call, pool_call, tuple(links))
+            return Layer(algorithm, call, pool_call, tuple(links), apart)
         links.append(reader)
         last = reader
 

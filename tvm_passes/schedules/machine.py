@@ -35,7 +35,8 @@ class Machine:
     l3
         Bytes of the cache that cores share.
     cores
-        Threads that TVM's pool runs on.
+        Threads that TVM's pool runs on; where that is not known, a few: the pool has as many as it
+        finds at run time.
     """
 
     lanes: int
@@ -47,7 +48,7 @@ class Machine:
     l1: int = 32 << 10
     l2: int = 512 << 10
     l3: int = 16 << 20
-    cores: int = 1
+    cores: int = 4
 
 
 # Ports and latencies: Fog, "Instruction tables" (agner.org/optimize), and Intel's and Arm's

@@ -111,6 +111,8 @@ def read_conv2d(call: ConvCall, block: int) -> Conv2d | Decline:
             f"{call.op} reads extents that are not known at compile time",
             "compile for fixed shapes",
         )
+    if not all((*call.data, *call.weight, *call.result)):
+        return Decline(KernelReason.SHAPE, f"{call.op} has no elements", "compile for some")
     extents = dict(zip(str(attrs.kernel_layout), call.weight, strict=True))
     conv = Conv2d(
         channels=call.data[layout.index("C")],
@@ -156,18 +158,33 @@ def _layout_or_dtype(call: ConvCall, layout: str, out_layout: str) -> Decline | 
     return None
 
 
-def read_max_pool2d(attrs: Any, conv: Conv2d) -> MaxPool2d | None:
-    """A max-pool of a convolution's result, where both have one layout and windows leave no gap.
+def read_max_pool2d(attrs: Any, conv: Conv2d) -> MaxPool2d | Decline:
+    """A max-pool of a convolution's result, or why it stays a kernel of its own.
 
     TVM's schedules refuse what reads only some rows of what they compute.
     """
     layout = "NHWC" if conv.channels_last else "NCHW"
     if str(attrs.layout) != layout or str(attrs.out_layout) not in ("", layout):
-        return None
+        return Decline(
+            KernelReason.LAYOUT,
+            f"the max-pool behind reads {attrs.layout}, the convolution writes {layout}",
+            "use one layout for both",
+        )
     kernel, strides, dilation = map(pair, (attrs.pool_size, attrs.strides, attrs.dilation))
     if any(step > extent for step, extent in zip(strides, kernel, strict=True)):
-        return None
+        return Decline(
+            KernelReason.POOL_GAPS,
+            f"windows of {kernel[0]}x{kernel[1]} in steps of {strides[0]}x{strides[1]} leave gaps",
+            "the max-pool stays a kernel of its own",
+        )
     return MaxPool2d(kernel, strides, dilation, sides(attrs.padding), bool(attrs.ceil_mode))
+
+
+UNPOOLED_READ = Decline(
+    KernelReason.UNPOOLED_READ,
+    "the convolution's result is read by a max-pool and something else",
+    "the max-pool stays a kernel of its own",
+)
 
 
 def oihw(weight: np.ndarray, layout: str) -> np.ndarray:

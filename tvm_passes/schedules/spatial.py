@@ -50,8 +50,9 @@ class Spatial(ScheduleRule):
 
 
 def _static(stmt: Any) -> bool:
+    """Whether a block has axes, of known extents, and elements."""
     extents = [axis.dom.extent for axis in stmt.iter_vars]
-    return bool(extents) and all(isinstance(extent, tir.IntImm) for extent in extents)
+    return bool(extents) and all(isinstance(n, tir.IntImm) and int(n) for n in extents)
 
 
 def _schedule(sch: Schedule, blocks: list[Any], reduction: Any | None, machine: Machine) -> None:
