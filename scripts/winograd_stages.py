@@ -138,7 +138,7 @@ def products_alone(nest: WinogradNest, tiles: WinogradTiles) -> tuple[Schedule, 
     shape = (size, size, 1, tiles.rows, tiles.columns, channels, inner)
     data = te.placeholder(shape, name="transformed")
     weight = te.placeholder((size, size, tiles.blocks, channels, inner, inner), name="weight")
-    func = te.create_prim_func([data, weight, matrix_products(data, weight)])
+    func = te.create_prim_func([data, weight, matrix_products(data, weight, nest.channels)])
     sch = Schedule(func)
     multiply(sch, sch.get_sblock("products"), tiles)
     return sch, nest.blocks // tiles.blocks

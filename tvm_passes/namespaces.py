@@ -6,6 +6,7 @@ TVM 0.27 split ``tvm.tir`` into ``tvm.tirx`` and ``tvm.s_tir``, whose blocks are
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import tvm
@@ -21,8 +22,6 @@ if installed() == RELAX:
     from tvm.sym import Analyzer, detect_linear_equation
 
     TIR = "tirx"
-    # Whether ``decompose_reduction`` takes a block whose predicate is no mere upper bound.
-    DECOMPOSES_LOWER_BOUNDS = True
 
     def block(sch: Schedule, name: str) -> Any:
         """The block of a function by its name."""
@@ -40,9 +39,26 @@ if installed() == RELAX:
         """A PrimFunc as a function that takes tensors."""
         return tvm.compile(func, target)["main"]
 
+    def narrow(mod: tvm.IRModule) -> tvm.IRModule:
+        """Scheduled PrimFuncs with indices of 32 bits, where those reach.
+
+        TVM narrows others when it has made attributes of annotations.  These then name loops that
+        are no longer there, and no loop is partitioned: accumulators of a partial tile's loop stay
+        in memory.
+        """
+        return mod if any(map(_is_large, mod.functions.values())) else _NARROW(mod)
+
+    _NARROW = tir.transform.ForceNarrowIndexToInt32()
+
+    def _is_large(func: Any) -> bool:
+        sch = Schedule(func)
+        inside = sch.get(sch.get_sblock("root")).alloc_buffers
+        shapes = [buffer.shape for buffer in (*buffers(func), *inside)]
+        return any(prod(map(int, shape)) >= 1 << 31 for shape in shapes)
+
     def build_module(mod: tvm.IRModule, target: tvm.target.Target) -> Any:
-        """Compile a module of PrimFuncs."""
-        return tvm.compile(mod, target)
+        """Compile a module of scheduled PrimFuncs."""
+        return tvm.compile(narrow(mod), target)
 
     def dtype_of(expr: Any) -> str:
         """The element type of an expression, with its lanes."""
@@ -57,7 +73,6 @@ else:
     from tvm.tir import BufferLoad, Schedule
 
     TIR = "tir"
-    DECOMPOSES_LOWER_BOUNDS = False
 
     def block(sch: Schedule, name: str) -> Any:
         """The block of a function by its name."""
@@ -76,7 +91,7 @@ else:
         return tvm.build(func, target=target, name="main")["main"]
 
     def build_module(mod: tvm.IRModule, target: tvm.target.Target) -> Any:
-        """Compile a module of PrimFuncs."""
+        """Compile a module of scheduled PrimFuncs."""
         return tvm.build(mod, target=target)
 
     def dtype_of(expr: Any) -> str:
@@ -132,7 +147,6 @@ def host_cpu() -> str:
 
 
 __all__ = [
-    "DECOMPOSES_LOWER_BOUNDS",
     "PARALLEL_DATA",
     "REDUCTION",
     "SCHEDULED",
@@ -153,6 +167,7 @@ __all__ = [
     "dtype_of",
     "host_cpu",
     "meta_schedule",
+    "narrow",
     "register_intrinsic",
     "tar",
     "tensor",

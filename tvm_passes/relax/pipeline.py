@@ -11,7 +11,7 @@ from tvm.relax.backend.cpu_generic import pipeline as cpu
 from tvm.relax.backend.cuda import pipeline as cuda
 from tvm.relax.backend.gpu_generic import pipeline as gpu
 
-from tvm_passes.namespaces import dlight
+from tvm_passes.namespaces import SCHEDULED, dlight, narrow, tir
 from tvm_passes.relax import exponentials
 from tvm_passes.relax.batch_norm import FoldBatchNorm
 from tvm_passes.relax.blocked import PASS_NAME as BLOCK
@@ -69,12 +69,30 @@ def tvm_reorder_pipeline(
         passes = [
             *passes_before_schedules(target, rules, on_remark, allow, barred),
             dlight.ApplyDefaultSchedule(*cpu_rules()),
+            NarrowKernels(),
             *cpu.dataflow_lower_passes(target),
             *cpu.finalize_passes(target),
         ]
         return tvm.transform.Sequential(passes)(mod)
 
     return pipeline
+
+
+@tvm.transform.module_pass(opt_level=0, name="NarrowKernels")
+class NarrowKernels:
+    """Give scheduled kernels indices of 32 bits: see `tvm_passes.namespaces.narrow`."""
+
+    def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        """Rewrite every PrimFunc that has a schedule."""
+        scheduled = {
+            gvar: narrow(tvm.IRModule({"main": func}))["main"]
+            for gvar, func in mod.functions.items()
+            if isinstance(func, tir.PrimFunc) and func.attrs and SCHEDULED in func.attrs
+        }
+        mod = mod.clone()
+        for gvar, func in scheduled.items():
+            mod.update_func(gvar, func)
+        return mod
 
 
 def gpu_passes(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tvm import te, topi
 
-from tvm_passes.namespaces import DECOMPOSES_LOWER_BOUNDS, tir
+from tvm_passes.namespaces import tir
 from tvm_passes.schedules.operators import Conv2d, MaxPool2d
 
 
@@ -35,7 +35,7 @@ def conv2d(data: te.Tensor, weight: te.Tensor, conv: Conv2d, pool: MaxPool2d | N
     te.Tensor
         [n, filters/b, h, w, b]; channels past the last filter hold what zero weights give.
     """
-    above = 0 if pool is None or DECOMPOSES_LOWER_BOUNDS else pool.padding[0]
+    above = 0 if pool is None else pool.padding[0]
     if pool is not None and above:
         conv = _with_rows_above(conv, above)
     view = _View(data, conv)
