@@ -14,6 +14,8 @@ import pytest
 import tvm
 
 from tvm_passes import tune
+from tvm_passes.bench.block import Block
+from tvm_passes.bench.files import model_file, write_folder
 from tvm_passes.cli import main
 from tvm_passes.dialects import engine, installed
 from tvm_passes.errors import RecordsError
@@ -22,7 +24,9 @@ from tvm_passes.measure_trials import Tracker, Trial
 from tvm_passes.namespaces import Schedule, host_cpu
 from tvm_passes.records import FILES, PAGE, chosen, in_scope, new_records, open_records
 from tvm_passes.schedules.conv2d_rule import BlockedConv2d
+from tvm_passes.schedules.machine import machine_of
 from tvm_passes.schedules.tuned import NAME, Tuned
+from tvm_passes.schedules.winograd_rule import winograd_layer_of
 from tvm_passes.tune import Order, run_off, tasks_of, tune_model
 
 ROOT = Path(__file__).parent.parent
@@ -139,6 +143,7 @@ def test_a_fastest_candidate_that_no_longer_runs_is_not_the_fastest(tasks, tmp_p
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from tvm_passes.schedules.winograd_rule import winograd_layer_of
 from tvm_passes.tune import Order, tune_model
 model, folder, target = sys.argv[1:]
 def on_trial(done, total, what):
@@ -233,6 +238,33 @@ def test_a_line_that_a_kill_has_cut_is_dropped(tasks, tmp_path, name):
     trial = Trial("", tasks[0].workload, tasks[0].schedules[3](), tvm.target.Target(HOST))
     found.add(trial, 3.0)
     assert len(new_records(folder, DIALECT, HOST, "made up").database) == kept + 1
+
+
+@pytest.mark.skipif(
+    machine_of(tvm.target.Target(HOST)).lanes < 8, reason="written sums are faster with SSE"
+)
+def test_kernels_by_winograd_are_tuned_and_compiled_so(tmp_path):
+    layer = Block("layer", (1, 32, 16, 16), 32, 3, 1, 1, "relu", (3, 2, 1))
+    write_folder(layer, tmp_path / "layer")
+    model, folder = model_file(tmp_path / "layer"), tmp_path / "records"
+    tune_model(model, folder, Order(TARGET, 3, allow={"winograd"}), lambda *_: None)
+    (kernel,) = {
+        winograd_layer_of(Schedule(func)) is not None
+        for record in open_records(folder).database.get_all_tuning_records()
+        for func in record.workload.mod.functions.values()
+    }
+    assert kernel
+    options = ["compile", str(model), "--target", TARGET, "--allow", "winograd", "--quiet"]
+    assert main([*options, "--tuned", str(folder), "-o", str(tmp_path / "tuned")]) == 0
+    assert main([*options, "-o", str(tmp_path / "plain")]) == 0
+    manifest = json.loads((tmp_path / "tuned" / "manifest.json").read_text())
+    (data,) = manifest["inputs"]
+    x = np.random.default_rng(0).random(data["shape"], "float32")
+    one, other = (
+        engine().load(tmp_path / name / "lib.so", [data["name"]])(x)[0]
+        for name in ("tuned", "plain")
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 def test_compile_applies_records_and_results_are_the_same(tasks, tmp_path):
