@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
 import statistics
 import tempfile
 import time
@@ -288,7 +289,7 @@ def _mismatch(page: Mapping[str, Any], dialect: str, config: Mapping[str, Any]) 
         if has != needs:
             return f"for the {what} {has}, not {needs}"
     machine = page.get("machine", {})
-    made_for, here = page["target"].get("num-cores", machine.get("cores")), environment()["cores"]
+    made_for, here = page["target"].get("num-cores", machine.get("cores")), os.cpu_count()
     if config.get("kind") not in GPUS and made_for == 1 != config.get("num-cores", here):
         return "for one core, with loops on one thread"
     return ""

@@ -12,10 +12,13 @@ from tvm_passes.namespaces import tir
 from tvm_passes.relax import tvm_reorder_pipeline
 from tvm_passes.relax.blocked import BlockConv2d
 
-AVX2 = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v3"})
-AVX512 = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v4"})
-SSE = tvm.target.Target("llvm")
-NEON = tvm.target.Target({"kind": "llvm", "mtriple": "aarch64-linux-gnu"})
+
+def one_core(**attrs):
+    return tvm.target.Target({"kind": "llvm", "num-cores": 1, **attrs})
+
+
+AVX2, AVX512 = one_core(mcpu="x86-64-v3"), one_core(mcpu="x86-64-v4")
+SSE, NEON = one_core(), one_core(mtriple="aarch64-linux-gnu")
 RUNNABLE = [SSE]
 if HAS_FMA:
     RUNNABLE.append(AVX2)

@@ -183,6 +183,7 @@ def written_nest(conv: Conv2d, pool: MaxPool2d | None, images: tuple[int, int, i
             extent = out[axis] + sum(pool.padding[axis::2]) - reach
             step = pool.strides[axis]
             out[axis] = (ceil(extent / step) if pool.ceil_mode else extent // step) + 1
+        rows += pool.padding[0]  # which the kernel computes: see `conv2d`
     per_group = conv.channels // conv.groups
     row = (images[2] + sum(conv.padding[1::2])) * conv.channels * 4
     return Nest(
@@ -196,7 +197,7 @@ def written_nest(conv: Conv2d, pool: MaxPool2d | None, images: tuple[int, int, i
         reduction=per_group * prod(conv.kernel),
         kernel_rows=(conv.kernel[0] - 1) * conv.dilation[0] + 1,
         stride=conv.strides[0],
-        row_bytes=row if any(conv.padding) else 0,
+        row_bytes=row if any(conv.padding) or (pool is not None and pool.padding[0]) else 0,
         read_bytes=0 if conv.groups > 1 else row,
         pool=(1, 1) if pool is None else pool.kernel,
         pool_stride=(1, 1) if pool is None else pool.strides,
