@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tvm_passes.decline import Decline, Direction, Ends, Reason
@@ -94,7 +94,7 @@ def decide(
         decline = precondition(site)
         if decline is not None:
             return Decision(site, (), decline)
-    decline = not_folded(site.chain[0], site)
+    decline = not_folded(next(_but_signs(site.chain), site.chain[0]), site)
     if decline is not None:
         return Decision(site, (), decline)
     directions, decline = _legal_prefix(site, allow)
@@ -143,7 +143,13 @@ def _has_ends(site: Site, count: int, needed: Ends, ends: Collection[Ends]) -> b
 
 def _split(site: Site, count: int) -> Decline | None:
     """Why the lowest `count` ops may not part from what is above them."""
-    return keeps_rounding(site.chain[count - 1], _above(site, count))
+    lowest = next(_but_signs(reversed(site.chain[:count])), site.chain[0])
+    return keeps_rounding(lowest, _above(site, count))
+
+
+def _but_signs(ops: Iterable[ElementwiseOp]) -> Iterator[ElementwiseOp]:
+    """The ops that a compiler does not contract others past."""
+    return (op for op in ops if not op.rule.is_sign)
 
 
 def _needs_other_end(op: ElementwiseOp, site: Site) -> Decline:

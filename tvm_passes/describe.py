@@ -73,6 +73,11 @@ class Vocabulary:
             return any(rule.is_arithmetic for rule, _ in self.activations[op])
         return not (op in self.producers or op in self.pools or op in self.opaque)
 
+    def passes_on(self, op: str) -> bool:
+        """Whether a compiler may fold arithmetic above this op into what reads it."""
+        is_sign = any(rule.is_sign for rule, _ in self.activations.get(op, ()))
+        return is_sign or (op in self.opaque and op in self.moves)
+
     def may_link(self, op: str) -> bool:
         """Whether an op may be part of the chain above a pool."""
         named = (self.activations, self.moves, self.dropouts)

@@ -23,6 +23,7 @@ FALLING: tuple[Rule, ...] = (
         forms=forms("negative", "relax.negative"),
         dtypes=SELECTED,
         image=negated,
+        is_sign=True,
         nan="NaN",
         negative_zero="+0",
         infinity="+inf and -inf",

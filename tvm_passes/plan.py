@@ -166,12 +166,20 @@ def _that_read_what_it_reads(graph: Graph[Node], pool: Node, words: Vocabulary) 
 
 
 def _arithmetic_below(graph: Graph[Node], pool: Node, words: Vocabulary) -> tuple[str, ...]:
-    """The pool's readers that arithmetic may be folded into, the function's result apart."""
-    return tuple(
-        op or "a tuple or a binding"
-        for op in map(graph.op_name, read_by(graph, pool).nodes)
-        if words.may_fold(op)
-    )
+    """What arithmetic above the pool's readers may be folded into, the function's result apart.
+
+    Below a transposition, a reshape or a negation, too: compilers inline those.
+    """
+    found: list[str] = []
+    below = [pool]
+    while below:
+        for reader in read_by(graph, below.pop()).nodes:
+            op = graph.op_name(reader)
+            if words.passes_on(op):
+                below.append(reader)
+            elif words.may_fold(op):
+                found.append(op or "a tuple or a binding")
+    return tuple(found)
 
 
 def _absorbers(graph: Graph[Node], top: Node, pool: Node, words: Vocabulary) -> tuple[str, ...]:

@@ -219,6 +219,7 @@ RISING: tuple[Rule, ...] = (
         name="selu",
         direction=Direction.NON_DECREASING,
         forms={RELAX: (Form("relax.nn.selu"),)},
+        is_arithmetic=True,
         is_call=True,
         nan="NaN",
         negative_zero="-0 or +0",
@@ -338,6 +339,7 @@ RISING: tuple[Rule, ...] = (
         infinity="-inf to NaN, +inf kept",
         source="derivative 1 / (2 sqrt(x)) > 0",
     ),
+    # atanh adds its data to 1, and subtracts them from it.
     *(
         Rule(
             name=name,
@@ -346,6 +348,7 @@ RISING: tuple[Rule, ...] = (
             dtypes=CALLED,
             conditions=(condition,),
             image=image,
+            is_arithmetic=name == "atanh",
             is_call=True,
             nan="NaN",
             negative_zero=zero,

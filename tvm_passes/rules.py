@@ -130,7 +130,8 @@ OPAQUE: Mapping[str, frozenset[str]] = {
         f"relax.{op}" for op in ("matmul", "reshape", "flatten", "squeeze", "permute_dims")
     ),
 }
-"""Ops that no compiler folds arithmetic above them into, beside producers and pools."""
+"""Ops that no compiler folds arithmetic above them into, beside producers and pools; past those
+that move elements, into what reads them."""
 
 
 class Movement(Enum):

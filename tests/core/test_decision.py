@@ -238,6 +238,11 @@ def test_an_addition_with_an_activation_between_it_and_that_arithmetic_sinks():
     assert decide(site(*chain, arithmetic_below=("multiply",))).sunk == chain
 
 
+def test_an_addition_is_not_parted_from_a_product_past_a_sign():
+    varying = op("multiply", params={"factor": Operand((1, 8, 16, 16))})
+    assert decide(site(bias(), op("negative"), varying)).sunk == ()
+
+
 def test_the_site_is_asked_before_its_ops():
     decision = decide(site(op(consumers=2), pool=pool(selects=False)))
     assert decision.decline.reason is Reason.NOT_SELECTING
