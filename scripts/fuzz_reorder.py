@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import version
@@ -21,18 +22,22 @@ from typing import Any
 
 import click
 import tvm
-from graph_modules import decisions, module, reorder, run, sample
+from graph_modules import Pass, allowed, decide, module, run, sample
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 from random_graphs import Graph, further_inputs, graphs, inputs
 
 from tvm_passes.bench.environment import environment
 from tvm_passes.compare import compare
 from tvm_passes.compile import TVM
 from tvm_passes.dialects import require
-from tvm_passes.target import parse_target
+from tvm_passes.errors import TvmPassesError
+from tvm_passes.target import parse_target, require_device
 
 BATCH = 250  # graphs from one seed, then what was found is written
 Target = dict[str, Any]
+TARGETS = ('{"kind": "llvm"}', "x86-64-v3")
+"""The second has FMA: LLVM makes one of a product and a sum that meet in a kernel."""
 
 
 @dataclass
@@ -53,6 +58,26 @@ class Tally:
     left_open: Counter[str] = field(default_factory=Counter)
 
 
+def runnable(targets: Sequence[str] = TARGETS) -> list[Target]:
+    """Those that this machine can run.
+
+    Raises
+    ------
+    TvmPassesError
+        If it can run none, for the last of them.
+    """
+    found = [parse_target(target) for target in targets]
+    return [config for config in found if _runs_here(config)] or [require_device(found[-1])]
+
+
+def _runs_here(config: Target) -> bool:
+    try:
+        require_device(config)
+    except TvmPassesError:
+        return False
+    return True
+
+
 def check(graph: Graph, target: Target, tally: Tally) -> None:
     """Compare a graph in both orders.
 
@@ -62,7 +87,8 @@ def check(graph: Graph, target: Target, tally: Tally) -> None:
         If a value differs in more than the contract leaves open, or the pass is not done.
     """
     before = module(graph)
-    found = decisions(before)
+    allow = allowed(before)
+    found = decide(before, allow=allow)
     tally.graphs += 1
     for decision in found:
         tally.sites["passed" if decision.passed else "missed"] += 1
@@ -71,8 +97,9 @@ def check(graph: Graph, target: Target, tally: Tally) -> None:
             tally.stayed[decision.decline.reason.value] += 1
     if not any(decision.passed for decision in found):
         return
-    after = reorder()(before)
-    tvm.ir.assert_structural_equal(reorder()(after), after)
+    reorder = Pass(allow=allow)
+    after = reorder(before)
+    tvm.ir.assert_structural_equal(reorder(after), after)
     tally.rewritten += 1
     x = sample(graph)
     try:
@@ -84,14 +111,14 @@ def check(graph: Graph, target: Target, tally: Tally) -> None:
         tally.values += a.size
         for finding in compare(a, b):
             if not finding.kind.allowed:
-                raise AssertionError(f"{finding.first}\n{before}\n{after}")
+                raise AssertionError(f"{finding.first} on {target}\n{before}\n{after}")
             tally.left_open[finding.kind.value] += finding.count
 
 
 def fuzz(  # noqa: PLR0913 - its settings
     count: int,
     start: int,
-    target: Target,
+    targets: Sequence[Target],
     tally: Tally,
     *,
     pools: int = 3,
@@ -115,14 +142,14 @@ def fuzz(  # noqa: PLR0913 - its settings
         suppress_health_check=list(HealthCheck),
         print_blob=True,
     )
-    @given(graphs(pools, further_inputs() if further else inputs()))
-    def each(graph: Graph) -> None:
+    @given(graphs(pools, further_inputs() if further else inputs()), st.sampled_from(targets))
+    def each(graph: Graph, target: Target) -> None:
         check(graph, target, tally)
 
     each()
 
 
-def record(tally: Tally, dialect: str, target: Target) -> dict[str, Any]:
+def record(tally: Tally, dialect: str, targets: Sequence[Target]) -> dict[str, Any]:
     """What a run found, where and when, as JSON."""
     counts = {
         name: dict(value.most_common()) if isinstance(value, Counter) else value
@@ -134,7 +161,7 @@ def record(tally: Tally, dialect: str, target: Target) -> dict[str, Any]:
         "date": date.today().isoformat(),
         "machine": f"{environment()['cpu']}, {os.cpu_count()} cores",
         "versions": {name: version(name) for name in packages},
-        "target": target,
+        "targets": targets,
         "different": 0,
         **counts,
     }
@@ -156,23 +183,35 @@ def resumed(output: Path | None) -> Tally:
     "--further", is_flag=True, help="Pools of 1 and 3 axes, blocks of channels, bfloat16."
 )
 @click.option("--dialect", type=click.Choice(["relax", "relay"]), help="Of this environment.")
-@click.option("--target", default='{"kind": "llvm"}', show_default=True)
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    default=TARGETS,
+    show_default=True,
+    help="Drawn from those that run here.",
+)
 @click.option(
     "--output", type=click.Path(path_type=Path), help="What was found; a run cut off goes on."
 )
 def main(
-    count: int, start: int, further: bool, dialect: str | None, target: str, output: Path | None
+    count: int,
+    start: int,
+    further: bool,
+    dialect: str | None,
+    targets: tuple[str, ...],
+    output: Path | None,
 ) -> None:
     """Compare random graphs in both orders; exit code 1 and the graph if one differs."""
     dialect = require(dialect)
-    config, tally = parse_target(target), resumed(output)
+    configs, tally = runnable(targets), resumed(output)
     while tally.graphs < count:
         began, wanted = time.perf_counter(), min(BATCH, count - tally.graphs)
-        fuzz(wanted, start * 1_000_000 + tally.graphs, config, tally, further=further)
+        fuzz(wanted, start * 1_000_000 + tally.graphs, configs, tally, further=further)
         tally.seconds += round(time.perf_counter() - began)
         if output is not None:
-            output.write_text(json.dumps(record(tally, dialect, config), indent=1) + "\n")
-    click.echo(json.dumps(record(tally, dialect, config), indent=1))
+            output.write_text(json.dumps(record(tally, dialect, configs), indent=1) + "\n")
+    click.echo(json.dumps(record(tally, dialect, configs), indent=1))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,10 @@ def constant(node: Node) -> np.ndarray:
     if not value.is_float:
         low = -3 if value.dtype != "uint8" and node.attrs["negative"] else 0
         return rng.integers(low, 4, shape).astype(value.dtype)
+    if node.op == "divide":
+        return np.asarray(
+            rng.uniform(0.6, 2, shape) * (1 - 2 * node.attrs["negative"]), value.dtype
+        )
     array = rng.uniform(-1.5 if node.attrs["negative"] else 0.1, 1.5, shape)
     return np.asarray(array, value.dtype)
 
@@ -70,6 +74,28 @@ def sample(graph: Graph) -> np.ndarray:
     return np.where(rng.random(value.shape) < 0.3, special, x).astype(value.dtype)
 
 
+def function(node: Node, x: Any, ops: Any, relu: Callable[[Any], Any], const: Any) -> Any:
+    """A function as several ops of either dialect."""
+    one = const(1.0, node.value.dtype)
+    if node.op == "rsqrt":
+        return ops.rsqrt(ops.add(relu(x), one))
+    if node.op == "silu":
+        return ops.multiply(x, ops.sigmoid(x))
+    if node.op == "softplus":
+        return ops.log(ops.add(one, ops.exp(x)))
+    half, root = (const(number, node.value.dtype) for number in (0.5, 0.5**0.5))
+    if node.op == "gelu":
+        error = ops.add(one, ops.erf(ops.multiply(x, root)))
+        return ops.multiply(ops.multiply(x, half), error)
+    scale, slope = (const(number, node.value.dtype) for number in (1.0507, -1.7581))
+    below = ops.multiply(slope, relu(ops.subtract(one, ops.exp(x))))
+    return ops.add(below, ops.multiply(scale, relu(x)))
+
+
+FUNCTIONS = ("selu", "softplus", "gelu", "silu", "rsqrt")
+BINARY = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
+
+
 def elu(node: Node, x: Any, ops: Any, relu: Callable[[Any], Any], const: Any) -> Any:
     """Elu as several ops of either dialect: a sum, or a choice."""
     one, alpha = (const(number, node.value.dtype) for number in (1.0, node.attrs["alpha"]))
@@ -89,6 +115,7 @@ if installed() == RELAX:
 
     from tvm_passes.relax import ReorderActivationAfterMaxPool as Pass
     from tvm_passes.relax import decisions as decide
+    from tvm_passes.relax.engine import build
 
     def module(graph: Graph) -> tvm.IRModule:
         """A module whose ``main`` computes the graph in one dataflow block."""
@@ -121,6 +148,18 @@ if installed() == RELAX:
         f = getattr(op, node.op)
         return f(other, x) if node.attrs["flip"] else f(x, other)
 
+    def _relax_function(
+        known: Callable[[relax.Expr], relax.Expr] | None, node: Node, x: relax.Expr
+    ) -> relax.Expr:
+        return known(x) if known else function(node, x, op, op.nn.relu, relax.const)
+
+    def _relax_requantize(node: Node, x: relax.Expr) -> relax.Expr:
+        a = node.attrs
+        scales = relax.const(a["scale_out"], "float32"), relax.const(a["zero_point_out"], "int32")
+        return op.quantize(
+            op.dequantize(x, *_relax_scales(node)), *scales, out_dtype=node.value.dtype
+        )
+
     def _relax_bias(node: Node, x: relax.Expr) -> relax.Expr:
         ones = [1] * (-1 - node.attrs["axis"] % -len(node.value.shape))
         return op.add(x, relax.const(constant(node).reshape(-1, *ones)))
@@ -141,7 +180,8 @@ if installed() == RELAX:
 
     RELAX_OPS: Mapping[str, Callable[..., relax.Expr]] = {
         **dict.fromkeys(SAME_NAMES, _same_name),
-        **dict.fromkeys(("add", "subtract", "multiply", "maximum", "minimum"), _relax_binary),
+        **dict.fromkeys(BINARY, _relax_binary),
+        **{name: partial(_relax_function, getattr(op.nn, name, None)) for name in FUNCTIONS},
         "relu": lambda _, x: op.nn.relu(x),
         "elu": lambda n, x: elu(n, x, op, op.nn.relu, relax.const),
         "clip": lambda n, x: op.clip(x, n.attrs["low"], n.attrs["high"]),
@@ -161,11 +201,12 @@ if installed() == RELAX:
         "residual": lambda _, x, y: op.add(x, y),
         "quantize": lambda n, x: op.quantize(x, *_relax_scales(n), out_dtype=n.value.dtype),
         "dequantize": lambda n, x: op.dequantize(x, *_relax_scales(n)),
+        "requantize": _relax_requantize,
     }
 
     def run(mod: tvm.IRModule, target: Target, x: np.ndarray) -> list[np.ndarray]:
         """The outputs of a module."""
-        executable = tvm.compile(mod, tvm.target.Target(dict(target)))
+        executable = build(mod, target, reorder=False, kernels="mcpu" in target)
         result = relax.VirtualMachine(executable, tvm.cpu())["main"](tvm.runtime.tensor(x))
         return [result.numpy()] if hasattr(result, "numpy") else [item.numpy() for item in result]
 
@@ -222,7 +263,8 @@ else:
 
     RELAY_OPS: Mapping[str, Callable[..., relay.Expr]] = {
         **dict.fromkeys(SAME_NAMES, _same_name),
-        **dict.fromkeys(("add", "subtract", "multiply", "maximum", "minimum"), _relay_binary),
+        **dict.fromkeys(BINARY, _relay_binary),
+        **dict.fromkeys(FUNCTIONS, lambda n, x: function(n, x, relay, relay.nn.relu, relay.const)),
         "relu": lambda _, x: relay.nn.relu(x),
         "elu": lambda n, x: elu(n, x, relay, relay.nn.relu, relay.const),
         "clip": lambda n, x: relay.clip(x, float(n.attrs["low"]), float(n.attrs["high"])),
@@ -244,12 +286,19 @@ else:
             x, *_relay_scales(n), out_dtype=n.value.dtype
         ),
         "dequantize": lambda n, x: relay.qnn.op.dequantize(x, *_relay_scales(n)),
+        "requantize": lambda n, x: relay.qnn.op.requantize(
+            x,
+            *_relay_scales(n),
+            relay.const(n.attrs["scale_out"], "float32"),
+            relay.const(n.attrs["zero_point_out"], "int32"),
+            out_dtype=n.value.dtype,
+        ),
         "values": lambda _, x: relay.TupleGetItem(relay.Tuple([x, relay.zeros_like(x)]), 0),
     }
 
     def run(mod: tvm.IRModule, target: Target, x: np.ndarray) -> list[np.ndarray]:
         """The outputs of a module."""
-        lib = build(mod, target, reorder=False)
+        lib = build(mod, target, reorder=False, kernels="mcpu" in target)
         executor = GraphModule(lib["default"](tvm.cpu()))
         executor.set_input(0, x)
         executor.run()
@@ -257,9 +306,13 @@ else:
 
 
 ALLOW = ("quasi-convex",)
-"""What the passes may do, too; what of it the graphs hold is exact."""
+"""What the passes may do, too; where what of it a graph holds is exact."""
 
-reorder = partial(Pass, allow=ALLOW)
-decisions = partial(decide, allow=ALLOW)
 
-__all__ = ["Value", "decisions", "module", "reorder", "run", "sample"]
+def allowed(mod: tvm.IRModule) -> tuple[str, ...]:
+    """What the pass may do to a module without rounding otherwise."""
+    sunk = [op for decision in decide(mod, allow=ALLOW) for op in decision.sunk]
+    return ALLOW if all(op.rule.is_exact for op in sunk) else ()
+
+
+__all__ = ["Pass", "Value", "allowed", "decide", "module", "run", "sample"]

@@ -153,6 +153,13 @@ def _elu(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     return [Node("elu", (at,), value, {"spelling": spelling, "alpha": draw(ELU_SLOPES)})]
 
 
+def _function(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    """A function that one dialect or both spell with several ops."""
+    value = nodes[at].value
+    op = draw(st.sampled_from(("selu", "softplus", "gelu", "silu", "rsqrt")))
+    return [Node(op, (at,), value)] if value.dtype == "float32" else []
+
+
 ELU_SLOPES = st.sampled_from((1.0, 1.0, 0.3, 2.0, -0.5))
 
 
@@ -160,12 +167,14 @@ def _arithmetic(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     """An op with a constant: of one element, along the channels, or along any axis."""
     value = nodes[at].value
     rank = len(value.shape)
-    op = draw(st.sampled_from(("add", "add", "subtract", "multiply", "maximum", "minimum")))
+    ops = ("add", "add", "subtract", "multiply", "maximum", "minimum")
+    op = draw(st.sampled_from((*ops, "divide") if value.is_float else ops))
     channel = value.layout.index("C") if value.layout else 0
     axis = draw(st.sampled_from((None, channel, channel, channel, rank - 1, 0)))
     shape = () if axis is None or not rank else (value.shape[axis], *[1] * (rank - 1 - axis))
     attrs = {"shape": shape, "seed": draw(st.integers(0, 9)), "negative": draw(st.booleans())}
-    return [Node(op, (at,), value, attrs | {"flip": draw(st.booleans())})]
+    flip = draw(st.booleans()) and op != "divide"  # whose data may be 0
+    return [Node(op, (at,), value, attrs | {"flip": flip})]
 
 
 def _bias_add(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
@@ -324,6 +333,15 @@ def _quantize(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     return []
 
 
+def _requantize(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    value = nodes[at].value
+    attrs = {"scale": draw(st.sampled_from((0.02, 0.3))), "zero_point": draw(st.integers(0, 9))}
+    attrs |= {"scale_out": draw(st.sampled_from((0.05, 0.3))), "zero_point_out": 2}
+    dtype = draw(st.sampled_from(("int8", "uint8")))
+    known = value.dtype in ("int8", "uint8", "int32")
+    return [Node("requantize", (at,), replace(value, dtype=dtype), attrs)] if known else []
+
+
 def _residual(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     """The sum of two values of one shape."""
     value = nodes[at].value
@@ -342,7 +360,9 @@ ACTIVATIONS = (
     _leaky,
     _exp,
     _elu,
+    _function,
     _quantize,
+    _requantize,
 )
-MOVES = (_pad, _pad, _transpose, _reshape)
+MOVES = (_pad, _pad, _transpose, _transpose, _reshape, _reshape)
 POOLS = (*[_pool] * 6, _reduce, _reduce, _residual)

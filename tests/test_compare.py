@@ -109,8 +109,16 @@ class TestKinds:
         expected = {Difference.ZERO_SIGN: 1, Difference.NAN: 1, Difference.INFINITY: 2}
         assert difference(a, b, infinity=True) == expected
 
-    def test_a_nan_of_the_original_is_excused_and_a_new_one_is_not(self):
-        assert difference([np.nan, 1.0], [1.0, 1.0]) == {Difference.NAN: 1}
+    def test_only_where_something_infinite_went_in_are_differences_excused(self):
+        a, b = [1.0, 2.0, np.nan, np.nan], [1.5, 2.5, 3.0, 3.0]
+        where = np.array([True, False, True, False])
+        allowed = {Difference.NAN: 1, Difference.INFINITY: 1, Difference.DIFFERENT: 2}
+        assert difference(a, b, infinity=where) == allowed
+        assert difference(a, b, nan=where) == {Difference.NAN: 2, Difference.DIFFERENT: 2}
+
+    def test_a_nan_that_nothing_infinite_went_into_is_not_excused(self):
+        assert difference([np.nan, 1.0], [1.0, 1.0]) == {Difference.DIFFERENT: 1}
+        assert difference([np.nan, 1.0], [1.0, 1.0], infinity=True) == {Difference.NAN: 1}
         assert difference([1.0, 1.0], [np.nan, 1.0]) == {Difference.DIFFERENT: 1}
         assert difference([1.0], [np.nan], nan=True) == {Difference.NAN: 1}
 

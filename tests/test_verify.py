@@ -113,7 +113,8 @@ def wrong_rule(monkeypatch):
     """Make the command work with a table that takes |x| for a function that never falls."""
     tvm_engine = engine()
     passes = {RELAX: "tvm_reorder_pipeline", RELAY: "passes"}
-    for name in ("decisions", "site_module", "feeding_module", passes[DIALECT]):
+    modules = ("site_module", "windows_module", "feeding_module")
+    for name in ("decisions", *modules, passes[DIALECT]):
         wrong = partial(getattr(tvm_engine, name), rules=(*RULES, ABS))
         monkeypatch.setattr(tvm_engine, name, wrong)
 
@@ -331,6 +332,33 @@ class TestContract:
         lowest = np.finfo("float32").min
         assert (infinity.first.original, infinity.first.reordered) == (lowest, -np.inf)
         assert infinity.worst_ulp >= 1
+
+    def test_an_infinity_excuses_only_the_windows_that_hold_it(self, tmp_path, wrong_rule):  # noqa: ARG002
+        nodes = [node("Neg", "x", "minus"), node("Abs", "minus", "abs")]
+        nodes.append(node("MaxPool", "abs", "out", **POOLS["2x2/2"]))
+        model = saved(tmp_path / "abs.onnx", *nodes)
+        x = np.tile(np.array([3, -1], "float32"), (1, 4, 12, 6))
+        x[:, :, 6:, 0] = np.inf
+        np.save(tmp_path / "in.npy", x)
+        found = checks(model, inputs=tmp_path / "in.npy")[site()]
+        assert not found.passes()
+        first = next(f.first for f in found.findings if f.kind is Difference.DIFFERENT)
+        assert (first.sample, first.original, first.reordered) == ("in.npy #0", 3, 1)
+
+    @pytest.mark.parametrize("reduction", ["ReduceMax", "ReduceMin"])
+    def test_windows_that_something_infinite_goes_into(self, tmp_path, reduction):
+        scale = np.array([2, 1, 1, 0.5], "float32").reshape(4, 1, 1)
+        nodes = [node("Mul", "x", "scaled", "scale"), node("Transpose", "scaled", "t")]
+        nodes[1].attribute.append(helper.make_attribute("perm", [0, 2, 3, 1]))
+        nodes.append(node(reduction, "t", "out", axes=[1, 2]))
+        mod = load_model(saved(tmp_path / "m.onnx", *nodes, weights={"scale": scale}), DIALECT)
+        (decision,) = engine().decisions(mod)
+        windows = engine().windows_module(mod, decision.site.name)
+        x = np.ones((1, 4, 12, 12), "float32")
+        x[0, :, 5, 5] = [np.finfo("float32").max, np.nan, -7, -np.inf]
+        inputs = [x, scale][: len(engine().signature(windows)["inputs"])]
+        (marks,) = run_module(windows, tmp_path / "lib.so", *inputs)
+        assert np.isinf(marks).ravel().tolist() == [True, True, False, True]
 
     def test_nan_given_is_put_down_to_nan(self, run, tmp_path):
         model = activation_and_pool(tmp_path / "relu.onnx")

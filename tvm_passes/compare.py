@@ -17,7 +17,8 @@ class Difference(Enum):
     """Both are zero: a window that holds +0 and -0 yields either, and the order decides which."""
 
     NAN = "nan"
-    """A NaN is at play: TVM's maximum keeps or drops one as the order has it."""
+    """A NaN is at play, given or made of an infinity: TVM's maximum keeps or drops one as the order
+    has it."""
 
     INFINITY = "infinity"
     """An infinity is at play: TVM's maximum starts from the lowest finite number."""
@@ -42,6 +43,10 @@ hard_swish themselves is 2, over all float16 values; other layers add to it."""
 CPU_BOUND = 1e-4
 """Of the largest number or of 1.  A GPU fuses multiply-adds, and sums means and products with
 matrices in another order than a CPU: on the networks of the tests that makes 1e-5 at most."""
+
+
+Where = bool | np.ndarray
+"""Everywhere or nowhere, or for each value of a result."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,8 @@ def compare(
     reordered: np.ndarray,
     sample: str = "",
     *,
-    infinity: bool = False,
-    nan: bool = False,
+    infinity: Where = False,
+    nan: Where = False,
     bound: float = 0.0,
 ) -> tuple[Finding, ...]:
     """The differences between two results, one finding a kind.
@@ -94,8 +99,8 @@ def compare(
     sample
         Name of the inputs that gave them.
     infinity, nan
-        Whether those inputs hold infinities, or NaN; then every difference but a zero's sign is
-        put down to them.
+        Whether those inputs hold infinities, or NaN, or by value of the result, whether what it
+        is computed from does; there every difference but a zero's sign is put down to them.
     bound
         Values that are no further apart than this, times the largest of them or 1, differ in
         rounding.
@@ -170,7 +175,7 @@ def _ordered(array: np.ndarray) -> np.ndarray:
 
 
 def _masks(
-    original: np.ndarray, reordered: np.ndarray, infinity: bool, nan: bool, bound: float
+    original: np.ndarray, reordered: np.ndarray, infinity: Where, nan: Where, bound: float
 ) -> list[tuple[Difference, np.ndarray | np.bool_]]:
     """Where each kind holds, of those values whose bits differ; the first that holds counts."""
     zero: np.ndarray | np.bool_ = np.bool_(False)
@@ -182,7 +187,7 @@ def _masks(
         overflow = np.isinf(reordered) & (np.abs(original) == np.finfo(original.dtype).max)
     return [
         (Difference.ZERO_SIGN, zero),
-        (Difference.NAN, lost | nan),
+        (Difference.NAN, (lost & infinity) | nan),
         (Difference.INFINITY, overflow | infinity),
         (Difference.ROUNDING, close),
         (Difference.DIFFERENT, np.bool_(True)),

@@ -49,6 +49,15 @@ class Engine(Protocol):
     ) -> Any:
         """A passed site by itself: a module whose ``main`` is its ops and pool, in that order."""
 
+    def windows_module(
+        self, mod: Any, name: str, rules: Sequence[Rule] = ..., allow: Collection[str] = ...
+    ) -> Any:
+        """What of a passed site's result something infinite or a NaN goes into.
+
+        A module that takes what `site_module` takes; where a window holds a number that is not
+        finite or that an op made such a number of, its result is an infinity, elsewhere finite.
+        """
+
     def feeding_module(
         self,
         mod: Any,

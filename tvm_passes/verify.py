@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from tvm_passes.compare import (
     Difference,
     Finding,
+    Where,
     compare,
     cpu_bound,
     inexact_bound,
@@ -180,7 +182,8 @@ class _Bench:
             samples = carried.get(name, [])
             samples += generated(self._inputs(alone[name]), draws, extreme=True)
             inexact = not _is_exact(decision) or WINOGRAD in self.allow
-            (check,) = self.compare(name, alone[name], samples, inexact=inexact)
+            touched = self._touched(mod, name)
+            (check,) = self.compare(name, alone[name], samples, inexact=inexact, touched=touched)
             lost = "" if name in carried or not given else "the inputs given do not lead to it"
             yield replace(check, kind=SITE, name=name, note=lost)
 
@@ -191,14 +194,23 @@ class _Bench:
             raise RuntimeError(f"{decision.site.name} by itself: {again.decline}")
 
     def compare(
-        self, name: str, mod: Any, samples: Iterable[Sample], *, inexact: bool = False
+        self,
+        name: str,
+        mod: Any,
+        samples: Iterable[Sample],
+        *,
+        inexact: bool = False,
+        touched: Touched | None = None,
     ) -> list[Check]:
         """Compare each output of a module."""
         with self.step(f"compiling {name} in both orders"):
             original, reordered = self._load(mod, reorder=False), self._load(mod, reorder=True)
         with self.step(f"comparing {name}"):
             bound = inexact_bound if inexact else None
-            runs = [_compare_once(original, reordered, sample, bound) for sample in samples]
+            runs = [
+                _compare_once(original, reordered, sample, bound, touched or _anywhere)
+                for sample in samples
+            ]
         return _checks(OUTPUT, "output {}", runs)
 
     def with_cpu(self, mod: Any, samples: Iterable[Sample]) -> list[Check]:
@@ -207,8 +219,18 @@ class _Bench:
             cpu = self._load(mod, reorder=False, config=parse_target(HOST))
             gpu = self._load(mod, reorder=True)
         with self.step("comparing with the CPU"):
-            runs = [_compare_once(cpu, gpu, sample, cpu_bound) for sample in samples]
+            runs = [_compare_once(cpu, gpu, sample, cpu_bound, _anywhere) for sample in samples]
         return _checks(CPU, "output {}, CPU", runs)
+
+    def _touched(self, mod: Any, site: str) -> Touched:
+        """Tells what an infinity or a NaN goes into; compiled when it is first asked."""
+
+        @cache
+        def run() -> Runner:
+            windows = self.engine.windows_module(mod, site, allow=self.allow)
+            return self._load(windows, reorder=False)
+
+        return lambda sample: np.isinf(run()(*sample.arrays)[0])
 
     def _carry(
         self, mod: Any, given: Sequence[Sample], alone: Mapping[str, Any]
@@ -257,13 +279,34 @@ Bound = Callable[[np.dtype[Any]], float]
 """What counts as rounding, for a dtype."""
 
 
-def _compare_once(original: Runner, reordered: Runner, sample: Sample, bound: Bound | None) -> Run:
-    special = {"infinity": sample.has_infinity, "nan": sample.has_nan}
+Touched = Callable[[Sample], Where]
+"""What of a result an infinity or a NaN of the inputs goes into, or what overflows to one."""
+
+
+def _anywhere(sample: Sample) -> bool:
+    """Of a whole model: anything, if there is one."""
+    return sample.has_infinity or sample.has_nan
+
+
+def _compare_once(
+    original: Runner, reordered: Runner, sample: Sample, bound: Bound | None, touched: Touched
+) -> Run:
     pairs = zip(original(*sample.arrays), reordered(*sample.arrays), strict=True)
     return [
-        (a.size, compare(a, b, sample.name, bound=bound(a.dtype) if bound else 0.0, **special))
+        (a.size, _findings(a, b, sample, bound(a.dtype) if bound else 0.0, touched))
         for a, b in pairs
     ]
+
+
+def _findings(
+    a: np.ndarray, b: np.ndarray, sample: Sample, bound: float, touched: Touched
+) -> tuple[Finding, ...]:
+    found = compare(a, b, sample.name, bound=bound)
+    if all(finding.kind.allowed for finding in found):
+        return found
+    where = touched(sample)
+    nan = where if sample.has_nan else False
+    return compare(a, b, sample.name, bound=bound, infinity=where, nan=nan)
 
 
 def _checks(kind: str, name: str, runs: Sequence[Run]) -> list[Check]:

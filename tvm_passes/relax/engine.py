@@ -17,7 +17,7 @@ from tvm_passes.relax import opencl
 from tvm_passes.relax.blocked import PASS_NAME as BLOCK
 from tvm_passes.relax.calibrate import convolutions
 from tvm_passes.relax.device_code import compiled_by, mark_compiled
-from tvm_passes.relax.extract import feeding_module, site_module
+from tvm_passes.relax.extract import feeding_module, site_module, windows_module
 from tvm_passes.relax.gpu_conv2d import TileConv2d
 from tvm_passes.relax.pipeline import (
     gpu_passes,
@@ -46,6 +46,7 @@ __all__ = [
     "site_module",
     "text",
     "unscheduled",
+    "windows_module",
 ]
 
 DIALECT = RELAX

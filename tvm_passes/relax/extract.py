@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import tvm
 from tvm import relax
+from tvm.relax import op
 
 from tvm_passes.chain import Link, Plan, Role
 from tvm_passes.relax.graph import RelaxGraph
@@ -40,6 +42,26 @@ def site_module(
         If nothing sinks at a site of that name.
     """
     return _alone(_passed(mod, rules, allow)[name])
+
+
+def windows_module(
+    mod: tvm.IRModule, name: str, rules: Sequence[Rule] = RULES, allow: Collection[str] = ()
+) -> tvm.IRModule:
+    """A module that tells which windows of a site something goes into that is not finite.
+
+    Parameters
+    ----------
+    mod, name, rules, allow
+        As for `site_module`.
+
+    Returns
+    -------
+    tvm.IRModule
+        Its ``main`` takes what that of `site_module` takes and returns float32 in the shape of the
+        pool's result: an infinity where a window holds an infinity or a NaN, or what an op makes
+        one of; elsewhere finite numbers.
+    """
+    return _alone(_passed(mod, rules, allow)[name], windows=True)
 
 
 def feeding_module(
@@ -122,14 +144,17 @@ def _passed(mod: tvm.IRModule, rules: Sequence[Rule], allow: Collection[str]) ->
     }
 
 
-def _alone(site: _Passed) -> tvm.IRModule:
+def _alone(site: _Passed, *, windows: bool = False) -> tvm.IRModule:
     reads = site.reads()
     params = [relax.Var(f"read{n}", expr.ty) for n, expr in enumerate(reads)]
     operands = {hash(expr): param for expr, param in zip(reads[1:], params[1:], strict=True)}
+    minimum = site.plan.decision.site.pool.minimum
+    worst, either = (-inf, op.minimum) if minimum else (inf, op.maximum)
     builder = relax.BlockBuilder()
     with builder.function("main", params):
         with builder.dataflow():
             value: relax.Expr = params[0]
+            marks = _not_finite(value, worst)
             for link in site.links():
                 known = operands if link.entry is None else operands | {hash(link.entry): value}
                 for node in (*link.inner, link.node):
@@ -140,8 +165,23 @@ def _alone(site: _Passed) -> tvm.IRModule:
                     done = builder.emit(relax.Call(call.op, args, call.attrs, call.ty_args))
                     known = known | {hash(node): done}
                 value = done
+                if link.role is Role.OP:
+                    marks = either(marks, _not_finite(value, worst))
+                else:
+                    args[link.data] = marks
+                    marks = relax.Call(call.op, args, call.attrs, call.ty_args)
             pool = site.call(site.plan.pool)
+            data = builder.emit(marks) if windows else value
             # Bound once: another name for it would be a reader that is not the function's result.
-            result = builder.emit_output(relax.Call(pool.op, [value], pool.attrs, pool.ty_args))
+            result = builder.emit_output(relax.Call(pool.op, [data], pool.attrs, pool.ty_args))
         builder.emit_func_output(result)
     return builder.finalize()
+
+
+def _not_finite(value: relax.Expr, worst: float) -> relax.Expr:
+    """`worst` where a value is infinite or NaN, else 0."""
+    dtype = str(value.ty.dtype)
+    if "float" not in dtype:
+        return op.full_like(value, relax.const(0.0, "float32"), "float32")
+    finite = op.less(op.abs(value), relax.const(inf, dtype))
+    return op.where(finite, relax.const(0.0, "float32"), relax.const(worst, "float32"))

@@ -20,7 +20,7 @@ from tvm_passes.relay.blocked import PASS_NAME as BLOCK
 from tvm_passes.relay.build import passes
 from tvm_passes.relay.calibrate import convolutions
 from tvm_passes.relay.device_code import compiled_by, has_cuda
-from tvm_passes.relay.extract import feeding_module, site_module
+from tvm_passes.relay.extract import feeding_module, site_module, windows_module
 from tvm_passes.relay.kernels import kernels_of
 from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool, decisions
 from tvm_passes.remarks import PASS_NAME as REORDER
@@ -42,6 +42,7 @@ __all__ = [
     "site_module",
     "text",
     "unscheduled",
+    "windows_module",
 ]
 
 DIALECT = RELAY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from math import inf
 
 import tvm
 from tvm import relay
@@ -39,6 +40,26 @@ def site_module(
         If nothing sinks at a site of that name.
     """
     return relay.transform.InferType()(_alone(_passed(mod, rules, allow)[name]))
+
+
+def windows_module(
+    mod: tvm.IRModule, name: str, rules: Sequence[Rule] = RULES, allow: Collection[str] = ()
+) -> tvm.IRModule:
+    """A module that tells which windows of a site something goes into that is not finite.
+
+    Parameters
+    ----------
+    mod, name, rules, allow
+        As for `site_module`.
+
+    Returns
+    -------
+    tvm.IRModule
+        Its ``main`` takes what that of `site_module` takes and returns float32 in the shape of the
+        pool's result: an infinity where a window holds an infinity or a NaN, or what an op makes
+        one of; elsewhere finite numbers.
+    """
+    return relay.transform.InferType()(_alone(_passed(mod, rules, allow)[name], windows=True))
 
 
 def feeding_module(
@@ -103,12 +124,15 @@ def _calls(item: Plan[relay.Expr]) -> list[Link[relay.Expr]]:
     return [link for link in reversed(item.path) if link.role is not Role.IDENTITY]
 
 
-def _alone(item: Plan[relay.Expr]) -> tvm.IRModule:
+def _alone(item: Plan[relay.Expr], *, windows: bool = False) -> tvm.IRModule:
     reads = _reads(item)
     # Not p0 and so on: the graph executor calls its own constants that.
     params = [relay.Var(f"read{n}", expr.checked_type) for n, expr in enumerate(reads)]
     operands = {key(expr): param for expr, param in zip(reads[1:], params[1:], strict=True)}
+    minimum = item.decision.site.pool.minimum
+    worst, either = (-inf, relay.minimum) if minimum else (inf, relay.maximum)
     body: relay.Expr = params[0]
+    marks = _not_finite(body, reads[0].checked_type.dtype, worst)
     for link in _calls(item):
         known = operands if link.entry is None else operands | {key(link.entry): body}
         for node in (*link.inner, link.node):
@@ -118,5 +142,20 @@ def _alone(item: Plan[relay.Expr]) -> tvm.IRModule:
             done = relay.Call(node.op, args, node.attrs)
             known = known | {key(node): done}
         body = done
-    body = relay.Call(item.pool.op, [body], item.pool.attrs)
+        if link.role is Role.OP:
+            dtype = link.node.checked_type.dtype
+            marks = either(marks, _not_finite(body, dtype, worst))
+        else:
+            args[link.data] = marks
+            marks = relay.Call(node.op, args, node.attrs)
+    data = marks if windows else body
+    body = relay.Call(item.pool.op, [data], item.pool.attrs)
     return tvm.IRModule.from_expr(relay.Function(params, body))
+
+
+def _not_finite(value: relay.Expr, dtype: str, worst: float) -> relay.Expr:
+    """`worst` where a value is infinite or NaN, else 0."""
+    if "float" not in dtype:
+        return relay.cast(relay.zeros_like(value), "float32")
+    finite = relay.less(relay.abs(value), relay.const(inf, dtype))
+    return relay.where(finite, relay.const(0.0, "float32"), relay.const(worst, "float32"))

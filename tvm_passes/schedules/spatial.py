@@ -10,7 +10,15 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
-from tvm_passes.namespaces import Analyzer, Schedule, ScheduleRule, block, buffer_of, tir
+from tvm_passes.namespaces import (
+    PARALLEL_DATA,
+    Analyzer,
+    Schedule,
+    ScheduleRule,
+    block,
+    buffer_of,
+    tir,
+)
 from tvm_passes.schedules.machine import Machine, machine_of
 from tvm_passes.schedules.structure import ELEMENTWISE, MAXIMUM, TOTAL, kind_of, split_axes
 
@@ -42,6 +50,8 @@ class Spatial(ScheduleRule):
             return None
         if not blocks or not all(_static(sch.get(item)) for item in blocks):
             return None
+        if all(axis.iter_type != PARALLEL_DATA for axis in sch.get(blocks[-1]).iter_vars):
+            return None  # one number: there is no loop to vectorize
         if not all(sch.get_consumers(item) for item in blocks[:-1]):
             return None
         reduction = blocks[reductions[0]] if reductions else None
