@@ -150,28 +150,47 @@ def constant_in_window(param: str, *, contracts: bool = True) -> Condition:
     return check
 
 
-def no_overflow(in_scale: str, in_zero_point: str, scale: str) -> Condition:
-    """Condition: a requantization of 32-bit integers stays within 32 bits until it saturates.
+def no_overflow(
+    zero_point: str, in_scale: str = "", scale: str = "", out_zero_point: str = ""
+) -> Condition:
+    """Condition: (q - z) s / t + y stays within 32 bits until it saturates.
 
-    TVM subtracts the zero point and rounds the product to 32 bits, and would wrap around: a zero
-    point of 0 and a scale of at most a half leave room for the other zero point.
+    TVM subtracts the zero point, rounds the product and adds the other zero point in 32 bits, and
+    would wrap around.
+
+    Parameters
+    ----------
+    zero_point, in_scale, scale, out_zero_point
+        The names of z, s, t and y; without a scale and y only q - z counts.
     """
 
     def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
-        found = [_finite(op, param) for param in (in_scale, in_zero_point, scale)]
+        found = [
+            _finite(op, param) for param in (zero_point, in_scale, scale, out_zero_point) if param
+        ]
         for values in found:
             if isinstance(values, Decline):
                 return values
-        before, zero_point, after = found
-        if op.reads != "int32" or (np.all(zero_point == 0) and np.max(before / after) <= 0.5):  # type: ignore[operator]
+        zero, *rest = (np.asarray(values, np.float64) for values in found)
+        ends = np.iinfo(op.reads)
+        reach = np.max(np.maximum(np.abs(ends.min - zero), np.abs(ends.max - zero)))
+        fits = not np.any(zero) or reach < 2 * HALF
+        if rest:
+            before, after, out = rest
+            fits &= bool(np.max(before / after) * reach <= HALF and np.max(np.abs(out)) < HALF)
+        if fits:
             return None
         return Decline(
             Reason.DTYPE,
-            f"{op.op} of int32 may wrap around before it saturates",
-            f"only {in_zero_point}=0 and scales that shrink by a half are known not to",
+            f"{op.op} of {op.reads} may wrap around before it saturates",
+            "use zero points and scales that keep the numbers within 32 bits",
         )
 
     return check
+
+
+HALF = 2.0**30
+"""Half of what 32 bits hold: a product and a zero point of no more do not wrap around."""
 
 
 def data_within(low: float, high: float, *, above: bool = False, below: bool = False) -> Condition:

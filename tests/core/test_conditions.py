@@ -133,16 +133,20 @@ def test_an_operand_that_is_computed_is_declined():
 
 
 @pytest.mark.parametrize(
-    ("reads", "scale", "zero_point", "accepted"),
+    ("reads", "scale", "zero_point", "out", "accepted"),
     [
-        ("int32", 0.5, 0, True),
-        ("int32", 0.51, 0, False),
-        ("int32", 0.5, 1, False),
-        ("int8", 40.0, 7, True),
+        ("int32", 0.5, 0, 0, True),
+        ("int32", 0.51, 0, 0, False),
+        ("int32", 0.5, 1, 0, False),
+        ("int32", 0.5, 0, 2**30, False),
+        ("int8", 40.0, 7, 100, True),
+        ("int8", 1e12, 7, 0, False),
+        ("int8", 40.0, 7, 2**31 - 1, False),
+        ("uint8", 40.0, -(2**31), 0, False),
     ],
 )
-def test_a_requantization_that_may_wrap_around_is_declined(reads, scale, zero_point, accepted):
-    numbers = {"in_scale": scale, "in_zero_point": zero_point, "scale": 1.0}
+def test_a_requantization_that_may_wrap_around_is_declined(reads, scale, zero_point, out, accepted):
+    numbers = {"z": zero_point, "s": scale, "t": 1.0, "y": out}
     params = {name: Operand((1, 1), np.array([[value]])) for name, value in numbers.items()}
     one = op("requantize", params=params, data_dtype=reads, dtype="int8")
     decline = no_overflow(*numbers)(one, pool())
@@ -151,9 +155,16 @@ def test_a_requantization_that_may_wrap_around_is_declined(reads, scale, zero_po
         assert_declined(decline, Reason.DTYPE, "the.requantize", "wrap around")
 
 
+@pytest.mark.parametrize(("zero_point", "accepted"), [(-128, True), (2**31 - 1, False)])
+def test_a_difference_that_may_wrap_around_is_declined(zero_point, accepted):
+    params = {"zero_point": Operand((1,), np.array([zero_point]))}
+    one = op("dequantize", params=params, data_dtype="int8", dtype="float32")
+    assert (no_overflow("zero_point")(one, pool()) is None) is accepted
+
+
 def test_a_requantization_of_unknown_scale_is_declined():
     one = op("requantize", params={"in_scale": Operand((1, 1))}, data_dtype="int32")
-    decline = no_overflow("in_scale", "in_zero_point", "scale")(one, pool())
+    decline = no_overflow("in_scale")(one, pool())
     assert_declined(decline, Reason.NOT_CONSTANT, "in_scale of the.requantize")
 
 
