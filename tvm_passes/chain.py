@@ -231,7 +231,10 @@ def _take_several(
 ) -> None:
     """Go on past a function that several ops spell."""
     read, op = found.operand, found.rule.name
-    described = ElementwiseOp(op, found.rule, read.shape, call.dtype, found.numbers, uses, leaves)
+    unsettled = any(constant.unsettled for constant in found.constants)
+    described = ElementwiseOp(
+        op, found.rule, read.shape, call.dtype, found.numbers, uses, leaves, unsettled=unsettled
+    )
     link = Link(chain.top, 0, found.data, inner=found.nodes[:-1], entry=found.data)
     chain.take(link, (described,))
     chain.reads = read.shape

@@ -14,6 +14,9 @@ from tvm_passes.relay.nodes import Nodes, key, nodes_of
 from tvm_passes.rules import Movement
 from tvm_passes.site import Operand, Producer, Shape
 
+LITERAL = frozenset({"float32", "float64"})
+"""The element types of floats that FuseOps takes into a kernel's code."""
+
 
 @dataclass(frozen=True)
 class RelayGraph:
@@ -38,6 +41,7 @@ class RelayGraph:
     parameters: frozenset[int]
     _types: dict[int, tuple[Shape, str]] = field(default_factory=dict)
     _views: dict[int, CallView] = field(default_factory=dict)
+    _unsettled: dict[int, bool] = field(default_factory=dict)
 
     def pools(self) -> Sequence[relay.Call]:
         """The calls of pools, in the order in which they are computed."""
@@ -114,7 +118,27 @@ class RelayGraph:
         if not isinstance(ty, relay.TensorType):
             return None
         shape, dtype = self._tensor(ty)
-        return Operand(shape, self._constant(expr, shape), self._is_stored(expr), dtype)
+        stored = self._is_stored(expr)
+        unsettled = stored and not shape and self._is_unsettled(expr, dtype)
+        return Operand(shape, self._constant(expr, shape), stored, dtype, unsettled)
+
+    def _is_unsettled(self, expr: relay.Expr, dtype: str) -> bool:
+        """Whether a number is one in a kernel's code or an argument of it, and that matters.
+
+        FuseOps takes it into the kernel of what alone reads it; an argument of the function may
+        be bound to a number, and a reshape of one, which copies would share, folded into one.
+        """
+        known = self._unsettled.get(key(expr))
+        if known is None:
+            reading = self.reading[key(expr)]
+            alone = len(reading) == 1 and isinstance(expr, relay.Constant | relay.Var)
+            known = not alone and dtype in LITERAL and any(self._divides(r, expr) for r in reading)
+            self._unsettled[key(expr)] = known
+        return known
+
+    def _divides(self, reader: relay.Expr, number: relay.Expr) -> bool:
+        index = self.words.literals.get(self.op_name(reader))
+        return index is not None and key(reader.args[index]) == key(number)
 
     def _constant(self, expr: relay.Expr, shape: Shape) -> np.ndarray | None:
         """The values of a constant, perhaps reshaped."""
