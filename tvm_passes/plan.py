@@ -166,12 +166,11 @@ def _that_read_what_it_reads(graph: Graph[Node], pool: Node, words: Vocabulary) 
 
 
 def _arithmetic_below(graph: Graph[Node], pool: Node, words: Vocabulary) -> tuple[str, ...]:
-    """The pool's readers that arithmetic may be folded into, the function's result apart."""
-    return tuple(
-        op or "a tuple or a binding"
-        for op in map(graph.op_name, read_by(graph, pool).nodes)
-        if words.may_fold(op)
-    )
+    """The pool's readers that arithmetic may be folded into, and who calls an inlined function."""
+    reading = read_by(graph, pool)
+    below = [op for op in map(graph.op_name, reading.nodes) if words.may_fold(op)]
+    callers = ["a caller"] if reading.leaves and graph.may_be_inlined else []
+    return (*(op or "a tuple or a binding" for op in below), *callers)
 
 
 def _absorbers(graph: Graph[Node], top: Node, pool: Node, words: Vocabulary) -> tuple[str, ...]:

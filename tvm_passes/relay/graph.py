@@ -31,7 +31,9 @@ class RelayGraph:
     reading
         The nodes that read each node, by its address.
     outputs, parameters
-        Addresses of what the function returns, and of its arguments.
+        Addresses of what the function returns, and of its arguments that are stored.
+    may_be_inlined
+        Whether the function is marked for `relay.transform.Inline`: no argument is stored then.
     """
 
     nodes: Nodes
@@ -39,6 +41,7 @@ class RelayGraph:
     reading: Mapping[int, list[relay.Expr]]
     outputs: frozenset[int]
     parameters: frozenset[int]
+    may_be_inlined: bool = False
     _types: dict[int, tuple[Shape, str]] = field(default_factory=dict)
     _views: dict[int, CallView] = field(default_factory=dict)
     _unsettled: dict[int, bool] = field(default_factory=dict)
@@ -104,7 +107,7 @@ class RelayGraph:
         if self._is_stored(node):
             return PARAMETER
         if isinstance(node, relay.Var):
-            return Producer("a let-bound variable", rounded=False, reads_activation=False)
+            return Producer("a variable", rounded=False, reads_activation=False)
         name = self.op_name(node) or type(node).__name__
         return Producer(name, rounded=False, reads_activation=True)
 
@@ -127,11 +130,13 @@ class RelayGraph:
 
         FuseOps takes it into the kernel of what alone reads it; an argument of the function may
         be bound to a number, and a reshape of one, which copies would share, folded into one.
+        What is inlined twice shares its numbers.
         """
         known = self._unsettled.get(key(expr))
         if known is None:
             reading = self.reading[key(expr)]
-            alone = len(reading) == 1 and isinstance(expr, relay.Constant | relay.Var)
+            copied = self.may_be_inlined or not isinstance(expr, relay.Constant | relay.Var)
+            alone = len(reading) == 1 and not copied
             known = not alone and dtype in LITERAL and any(self._divides(r, expr) for r in reading)
             self._unsettled[key(expr)] = known
         return known
@@ -171,7 +176,9 @@ def graph_of(func: relay.Function, words: Vocabulary) -> RelayGraph:
         for child in {key(child) for child in read}:
             reading.setdefault(child, []).append(node)
     outputs = frozenset(key(expr) for expr in _outputs(func.body))
-    return RelayGraph(nodes, words, reading, outputs, frozenset(map(key, func.params)))
+    may_be_inlined = func.attrs is not None and "Inline" in func.attrs
+    parameters = frozenset() if may_be_inlined else frozenset(map(key, func.params))
+    return RelayGraph(nodes, words, reading, outputs, parameters, may_be_inlined)
 
 
 def _outputs(body: relay.Expr) -> list[relay.Expr]:
