@@ -52,6 +52,8 @@ class Link(Generic[Node]):
     inner, entry
         Of a function that several ops spell: those before the last, in the order in which they are
         computed, and what they read; nothing of a single op.
+    rank
+        Of such a function: the most axes that a number of it has.
     """
 
     node: Node
@@ -65,11 +67,12 @@ class Link(Generic[Node]):
     axis: str | None = None
     inner: tuple[Node, ...] = ()
     entry: Node | None = None
+    rank: int = 0
 
     @property
     def is_scalar(self) -> bool:
         """Whether no operand has axes that are aligned to those of the data."""
-        return all(shape == () for shape in self.own.values())
+        return not self.rank and all(shape == () for shape in self.own.values())
 
     def axis_among(self, operands: Shapes, data: Shape) -> int | None:
         """The axis of the data that the op's attribute has to name; None where there is none."""
@@ -141,6 +144,8 @@ class Chain(Generic[Node]):
         if link.axis and not link.is_scalar:
             lost = link.axis_among(carried, self.pool) is None
             below = [replace(op, stuck=link.axis) if lost else op for op in below]
+        if link.rank > len(self.pool):
+            below = [replace(op, stuck="a number") for op in below]
         self.ops.append(tuple(below))
         self.links.append(replace(link, operands=carried, crossed=True))
 
@@ -231,8 +236,12 @@ def _take_several(
 ) -> None:
     """Go on past a function that several ops spell."""
     read, op = found.operand, found.rule.name
-    described = ElementwiseOp(op, found.rule, read.shape, call.dtype, found.numbers, uses, leaves)
-    link = Link(chain.top, 0, found.data, inner=found.nodes[:-1], entry=found.data)
+    unsettled = any(constant.unsettled for constant in found.constants)
+    described = ElementwiseOp(
+        op, found.rule, read.shape, call.dtype, found.numbers, uses, leaves, unsettled=unsettled
+    )
+    rank = max((len(constant.shape) for constant in found.constants), default=0)
+    link = Link(chain.top, 0, found.data, inner=found.nodes[:-1], entry=found.data, rank=rank)
     chain.take(link, (described,))
     chain.reads = read.shape
     chain.go_on(found.data)

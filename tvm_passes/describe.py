@@ -20,6 +20,7 @@ from tvm_passes.ranges import filled
 from tvm_passes.rules import (
     ABSORBERS,
     DROPOUTS,
+    LITERALS,
     MOVES,
     OPAQUE,
     POOLS,
@@ -64,6 +65,7 @@ class Vocabulary:
     moves: Mapping[str, Movement]
     dropouts: frozenset[str]
     absorbers: frozenset[str]
+    literals: Mapping[str, int]
     composites: Mapping[str, tuple[tuple[Rule, Apply], ...]]
     allow: frozenset[str] = frozenset()
 
@@ -121,6 +123,7 @@ def vocabulary(rules: Sequence[Rule], dialect: str, allow: Collection[str] = ())
         MOVES[dialect],
         DROPOUTS[dialect],
         ABSORBERS[dialect],
+        LITERALS[dialect],
         _composites(rules),
         frozenset(allow),
     )

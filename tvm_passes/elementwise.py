@@ -123,7 +123,10 @@ def _describe_op(
     for name, index in form.args.items():
         argument = call.args[1 - data if form.commutes else index]
         params[name] = _aligned(argument, len(shape), axis)
-    op = ElementwiseOp(call.op, rule, shape, call.dtype, params, consumers, is_output)
+    unsettled = any(isinstance(arg, Operand) and arg.unsettled for arg in call.args)
+    op = ElementwiseOp(
+        call.op, rule, shape, call.dtype, params, consumers, is_output, unsettled=unsettled
+    )
     read = call.args[data]
     changes = isinstance(read, Operand) and read.dtype != call.dtype
     return replace(op, data_dtype=read.dtype) if changes else op  # type: ignore[union-attr]

@@ -14,6 +14,10 @@ Node = TypeVar("Node")
 class Graph(Protocol[Node]):
     """A function as a graph of values."""
 
+    @property
+    def may_be_inlined(self) -> bool:
+        """Whether its arguments and results may become values of the function that calls it."""
+
     def pools(self) -> Sequence[Node]:
         """The calls of pools, in the order in which they are computed."""
 

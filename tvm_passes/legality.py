@@ -87,6 +87,18 @@ def dtype_covered(op: ElementwiseOp, pool: Pool) -> Decline | None:
     return None
 
 
+def keeps_numbers(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+    """No division is by a number in one kernel's code before, and by a kernel's argument after."""
+    if not op.unsettled:
+        return None
+    return Decline(
+        Reason.ROUNDING,
+        f"{op.op} reads a number that an op divides by, or raises to, and others read: kernels "
+        "multiply by its reciprocal or divide, as they are cut",
+        "give each op that reads the number a constant of its own",
+    )
+
+
 def rule_conditions(op: ElementwiseOp, pool: Pool) -> Decline | None:
     """Every condition of the rule's row."""
     declines = (condition(op, pool) for condition in op.rule.conditions)
@@ -100,6 +112,7 @@ OP_PRECONDITIONS: tuple[Condition, ...] = (
     keeps_shape,
     dtype_covered,
     rule_conditions,
+    keeps_numbers,
 )
 
 

@@ -33,6 +33,8 @@ class Match(Generic[Node]):
         Its ops in the order in which they are computed, the last one its result.
     numbers
         Constants that the pattern names.
+    constants
+        All constants, as they stand in the graph.
     """
 
     rule: Rule
@@ -40,6 +42,7 @@ class Match(Generic[Node]):
     operand: Operand
     nodes: tuple[Node, ...]
     numbers: Mapping[str, float] = field(default_factory=dict)
+    constants: tuple[Operand, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class _State(Generic[Node]):
     operand: Operand | None = None
     nodes: tuple[Node, ...] = ()
     numbers: tuple[tuple[str, float], ...] = ()
+    constants: tuple[Operand, ...] = ()
 
 
 def find(
@@ -60,7 +64,8 @@ def find(
         for state in _match(graph, node, pattern, _State()):
             found = state.data, state.operand
             if found[0] is not None and found[1] is not None and _is_alone(graph, state.nodes):
-                return Match(rule, found[0], found[1], state.nodes, dict(state.numbers))
+                numbers = dict(state.numbers)
+                return Match(rule, found[0], found[1], state.nodes, numbers, state.constants)
     return None
 
 
@@ -109,7 +114,7 @@ def _match_arg(
     state: _State[Node],
 ) -> Iterator[_State[Node]]:
     if isinstance(pattern, Number):
-        yield from _bind(state, pattern, _number(view, index))
+        yield from _bind(state, pattern, view, index)
         return
     if index >= len(view.args):
         return
@@ -123,13 +128,21 @@ def _match_arg(
             yield state
 
 
-def _bind(state: _State[Node], pattern: Number, value: float | None) -> Iterator[_State[Node]]:
+def _bind(
+    state: _State[Node], pattern: Number, view: CallView, index: int
+) -> Iterator[_State[Node]]:
+    value = _number(view, index)
     if value is None:
         return
     if pattern.value is not None and not isclose(value, pattern.value, rel_tol=PRECISION):
         return
     named = ((pattern.name, value),) if pattern.name else ()
-    yield replace(state, numbers=(*state.numbers, *named))
+    constants = [arg for arg in view.args[index : index + 1] if isinstance(arg, Operand)]
+    yield replace(
+        state,
+        numbers=(*state.numbers, *named),
+        constants=(*state.constants, *constants),
+    )
 
 
 def _number(view: CallView, index: int) -> float | None:

@@ -166,14 +166,18 @@ def _that_read_what_it_reads(graph: Graph[Node], pool: Node, words: Vocabulary) 
 
 
 def _arithmetic_below(graph: Graph[Node], pool: Node, words: Vocabulary) -> tuple[str, ...]:
-    """What arithmetic above the pool's readers may be folded into, the function's result apart.
+    """What arithmetic above the pool's readers may be folded into.
 
-    Below a transposition, a reshape or a negation, too: compilers inline those.
+    Below a transposition, a reshape or a negation, too: compilers inline those; and who calls a
+    function that may be inlined.
     """
     found: list[str] = []
     below = [pool]
     while below:
-        for reader in read_by(graph, below.pop()).nodes:
+        reading = read_by(graph, below.pop())
+        if reading.leaves and graph.may_be_inlined:
+            found.append("a caller")
+        for reader in reading.nodes:
             op = graph.op_name(reader)
             if words.passes_on(op):
                 below.append(reader)

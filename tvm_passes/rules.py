@@ -22,6 +22,7 @@ __all__ = [
     "DROPOUTS",
     "FLOATS",
     "INTEGERS",
+    "LITERALS",
     "MOVES",
     "OPAQUE",
     "POOLS",
@@ -180,3 +181,11 @@ ABSORBERS: Mapping[str, frozenset[str]] = {
     RELAX: frozenset(),
 }
 """Layers whose weights a compiler folds factors into, as Relay's FoldScaleAxis does."""
+
+LITERALS: Mapping[str, Mapping[str, int]] = {
+    RELAY: {"divide": 1, "power": 1, "qnn.quantize": 1},
+    RELAX: {},
+}
+"""Ops with an argument that TVM computes otherwise with if it is a number in the kernel's code, as
+x * (1 / c) for x / c, and its index.  Relay makes an argument of the kernel of it where FuseOps
+does not find all that reads it in one; Relax writes every number into the code."""

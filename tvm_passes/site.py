@@ -45,12 +45,15 @@ class Operand:
         that is computed where it is used.
     dtype
         Its element type, where that is known.
+    unsettled
+        Whether an op divides by it truly or multiplies by its reciprocal, as kernels are cut.
     """
 
     shape: Shape
     value: np.ndarray | None = None
     stored: bool = True
     dtype: str = ""
+    unsettled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,8 @@ class ElementwiseOp:
         Extents of the data where the op stands, if they are not `shape`.
     data_dtype
         Element type of the data, if it is not that of the result.
+    unsettled
+        Whether a constant that it reads is an unsettled `Operand`.
     """
 
     op: str
@@ -127,6 +132,7 @@ class ElementwiseOp:
     stuck: str = ""
     computed: Shape | None = None
     data_dtype: str = ""
+    unsettled: bool = False
 
     @property
     def reads(self) -> str:

@@ -22,6 +22,7 @@ from tvm_passes.legality import (
     direction_allowed,
     dtype_covered,
     has_chain,
+    keeps_numbers,
     keeps_rounding,
     keeps_shape,
     layout_known,
@@ -151,6 +152,12 @@ def test_the_element_types_of_the_row_are_accepted(dtype):
 def test_other_element_types_are_declined(rule, dtype, pool_dtype):
     decline = dtype_covered(op(rule, dtype=dtype), pool(dtype=pool_dtype))
     assert_declined(decline, Reason.DTYPE, f"rule {rule}", dtype, "the rule table")
+
+
+def test_a_number_that_kernels_may_divide_by_is_declined():
+    assert keeps_numbers(op("divide"), pool()) is None
+    decline = keeps_numbers(op("divide", unsettled=True), pool())
+    assert_declined(decline, Reason.ROUNDING, "the.divide", "a constant of its own")
 
 
 def test_the_conditions_of_a_row_are_asked_in_order():

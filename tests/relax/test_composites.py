@@ -107,6 +107,54 @@ def test_a_minimum_is_not_taken_above_such_a_function_of_another_pool(name):
     assert [remark.reason for remark in remarks][:1] == [Reason.NOT_MONOTONE.value]
 
 
+def wide(value):
+    return const(np.full((1, 1, 1, 1), value))
+
+
+def wide_elu(b, x):
+    falling = b.emit(op.nn.relu(b.emit(op.subtract(wide(1), b.emit(op.exp(x))))))
+    return b.emit(op.add(b.emit(op.multiply(wide(-0.7), falling)), b.emit(op.nn.relu(x))))
+
+
+def wide_gelu(b, x):
+    half = b.emit(op.multiply(wide(0.5), x))
+    gate = b.emit(op.add(wide(1), b.emit(op.erf(b.emit(op.divide(x, wide(2**0.5)))))))
+    return b.emit(op.multiply(half, gate))
+
+
+def test_axes_of_numbers_are_kept_for_them():
+    def sunk(b, x):
+        return op.squeeze(wide_elu(b, b.emit(op.max(x, [2, 3], keepdims=True))), [2, 3])
+
+    def sunk_at_both_ends(b, x):
+        high, low = (
+            wide_gelu(b, b.emit(end(x, [2, 3], keepdims=True))) for end in (op.max, op.min)
+        )
+        return op.squeeze(b.emit(op.maximum(high, low)), [2, 3])
+
+    assert_sinks(built(lambda b, x: op.max(wide_elu(b, x), [2, 3])), built(sunk))
+    before = built(lambda b, x: op.max(wide_gelu(b, x), [2, 3]))
+    assert_sinks(before, built(sunk_at_both_ends), allow=ALLOW)
+
+
+def test_numbers_of_more_axes_than_the_pool_reads():
+    def flat(b, x):
+        return op.nn.max_pool1d(b.emit(op.reshape(wide_elu(b, x), (1, 8, 256))), 2, 2)
+
+    assert_untouched(built(flat), Reason.LAYOUT)
+
+
+def test_a_second_pool_of_fewer_axes_than_numbers():
+    def before(b, x):
+        return op.nn.max_pool1d(b.emit(op.max(wide_elu(b, x), 3)), 2, 2)
+
+    def sunk(b, x):
+        pooled = wide_elu(b, b.emit(op.max(x, 3, keepdims=True)))
+        return op.nn.max_pool1d(b.emit(op.squeeze(pooled, [3])), 2, 2)
+
+    assert_sinks(built(before), built(sunk), Reason.LAYOUT)
+
+
 def test_a_chain_with_such_functions_sinks():
     def chain(b, x):
         shifted = b.emit(op.add(x, per_channel((8, 1, 1))))

@@ -45,6 +45,18 @@ def result(mod, target, **options):
     return run(tvm.compile(mod, target, **options), hard_values(SHAPE, "float32"))[0]
 
 
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("target", TARGETS, ids=cpu)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("f", [op.sinh, op.cosh], ids=["sinh", "cosh"])
+def test_functions_that_tvm_knows_of_no_vectors(f, dtype, target):
+    mod = module(lambda x: [f(x), max_pool(f(x))], data(SHAPE, dtype))
+    x = np.random.default_rng(6).uniform(-8, 8, SHAPE).astype(dtype)
+    ours = tvm.compile(mod, target, relax_pipeline=PIPELINE_NAME)
+    pairs = zip(run(tvm.compile(mod, target), x), run(ours, x), strict=True)
+    assert all(np.array_equal(bits(a), bits(b)) for a, b in pairs)
+
+
 def test_importing_registers_nothing():
     code = (
         "from tvm import relax; names = set(relax.pipeline.PIPELINE_MAP);"

@@ -114,9 +114,12 @@ def assert_types_equal(after, expected):
 
 
 def types(func):
+    """The types of all nodes but constants, of which copies of an op have their own."""
     found = []
-    relay.analysis.post_order_visit(
-        func.body,
-        lambda node: None if isinstance(node, tvm.ir.Op) else found.append(str(node.checked_type)),
-    )
+
+    def note(node):
+        if not isinstance(node, tvm.ir.Op | relay.Constant):
+            found.append(str(node.checked_type))
+
+    relay.analysis.post_order_visit(func.body, note)
     return found

@@ -108,6 +108,43 @@ def test_a_chain_with_such_functions_sinks():
     assert_sinks(module(max_pool(chain(layer))), module(chain(max_pool(layer))))
 
 
+def wide(value):
+    return const(np.full((1, 1, 1, 1), value))
+
+
+def wide_elu(x):
+    return wide(-0.7) * relay.nn.relu(wide(1) - relay.exp(x)) + relay.nn.relu(x)
+
+
+def wide_gelu(x):
+    return wide(0.5) * x * (wide(1) + relay.erf(x / wide(2**0.5)))
+
+
+def kept(reduce, x):
+    return reduce(x, [2, 3], keepdims=True)
+
+
+def test_axes_of_numbers_are_kept_for_them():
+    x = data()
+    sunk = relay.squeeze(wide_elu(kept(relay.max, x)), [2, 3])
+    assert_sinks(module(relay.max(wide_elu(x), [2, 3])), module(sunk))
+    ends = [wide_gelu(kept(reduce, x)) for reduce in (relay.max, relay.min)]
+    sunk = relay.squeeze(relay.maximum(*ends), [2, 3])
+    assert_sinks(module(relay.max(wide_gelu(x), [2, 3])), module(sunk), allow=ALLOW)
+
+
+def test_numbers_of_more_axes_than_the_pool_reads():
+    flat = relay.reshape(wide_elu(data()), (1, 8, 256))
+    assert_untouched(module(relay.nn.max_pool1d(flat, 2, 2)), Reason.LAYOUT)
+
+
+def test_a_second_pool_of_fewer_axes_than_numbers():
+    before = relay.nn.max_pool1d(relay.max(wide_elu(data()), 3), 2, 2)
+    pooled = wide_elu(relay.max(data(), 3, keepdims=True))
+    after = relay.nn.max_pool1d(relay.squeeze(pooled, [3]), 2, 2)
+    assert_sinks(module(before), module(after), Reason.LAYOUT)
+
+
 def test_what_is_read_on_the_way_keeps_all():
     x = data()
     gate = relay.sigmoid(x)

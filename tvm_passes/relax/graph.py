@@ -67,9 +67,11 @@ class RelaxGraph:
     words
         The op names of Relax.
     parameters
-        Addresses of the function's arguments.
+        Addresses of the function's arguments that are stored.
     users
         The variables bound to what reads each variable, by its address.
+    may_be_inlined
+        Whether the function is private, and `InlinePrivateFunctions` may come.
     """
 
     bindings: Mapping[int, relax.Binding]
@@ -77,6 +79,7 @@ class RelaxGraph:
     words: Vocabulary
     parameters: frozenset[int]
     users: Mapping[int, list[relax.Var]]
+    may_be_inlined: bool = False
     _interned: _Interned = field(default_factory=_Interned)
     _tensors: dict[int, Tensor] = field(default_factory=dict)
     _arguments: dict[int, Argument] = field(default_factory=dict)
@@ -153,7 +156,7 @@ class RelaxGraph:
             return PARAMETER
         definition = self.definitions.get(hash(node))
         if definition is None:
-            return Producer("a value of another block", rounded=False, reads_activation=False)
+            return Producer("a value from elsewhere", rounded=False, reads_activation=False)
         name = definition.op or type(definition.value).__name__
         return Producer(name, rounded=False, reads_activation=True)
 
@@ -229,10 +232,8 @@ def _identity(argument: Argument) -> object:
     return id(argument) if isinstance(argument, Operand) else repr(argument)
 
 
-def graph_of(
-    block: relax.DataflowBlock, parameters: frozenset[int], words: Vocabulary
-) -> RelaxGraph:
-    """The graph of a dataflow block in a function whose arguments have these addresses."""
+def graph_of(block: relax.DataflowBlock, func: relax.Function, words: Vocabulary) -> RelaxGraph:
+    """The graph of a dataflow block of a function."""
     names: dict[int, str] = {}
     bindings: dict[int, relax.Binding] = {}
     definitions: dict[int, Definition] = {}
@@ -247,7 +248,9 @@ def graph_of(
             readers = users[hash(used)]
             if not readers or readers[-1] is not var:
                 readers.append(var)
-    return RelaxGraph(bindings, definitions, words, parameters, users)
+    may_be_inlined = func.attrs is None or "global_symbol" not in func.attrs
+    parameters = frozenset() if may_be_inlined else frozenset(map(hash, func.params))
+    return RelaxGraph(bindings, definitions, words, parameters, users, may_be_inlined)
 
 
 def _call(value: relax.Expr, names: dict[int, str]) -> tuple[str, Sequence[relax.Expr]]:

@@ -106,11 +106,10 @@ Plans = tuple[RelaxGraph, tuple[Plan[relax.Var], ...]]
 
 def _plans(func: relax.Function, name: Callable[[], str], words: Vocabulary) -> dict[int, Plans]:
     """The graph and the plans of each dataflow block, by the block's address."""
-    parameters = frozenset(hash(param) for param in func.params)
     plans: dict[int, Plans] = {}
     pools = 0
     for block in dataflow_blocks(func):
-        graph = graph_of(block, parameters, words)
+        graph = graph_of(block, func, words)
         items = plan(graph, name, words, pools)
         plans[hash(block)] = graph, items
         pools += len(items)

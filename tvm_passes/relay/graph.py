@@ -14,6 +14,9 @@ from tvm_passes.relay.nodes import Nodes, key, nodes_of
 from tvm_passes.rules import Movement
 from tvm_passes.site import Operand, Producer, Shape
 
+LITERAL = frozenset({"float32", "float64"})
+"""The element types of floats that FuseOps takes into a kernel's code."""
+
 
 @dataclass(frozen=True)
 class RelayGraph:
@@ -28,7 +31,9 @@ class RelayGraph:
     reading
         The nodes that read each node, by its address.
     outputs, parameters
-        Addresses of what the function returns, and of its arguments.
+        Addresses of what the function returns, and of its arguments that are stored.
+    may_be_inlined
+        Whether the function is marked for `relay.transform.Inline`: no argument is stored then.
     """
 
     nodes: Nodes
@@ -36,8 +41,10 @@ class RelayGraph:
     reading: Mapping[int, list[relay.Expr]]
     outputs: frozenset[int]
     parameters: frozenset[int]
+    may_be_inlined: bool = False
     _types: dict[int, tuple[Shape, str]] = field(default_factory=dict)
     _views: dict[int, CallView] = field(default_factory=dict)
+    _unsettled: dict[int, bool] = field(default_factory=dict)
 
     def pools(self) -> Sequence[relay.Call]:
         """The calls of pools, in the order in which they are computed."""
@@ -100,7 +107,7 @@ class RelayGraph:
         if self._is_stored(node):
             return PARAMETER
         if isinstance(node, relay.Var):
-            return Producer("a let-bound variable", rounded=False, reads_activation=False)
+            return Producer("a variable", rounded=False, reads_activation=False)
         name = self.op_name(node) or type(node).__name__
         return Producer(name, rounded=False, reads_activation=True)
 
@@ -114,7 +121,29 @@ class RelayGraph:
         if not isinstance(ty, relay.TensorType):
             return None
         shape, dtype = self._tensor(ty)
-        return Operand(shape, self._constant(expr, shape), self._is_stored(expr), dtype)
+        stored = self._is_stored(expr)
+        unsettled = stored and not shape and self._is_unsettled(expr, dtype)
+        return Operand(shape, self._constant(expr, shape), stored, dtype, unsettled)
+
+    def _is_unsettled(self, expr: relay.Expr, dtype: str) -> bool:
+        """Whether a number is one in a kernel's code or an argument of it, and that matters.
+
+        FuseOps takes it into the kernel of what alone reads it; an argument of the function may
+        be bound to a number, and a reshape of one, which copies would share, folded into one.
+        What is inlined twice shares its numbers.
+        """
+        known = self._unsettled.get(key(expr))
+        if known is None:
+            reading = self.reading[key(expr)]
+            copied = self.may_be_inlined or not isinstance(expr, relay.Constant | relay.Var)
+            alone = len(reading) == 1 and not copied
+            known = not alone and dtype in LITERAL and any(self._divides(r, expr) for r in reading)
+            self._unsettled[key(expr)] = known
+        return known
+
+    def _divides(self, reader: relay.Expr, number: relay.Expr) -> bool:
+        index = self.words.literals.get(self.op_name(reader))
+        return index is not None and key(reader.args[index]) == key(number)
 
     def _constant(self, expr: relay.Expr, shape: Shape) -> np.ndarray | None:
         """The values of a constant, perhaps reshaped."""
@@ -147,7 +176,9 @@ def graph_of(func: relay.Function, words: Vocabulary) -> RelayGraph:
         for child in {key(child) for child in read}:
             reading.setdefault(child, []).append(node)
     outputs = frozenset(key(expr) for expr in _outputs(func.body))
-    return RelayGraph(nodes, words, reading, outputs, frozenset(map(key, func.params)))
+    may_be_inlined = func.attrs is not None and "Inline" in func.attrs
+    parameters = frozenset() if may_be_inlined else frozenset(map(key, func.params))
+    return RelayGraph(nodes, words, reading, outputs, parameters, may_be_inlined)
 
 
 def _outputs(body: relay.Expr) -> list[relay.Expr]:

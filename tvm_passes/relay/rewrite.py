@@ -72,7 +72,7 @@ def _steps(
         if step.entry is not None:
             expr = _several(step, expr)
             continue
-        args = [new.get(key(arg), arg) for arg in step.node.args]
+        args = [_own(new.get(key(arg), arg)) for arg in step.node.args]
         for index, shape in step.reshaped.items():
             args[index] = relay.reshape(args[index], shape)
         args[step.data] = expr
@@ -84,9 +84,16 @@ def _several(step: Step[relay.Expr], data: relay.Expr) -> relay.Expr:
     """What a function that several ops spell makes of the data."""
     values = {key(step.entry): data}
     for node in step.nodes:
-        args = [values.get(key(arg), arg) for arg in node.args]
+        args = [_own(values.get(key(arg), arg)) for arg in node.args]
         values[key(node)] = relay.expr.CallWithFields(node, None, args)
     return values[key(step.node)]
+
+
+def _own(arg: relay.Expr) -> relay.Expr:
+    """A number that no other op reads, and that is therefore one in the kernel's code."""
+    if isinstance(arg, relay.Constant) and not arg.data.shape:
+        return relay.Constant(arg.data, arg.span)
+    return arg
 
 
 def _attrs(step: Step[relay.Expr]) -> tvm.ir.Attrs | None:
