@@ -171,6 +171,8 @@ def no_overflow(
         for values in found:
             if isinstance(values, Decline):
                 return values
+        if "int" not in op.reads:  # which the row does not take
+            return None
         zero, *rest = (np.asarray(values, np.float64) for values in found)
         ends = np.iinfo(op.reads)
         reach = np.max(np.maximum(np.abs(ends.min - zero), np.abs(ends.max - zero)))
