@@ -41,6 +41,13 @@ def of_the_lowest(before, after, _x):
     assert np.array_equal(bits(before[:, 2:]), bits(after[:, 2:]))
 
 
+def of_the_highest(before, after, _x):
+    """f of infinity before; after the swap, f of the highest finite number."""
+    assert np.all(np.isfinite(after))
+    assert np.all(before[:, :2] <= after[:, :2])
+    assert np.array_equal(bits(before[:, 2:]), bits(after[:, 2:]))
+
+
 def may_differ(before, after, x):
     """Where there is no NaN, nothing does."""
     clean = ~np.isnan(x).reshape(1, 8, 6, 2, 6, 2).any(axis=(3, 5))
@@ -51,18 +58,26 @@ def may_differ(before, after, x):
 TINY = float(np.finfo("float32").smallest_subnormal)
 ZEROS = (0.0, -0.0, TINY, -TINY, -1.0)
 CELLS = {
-    "finite numbers": (window(0.5, -0.5, 1e30, -1e30), same_bits, same_bits),
+    "finite numbers": (window(0.5, -0.5, 1e30, -1e30), same_bits, same_bits, same_bits),
     "zeros of both signs, or numbers that *f* rounds to zero": (
         window(*ZEROS),
         same_values,
         same_values,
+        same_values,
     ),
-    "+∞": (window(np.inf), same_bits, same_bits),
+    "+∞ and a smaller number": (
+        np.minimum(window(np.inf), np.tile(np.array([[np.inf, 0.5]]), (12, 6))).astype("float32"),
+        same_bits,
+        same_bits,
+        same_bits,
+    ),
+    "+∞ alone": (only(np.inf), same_bits, same_bits, of_the_highest),
     "−∞ and a larger number": (
         np.maximum(window(-np.inf), np.tile(np.array([[-np.inf, 0.5]]), (12, 6))).astype("float32"),
         same_bits,
         same_bits,
+        same_bits,
     ),
-    "−∞ alone": (only(-np.inf), same_bits, of_the_lowest),
-    "NaN": (window(np.nan), may_differ, same_bits),
+    "−∞ alone": (only(-np.inf), same_bits, of_the_lowest, same_bits),
+    "NaN": (window(np.nan), may_differ, same_bits, may_differ),
 }

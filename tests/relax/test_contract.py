@@ -17,11 +17,14 @@ def test_the_table_of_the_readme_has_these_rows():
     assert rows == list(CELLS)
 
 
+KINDS = ("bounded", "unbounded", "falling")
+
+
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("kind", ["bounded", "unbounded"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_cell(cell, kind, orders):
-    x, bounded, unbounded = CELLS[cell]
-    holds = bounded if kind == "bounded" else unbounded
+    x, *columns = CELLS[cell]
+    holds = columns[KINDS.index(kind)]
     first, second = (run(executable, x) for executable in orders[kind])
     assert len(first) == len(FUNCTIONS[kind])
     for before, after in zip(first, second, strict=True):
@@ -40,6 +43,8 @@ def test_what_may_differ_does(orders):
         ("NaN", "bounded"),
         ("zeros of both signs, or numbers that *f* rounds to zero", "unbounded"),
         ("−∞ alone", "unbounded"),
+        ("+∞ alone", "falling"),
+        ("NaN", "falling"),
     ]
 
 
@@ -53,6 +58,10 @@ def test_a_minimum_starts_from_the_highest_number(orders):
 FUNCTIONS = {
     "bounded": [op.nn.relu, lambda x: op.clip(x, -1.5, 6.0), op.sigmoid, op.tanh],
     "unbounded": [lambda x: op.nn.leakyrelu(x, 0.1), lambda x: op.add(x, const(0.25))],
+    "falling": [
+        lambda x: op.negative(op.tanh(x)),
+        lambda x: op.rsqrt(op.add(op.nn.relu(x), const(1.0))),
+    ],
     "min": [op.nn.relu, op.tanh, lambda x: op.nn.leakyrelu(x, 0.1)],
 }
 

@@ -17,11 +17,14 @@ def test_the_table_of_the_readme_has_these_rows():
     assert rows == list(CELLS)
 
 
+KINDS = ("bounded", "unbounded", "falling")
+
+
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("kind", ["bounded", "unbounded"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_cell(cell, kind, orders):
-    x, bounded, unbounded = CELLS[cell]
-    holds = bounded if kind == "bounded" else unbounded
+    x, *columns = CELLS[cell]
+    holds = columns[KINDS.index(kind)]
     first, second = (run(executable, x) for executable in orders[kind])
     assert len(first) == len(FUNCTIONS[kind])
     for before, after in zip(first, second, strict=True):
@@ -40,6 +43,8 @@ def test_what_may_differ_does(orders):
         ("NaN", "bounded"),
         ("zeros of both signs, or numbers that *f* rounds to zero", "unbounded"),
         ("−∞ alone", "unbounded"),
+        ("+∞ alone", "falling"),
+        ("NaN", "falling"),
     ]
 
 
@@ -55,6 +60,10 @@ FUNCTIONS = {
     "unbounded": [
         lambda x: relay.nn.leaky_relu(x, 0.1),
         lambda x: relay.add(x, const(0.25)),
+    ],
+    "falling": [
+        lambda x: relay.negative(relay.tanh(x)),
+        lambda x: relay.rsqrt(relay.add(relay.nn.relu(x), const(1.0))),
     ],
     "min": [relay.nn.relu, relay.tanh, lambda x: relay.nn.leaky_relu(x, 0.1)],
 }
