@@ -11,9 +11,10 @@ from hypothesis import Phase, given, settings
 
 from tvm_passes import dialects, legality
 from tvm_passes.decline import Reason
+from tvm_passes.rule import RELAX
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
-GRAPHS = 200
+GRAPHS = 100
 GENERATE = (Phase.generate,)
 
 pytestmark = pytest.mark.skipif(dialects.installed() is None, reason="needs a TVM")
@@ -41,13 +42,14 @@ def test_a_pass_that_is_wrong_is_found(script, monkeypatch):
     wrong = [check for check in legality.SITE_PRECONDITIONS if check.__name__ != EMPTY]
     monkeypatch.setattr("tvm_passes.decision.SITE_PRECONDITIONS", tuple(wrong))
     with pytest.raises(AssertionError) as found:
-        script.fuzz(4 * GRAPHS, 0, script.runnable()[:1], script.Tally(), pools=1, shrink=False)
+        script.fuzz(8 * GRAPHS, 0, script.runnable()[:1], script.Tally(), pools=1, shrink=False)
     assert "max_pool" in str(found.value)
 
 
 EMPTY = "windows_touch_data"
 
 
+@pytest.mark.skipif(dialects.installed() == RELAX, reason="both dialects decide alike")
 def test_the_generator_meets_every_reason_that_it_can(script):
     met = set()
 

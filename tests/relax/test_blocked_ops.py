@@ -99,6 +99,7 @@ KEPT = {
     "sequence": sequence,
     "exponentials": exponentials,
     "quotient": by_a_value,
+    "clip of integers": lambda x: op.clip(layer(x, 20), -2, 1),
 }
 
 
@@ -106,6 +107,16 @@ KEPT = {
 @pytest.mark.parametrize("body", KEPT.values(), ids=KEPT)
 def test_the_bits(body, target):
     assert_same_bits(module(body, data(SHAPE)), target)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("shape", [(1, 1, 3, 3), (2, 3, 4, 5)])
+def test_a_function_of_one_number(shape, dtype):
+    mod = module(lambda x: op.max(op.nn.relu(x)), data(shape, dtype))
+    x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    (found,) = run(compiled(mod, RUNNABLE[-1]), x)
+    (expected,) = outputs(mod, x, target=RUNNABLE[-1])
+    np.testing.assert_array_equal(found, expected)
 
 
 def overflow_in_what_fills_a_block(builder, x):

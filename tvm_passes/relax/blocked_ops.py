@@ -135,7 +135,7 @@ def elementwise(call: relax.Call, values: Values) -> Blocked | None:
     if like is None:
         return None
     args = [_operand(arg, like, values) for arg in call.args]
-    if None in args:
+    if any(arg is None for arg in args):
         return None
     value = relax.Call(call.op, args, call.attrs, call.ty_args, call.span)
     return _like(like, call, values.emit(value))

@@ -50,7 +50,8 @@ class Spatial(ScheduleRule):
             return None
         if not blocks or not all(_static(sch.get(item)) for item in blocks):
             return None
-        if all(axis.iter_type != PARALLEL_DATA for axis in sch.get(blocks[-1]).iter_vars):
+        windows = [a for a in sch.get(blocks[-1]).iter_vars if int(a.iter_type) != PARALLEL_DATA]
+        if len(sch.get_loops(blocks[-1])) <= len(windows):
             return None  # one number: there is no loop to vectorize
         if not all(sch.get_consumers(item) for item in blocks[:-1]):
             return None
