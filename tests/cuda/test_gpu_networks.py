@@ -238,3 +238,12 @@ def test_layers_with_work_for_all_multiprocessors_are_not_split():
     assert parts_of(layer(64, 224, 3), CUDA) == 1
     assert parts_of(layer(3, 9, 3), CUDA) == 1
     assert parts_of(layer(1024, 7, 1), CUDA) > 1
+
+
+def test_ops_outside_of_dataflow_blocks():
+    builder, x = relax.BlockBuilder(), relax.Var("x", relax.TensorType((1, 3, 12, 12), "float32"))
+    with builder.function("main", [x]):
+        y = builder.emit(relax.op.nn.conv2d(x, weights(np.random.default_rng(0), 8, 3, 3, 3)))
+        y = builder.emit(relax.op.nn.max_pool2d(builder.emit(relax.op.nn.relu(y)), (2, 2), (2, 2)))
+        builder.emit_func_output(y)
+    assert any("conv2d_max_pool2d" in name for name in functions(kernels(builder.finalize())))

@@ -103,7 +103,7 @@ def gpu_passes(
     tile: TileConv2d | None = None,
 ) -> list[tvm.transform.Pass]:
     """From ops to scheduled kernels for a GPU, with the reorder among them, if there is one."""
-    first = [FoldBatchNorm()] if ours else []
+    first = [relax.transform.ConvertToDataflow(), FoldBatchNorm()] if ours else []
     then = [] if reorder is None else [reorder]
     return [*first, *then, *gpu_kernel_passes(target, ours=ours, tile=tile)]
 
