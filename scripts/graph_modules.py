@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-from random_graphs import Graph, Node, Value
+from random_graphs import FUNCTIONS, Graph, Node, Value
 
 from tvm_passes.dialects import installed
 from tvm_passes.rules import RELAX
@@ -49,6 +50,17 @@ def constant(node: Node) -> np.ndarray:
     return np.asarray(array, value.dtype)
 
 
+def shared_or_new(node: Node, const: Callable[[np.ndarray], Any]) -> Any:
+    """The constant as a module holds it: one for all ops that share it and whose numbers agree."""
+    array = constant(node)
+    if not node.attrs.get("shared"):
+        return const(array)
+    return _kept.setdefault((array.tobytes(), array.shape, str(array.dtype)), const(array))
+
+
+_kept: dict[tuple[object, ...], Any] = {}
+
+
 def weight(node: Node) -> np.ndarray:
     """A convolution's weight, in OIHW."""
     attrs = node.attrs
@@ -74,38 +86,59 @@ def sample(graph: Graph) -> np.ndarray:
     return np.where(rng.random(value.shape) < 0.3, special, x).astype(value.dtype)
 
 
-def function(node: Node, x: Any, ops: Any, relu: Callable[[Any], Any], const: Any) -> Any:
-    """A function as several ops of either dialect."""
-    one = const(1.0, node.value.dtype)
-    if node.op == "rsqrt":
-        return ops.rsqrt(ops.add(relu(x), one))
-    if node.op == "silu":
-        return ops.multiply(x, ops.sigmoid(x))
-    if node.op == "softplus":
-        return ops.log(ops.add(one, ops.exp(x)))
-    half, root = (const(number, node.value.dtype) for number in (0.5, 0.5**0.5))
-    if node.op == "gelu":
-        error = ops.add(one, ops.erf(ops.multiply(x, root)))
-        return ops.multiply(ops.multiply(x, half), error)
-    scale, slope = (const(number, node.value.dtype) for number in (1.0507, -1.7581))
-    below = ops.multiply(slope, relu(ops.subtract(one, ops.exp(x))))
-    return ops.add(below, ops.multiply(scale, relu(x)))
+@dataclass(frozen=True)
+class Spelling:
+    """Functions as several ops of either dialect, of one element type."""
+
+    ops: Any
+    relu: Callable[[Any], Any]
+    number: Callable[[float], Any]
+
+    def rsqrt(self, x: Any) -> Any:
+        return self.ops.rsqrt(self.ops.add(self.relu(x), self.number(1.0)))
+
+    def silu(self, x: Any) -> Any:
+        return self.ops.multiply(x, self.ops.sigmoid(x))
+
+    def softplus(self, x: Any) -> Any:
+        return self.ops.log(self.ops.add(self.number(1.0), self.ops.exp(x)))
+
+    def power(self, x: Any) -> Any:
+        return self.ops.power(x, self.number(2.0))
+
+    def choice(self, x: Any) -> Any:
+        falls = self.ops.less(x, self.number(0.0))
+        return self.ops.where(falls, self.ops.multiply(self.number(0.7), x), x)
+
+    def celu(self, x: Any) -> Any:
+        alpha = self.number(0.7)
+        curve = self.ops.subtract(self.ops.exp(self.ops.divide(x, alpha)), self.number(1.0))
+        below = self.ops.multiply(alpha, self.ops.minimum(self.number(0.0), curve))
+        return self.ops.add(below, self.relu(x))
+
+    def gelu(self, x: Any) -> Any:
+        error = self.ops.erf(self.ops.multiply(x, self.number(0.5**0.5)))
+        half = self.ops.multiply(x, self.number(0.5))
+        return self.ops.multiply(half, self.ops.add(self.number(1.0), error))
+
+    def selu(self, x: Any) -> Any:
+        falling = self.relu(self.ops.subtract(self.number(1.0), self.ops.exp(x)))
+        below = self.ops.multiply(self.number(-1.7581), falling)
+        return self.ops.add(below, self.ops.multiply(self.number(1.0507), self.relu(x)))
+
+    def elu(self, x: Any, alpha: float, spelling: str) -> Any:
+        """A sum, or a choice."""
+        one, ops = self.number(1.0), self.ops
+        if spelling == "sum":
+            falling = self.relu(ops.subtract(one, ops.exp(x)))
+            return ops.add(ops.multiply(self.number(-alpha), falling), self.relu(x))
+        below = ops.subtract(ops.exp(x), one)
+        if alpha != 1.0:
+            below = ops.multiply(self.number(alpha), below)
+        return ops.where(ops.greater(x, self.number(0.0)), x, below)
 
 
-FUNCTIONS = ("selu", "softplus", "gelu", "silu", "rsqrt")
 BINARY = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
-
-
-def elu(node: Node, x: Any, ops: Any, relu: Callable[[Any], Any], const: Any) -> Any:
-    """Elu as several ops of either dialect: a sum, or a choice."""
-    one, alpha = (const(number, node.value.dtype) for number in (1.0, node.attrs["alpha"]))
-    if node.attrs["spelling"] == "sum":
-        minus = const(-node.attrs["alpha"], node.value.dtype)
-        return ops.add(ops.multiply(minus, relu(ops.subtract(one, ops.exp(x)))), relu(x))
-    below = ops.subtract(ops.exp(x), one)
-    if node.attrs["alpha"] != 1.0:
-        below = ops.multiply(alpha, below)
-    return ops.where(ops.greater(x, const(0.0, node.value.dtype)), x, below)
 
 
 if installed() == RELAX:
@@ -144,14 +177,17 @@ if installed() == RELAX:
         return getattr(op, node.op)(x)
 
     def _relax_binary(node: Node, x: relax.Expr) -> relax.Expr:
-        other = relax.const(constant(node))
+        other = shared_or_new(node, relax.const)
         f = getattr(op, node.op)
         return f(other, x) if node.attrs["flip"] else f(x, other)
 
     def _relax_function(
         known: Callable[[relax.Expr], relax.Expr] | None, node: Node, x: relax.Expr
     ) -> relax.Expr:
-        return known(x) if known else function(node, x, op, op.nn.relu, relax.const)
+        return known(x) if known else getattr(_spelling(node), node.op)(x)
+
+    def _spelling(node: Node) -> Spelling:
+        return Spelling(op, op.nn.relu, lambda x: relax.const(x, node.value.dtype))
 
     def _relax_requantize(node: Node, x: relax.Expr) -> relax.Expr:
         a = node.attrs
@@ -183,11 +219,12 @@ if installed() == RELAX:
         **dict.fromkeys(BINARY, _relax_binary),
         **{name: partial(_relax_function, getattr(op.nn, name, None)) for name in FUNCTIONS},
         "relu": lambda _, x: op.nn.relu(x),
-        "elu": lambda n, x: elu(n, x, op, op.nn.relu, relax.const),
+        "cast": lambda n, x: op.astype(x, n.attrs["dtype"]),
+        "elu": lambda n, x: _spelling(n).elu(x, **n.attrs),
         "clip": lambda n, x: op.clip(x, n.attrs["low"], n.attrs["high"]),
         "leaky_relu": lambda n, x: op.nn.leakyrelu(x, n.attrs["alpha"]),
         "bias_add": _relax_bias,
-        "prelu": lambda n, x: op.nn.prelu(x, relax.const(constant(n)), n.attrs["axis"]),
+        "prelu": lambda n, x: op.nn.prelu(x, shared_or_new(n, relax.const), n.attrs["axis"]),
         "max_pool": _relax_pool,
         "avg_pool": _relax_pool,
         "max": lambda n, x: op.max(x, list(n.attrs["axes"]), n.attrs["keepdims"]),
@@ -234,9 +271,15 @@ else:
         return getattr(relay, node.op)(x)
 
     def _relay_binary(node: Node, x: relay.Expr) -> relay.Expr:
-        other = relay.const(constant(node))
+        other = shared_or_new(node, relay.const)
         f = getattr(relay, node.op)
         return f(other, x) if node.attrs["flip"] else f(x, other)
+
+    def _spelling(node: Node) -> Spelling:
+        return Spelling(relay, relay.nn.relu, lambda x: relay.const(x, node.value.dtype))
+
+    def _relay_bias(node: Node, x: relay.Expr) -> relay.Expr:
+        return relay.nn.bias_add(x, shared_or_new(node, relay.const), node.attrs["axis"])
 
     def _relay_pool(node: Node, x: relay.Expr) -> relay.Expr:
         a = node.attrs
@@ -264,14 +307,17 @@ else:
     RELAY_OPS: Mapping[str, Callable[..., relay.Expr]] = {
         **dict.fromkeys(SAME_NAMES, _same_name),
         **dict.fromkeys(BINARY, _relay_binary),
-        **dict.fromkeys(FUNCTIONS, lambda n, x: function(n, x, relay, relay.nn.relu, relay.const)),
+        **dict.fromkeys(FUNCTIONS, lambda n, x: getattr(_spelling(n), n.op)(x)),
         "relu": lambda _, x: relay.nn.relu(x),
-        "elu": lambda n, x: elu(n, x, relay, relay.nn.relu, relay.const),
+        "cast": lambda n, x: relay.cast(x, n.attrs["dtype"]),
+        "elu": lambda n, x: _spelling(n).elu(x, **n.attrs),
         "clip": lambda n, x: relay.clip(x, float(n.attrs["low"]), float(n.attrs["high"])),
         "leaky_relu": lambda n, x: relay.nn.leaky_relu(x, n.attrs["alpha"]),
-        "bias_add": lambda n, x: relay.nn.bias_add(x, relay.const(constant(n)), n.attrs["axis"]),
+        "bias_add": lambda n, x: relay.nn.bias_add(
+            x, shared_or_new(n, relay.const), n.attrs["axis"]
+        ),
         "prelu": lambda n, x: relay.nn.prelu(
-            x, relay.const(constant(n)), n.attrs["axis"] % len(n.value.shape)
+            x, shared_or_new(n, relay.const), n.attrs["axis"] % len(n.value.shape)
         ),
         "max_pool": _relay_pool,
         "avg_pool": _relay_pool,

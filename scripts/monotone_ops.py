@@ -46,6 +46,9 @@ SAMPLES: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "softplus": tuple({"beta": b, "threshold": 20.0} for b in (0.5, 1.0, 4.0)),
     "elu, as a sum": tuple({"minus_alpha": -a} for a in (0.3, 1.0)),
     "elu of a slope, as a choice": tuple({"alpha": a} for a in (0.3, 1.0)),
+    "celu": tuple({"alpha": a, "divisor": a} for a in (0.3, 1.0)),
+    "leaky_relu, as a choice": ({"alpha": 0.1},),
+    "square, as a power": ({"exponent": tensor(2.0)},),
 }
 """Parameters to check a row of the table with; a row without parameters needs no entry."""
 
@@ -157,11 +160,6 @@ def _selu(o: Words, x: Any) -> Any:
     return o.const(1.0507009873554805) * _elu(o, x, 1.6732632423543772)
 
 
-def _celu(o: Words, x: Any, alpha: float) -> Any:
-    a, zero = o.const(alpha), o.const(0)
-    return o.maximum(zero, x) + o.minimum(zero, a * (o.exp(x / a) - o.const(1)))
-
-
 def _elu_where(o: Words, x: Any) -> Any:
     return o.where(o.greater(x, o.const(0)), x, o.exp(x) - o.const(1))
 
@@ -195,8 +193,6 @@ CANDIDATES: tuple[Candidate, ...] = (
     composed("elu(alpha=0.3)", lambda o, x: _elu(o, x, 0.3)),
     composed("elu_where", _elu_where),
     composed("selu_composed", _selu),
-    composed("celu(alpha=1)", lambda o, x: _celu(o, x, 1.0)),
-    composed("celu(alpha=0.3)", lambda o, x: _celu(o, x, 0.3)),
     composed("hard_sigmoid", lambda o, x: o.clip(o.const(0.2) * x + o.const(0.5), 0.0, 1.0)),
     composed("hard_tanh", lambda o, x: o.clip(x, -1.0, 1.0)),
     single("softplus", dialects=(RELAX,), beta=3.0, threshold=20.0),
@@ -232,9 +228,10 @@ CANDIDATES: tuple[Candidate, ...] = (
 def row_candidates(rule: Rule, dialect: str) -> list[Candidate]:
     """Every spelling of a row with every sample of its parameters.
 
-    None of the rows that quantize: see `monotone_quantized`.
+    None of the rows that quantize: see `monotone_quantized`.  Nor of those whose channels move in
+    different ways: what each does is another row.
     """
-    if rule.results:
+    if rule.results or rule.direction is Direction.BY_CHANNEL:
         return []
     single_ops = [
         Candidate(

@@ -118,6 +118,17 @@ def _unary(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     return [Node(op, (at,), value)]
 
 
+def _cast(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    """To another element type, clipped to what it holds, or not."""
+    value = nodes[at].value
+    dtype = draw(st.sampled_from(("float32", "float16", "int8", "uint8", "int32")))
+    cast = Node("cast", (at,), replace(value, dtype=dtype), {"dtype": dtype})
+    if dtype.startswith("float") or value.dtype in ("int8", "uint8", "bfloat16"):
+        return [] if value.dtype == "bfloat16" else [cast]
+    clip = Node("clip", (at,), value, {"low": 0, "high": 100})  # no number is undefined
+    return [clip, replace(cast, inputs=(len(nodes),))]
+
+
 def _clip(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     value = nodes[at].value
     low = 0 if value.dtype == "uint8" else -4
@@ -156,10 +167,11 @@ def _elu(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
 def _function(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     """A function that one dialect or both spell with several ops."""
     value = nodes[at].value
-    op = draw(st.sampled_from(("selu", "softplus", "gelu", "silu", "rsqrt")))
+    op = draw(st.sampled_from(FUNCTIONS))
     return [Node(op, (at,), value)] if value.dtype == "float32" else []
 
 
+FUNCTIONS = ("selu", "softplus", "gelu", "silu", "rsqrt", "celu", "choice", "power")
 ELU_SLOPES = st.sampled_from((1.0, 1.0, 0.3, 2.0, -0.5))
 
 
@@ -172,9 +184,9 @@ def _arithmetic(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     channel = value.layout.index("C") if value.layout else 0
     axis = draw(st.sampled_from((None, channel, channel, channel, rank - 1, 0)))
     shape = () if axis is None or not rank else (value.shape[axis], *[1] * (rank - 1 - axis))
-    attrs = {"shape": shape, "seed": draw(st.integers(0, 9)), "negative": draw(st.booleans())}
+    attrs = {"shape": shape, "seed": draw(st.integers(0, 2)), "negative": draw(st.booleans())}
     flip = draw(st.booleans()) and op != "divide"  # whose data may be 0
-    return [Node(op, (at,), value, attrs | {"flip": flip})]
+    return [Node(op, (at,), value, attrs | {"flip": flip, "shared": draw(st.booleans())})]
 
 
 def _bias_add(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
@@ -361,6 +373,7 @@ ACTIVATIONS = (
     _exp,
     _elu,
     _function,
+    _cast,
     _quantize,
     _requantize,
 )

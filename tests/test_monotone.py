@@ -60,11 +60,12 @@ def found(script):
 
 # The rows.
 
+ROWS = [r for r in RULES if not r.results and r.direction is not Direction.BY_CHANNEL]
+"""Those of one function, whose results are of the type of its data."""
+
 
 @needs_tvm
-@pytest.mark.parametrize(
-    "rule", [rule for rule in RULES if not rule.results and rule.forms], ids=lambda rule: rule.name
-)
+@pytest.mark.parametrize("rule", [rule for rule in ROWS if rule.forms], ids=lambda rule: rule.name)
 def test_every_parameter_of_a_row_has_samples(rule, ops):
     named = {name for form in rule.forms.values() for f in form for name in (*f.attrs, *f.args)}
     samples = ops.SAMPLES.get(rule.name, ({},))
@@ -77,7 +78,7 @@ def test_every_parameter_of_a_row_has_samples(rule, ops):
     ("rule", "dtype"),
     [
         pytest.param(rule, dtype, id=f"{rule.name}-{dtype}")
-        for rule in RULES
+        for rule in ROWS
         if rule.forms
         for dtype in WIDTH_16
         if dtype in rule.dtypes
@@ -125,7 +126,7 @@ def test_the_record_is_of_this_tvm(recorded):
 
 @needs_tvm
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("rule", [r for r in RULES if not r.results], ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", ROWS, ids=lambda rule: rule.name)
 def test_the_record_holds_every_row_on_all_values(rule, dtype, ops, recorded):
     for candidate in ops.row_candidates(rule, dialects.installed()):
         result = recorded[1][candidate.name, dtype]
@@ -137,6 +138,15 @@ def test_the_record_holds_every_row_on_all_values(rule, dtype, ops, recorded):
             assert result["wavering"]["worst"] <= (0 if rule.is_exact else 2)
         else:
             assert result["monotone"] is (rule.name not in FALL_AS_COMPUTED)
+
+
+@needs_tvm
+@pytest.mark.parametrize("to", ["float16", "float32", "int8", "int32"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_record_holds_casts(dtype, to, recorded):
+    result = recorded[1][f"cast({to})", dtype]
+    assert result["monotone"]
+    assert result["values"] >= Line(dtype).stop or result["domain"] is not None
 
 
 @needs_tvm

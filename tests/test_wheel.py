@@ -12,6 +12,7 @@ from tvm_passes import dialects
 ROOT = Path(__file__).parent.parent
 MNIST = ROOT / "tests" / "data" / "mnist.tflite"
 DIALECT = dialects.installed()
+QUIET = ("--quiet", "--no-compile", "--disable-pip-version-check")
 
 pytestmark = pytest.mark.skipif(DIALECT is None, reason="needs a TVM")
 
@@ -36,7 +37,7 @@ def environment(wheel, tmp_path_factory):
     """An environment with the wheel and no extras; returns its folder of programs."""
     folder = tmp_path_factory.mktemp("env")
     assert run(sys.executable, "-m", "venv", folder)[0] == 0
-    code, _, err = run(folder / "bin" / "pip", "install", "--quiet", wheel)
+    code, _, err = run(folder / "bin" / "pip", "install", *QUIET, wheel)
     assert code == 0, err
     return folder / "bin"
 
@@ -52,7 +53,7 @@ def test_without_extras(environment):
 
 
 def test_with_the_dialects_extra(environment, wheel, tmp_path):
-    code, _, err = run(environment / "pip", "install", "--quiet", f"{wheel}[{DIALECT}]")
+    code, _, err = run(environment / "pip", "install", *QUIET, f"{wheel}[{DIALECT}]")
     assert code == 0, err
     code, out, err = run(environment / "tvm-reorder", "inspect", MNIST, "--json")
     assert code == 0, err

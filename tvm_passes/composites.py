@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import sqrt
 
 from tvm_passes.conditions import (
+    divisor_positive,
     factor_not_positive,
     falls_as_computed,
     finite_slope_not_negative,
@@ -27,6 +28,7 @@ def _rule(
     source: str,
     patterns: tuple[Apply, ...],
     *conditions: Condition,
+    is_call: bool = True,
     is_exact: bool = True,
 ) -> Rule:
     """A row without an op of its own; it may neither part from arithmetic nor meet any."""
@@ -37,9 +39,18 @@ def _rule(
         patterns=patterns,
         conditions=conditions,
         is_arithmetic=True,
-        is_call=True,
+        is_call=is_call,
         is_exact=is_exact,
         source=source,
+    )
+
+
+def _choices(other: Pattern) -> tuple[Apply, ...]:
+    """The data where they are above 0, else another function, which is 0 there."""
+    zero = Number(0.0)
+    return (
+        *(_op("where", _op(test, X, zero), X, other) for test in ("greater", "greater_equal")),
+        *(_op("where", _op(test, X, zero), other, X) for test in ("less", "less_equal")),
     )
 
 
@@ -47,6 +58,9 @@ RISES, BOWL = Direction.NON_DECREASING, Direction.QUASI_CONVEX
 
 EXP_1 = _op("subtract", _op("exp", X), ONE)
 HALF = _op("multiply", Number(0.5), X)
+ZERO = Number(0.0)
+CELU = _op("subtract", _op("exp", _op("divide", X, Number(name="divisor"))), ONE)
+ALPHA = Number(name="alpha")
 OVER_ROOT_2 = (
     _op("divide", X, Number(sqrt(2))),
     _op("multiply", X, Number(sqrt(0.5))),
@@ -70,6 +84,25 @@ TANH = tuple(
         ONE,
     )
     for cube in CUBES
+)
+FAST_TANH = tuple(
+    _op(
+        "add",
+        _op(
+            "tanh",
+            _op(
+                "add",
+                _op("multiply", Number(0.7978845608), X),
+                _op("multiply", Number(0.0356774081), cube),
+            ),
+        ),
+        ONE,
+    )
+    for cube in CUBES
+)
+HALF_ERF = tuple(
+    _op("add", _op("multiply", _op("erf", scaled), Number(0.5)), Number(0.5))
+    for scaled in OVER_ROOT_2
 )
 LOG_EXP = _op("log", _op("add", _op("exp", X), ONE))
 STABLE = _op(
@@ -113,28 +146,49 @@ COMPOSITES: tuple[Rule, ...] = (
         "elu, as a choice",
         RISES,
         "x > 0 ? x : exp(x) - 1",
-        (_op("where", _op("greater", X, Number(0.0)), X, EXP_1),),
+        _choices(EXP_1),
     ),
     _rule(
         "elu of a slope, as a choice",
         RISES,
         "x > 0 ? x : a (exp(x) - 1), a >= 0",
+        _choices(_op("multiply", EXP_1, ALPHA)),
+        finite_slope_not_negative("alpha"),
+    ),
+    _rule(
+        "celu",
+        RISES,
+        "max(x, 0) + min(a (exp(x / a) - 1), 0), a > 0",
         (
             _op(
-                "where",
-                _op("greater", X, Number(0.0)),
-                X,
-                _op("multiply", EXP_1, Number(name="alpha")),
+                "add",
+                _op("maximum", X, ZERO),
+                _op("minimum", _op("multiply", CELU, ALPHA), ZERO),
             ),
+            _op("add", _op("multiply", _op("minimum", CELU, ZERO), ALPHA), _op("relu", X)),
         ),
         finite_slope_not_negative("alpha"),
+        divisor_positive("divisor"),
+    ),
+    _rule("relu, as a choice", RISES, "x > 0 ? x : 0", _choices(ZERO), is_call=False),
+    _rule(
+        "leaky_relu, as a choice",
+        RISES,
+        "x > 0 ? x : a x, a >= 0",
+        _choices(_op("multiply", X, ALPHA)),
+        finite_slope_not_negative("alpha"),
+        is_call=False,
     ),
     _rule("square, as a product", BOWL, "x * x", (_op("multiply", X, X),)),
     _rule(
         "gelu, composed",
         BOWL,
         "x / 2 (1 + erf(x / sqrt(2)))",
-        tuple(_op("multiply", half, s) for half in (HALF, X) for s in (*ERF, *TANH)),
+        (
+            *(_op("multiply", half, s) for half in (HALF, X) for s in (*ERF, *TANH)),
+            *(_op("multiply", half, s) for half in (HALF, X) for s in FAST_TANH),
+            *(_op("multiply", X, gate) for gate in HALF_ERF),
+        ),
         is_exact=False,
     ),
     _rule(

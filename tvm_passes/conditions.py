@@ -7,6 +7,8 @@ import math
 import numpy as np
 
 from tvm_passes.decline import Condition, Decline, Reason
+from tvm_passes.ranges import within
+from tvm_passes.rule import FLOATS, INTEGERS
 from tvm_passes.site import ElementwiseOp, Operand, Pool, extents
 
 
@@ -84,8 +86,45 @@ def divisor_positive(param: str) -> Condition:
         if isinstance(values, Decline):
             return values
         if np.any(values == 0):
-            return Decline(Reason.NOT_FINITE, f"{op.op} divides by 0", "check the model's weights")
+            return _divides_by_0(op)
         return _negative(op, param, values) if np.any(values < 0) else None
+
+    return check
+
+
+def signs_differ(param: str, *, divides: bool = False) -> Condition:
+    """Condition: every number of `param` is finite, some are above 0 and some below.
+
+    None is 0 if it `divides`.
+    """
+
+    def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+        values = _finite(op, param)
+        if isinstance(values, Decline):
+            return values
+        if divides and np.any(values == 0):
+            return _divides_by_0(op)
+        if np.any(values > 0) and np.any(values < 0):
+            return None
+        return _negative(op, param, values) if np.any(values < 0) else _positive(op, param, values)
+
+    return check
+
+
+def equal_to(param: str, number: float) -> Condition:
+    """Condition: every number of `param` is `number`."""
+
+    def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+        values = _finite(op, param)
+        if isinstance(values, Decline):
+            return values
+        if np.all(values == number):
+            return None
+        return Decline(
+            Reason.NO_RULE,
+            f"no rule covers {op.op} with {param}={values.max():g}, only with {number:g}",
+            "add a rule if the op is monotone: rules=RULES + (Rule(...),)",
+        )
 
     return check
 
@@ -223,6 +262,45 @@ def data_within(low: float, high: float, *, above: bool = False, below: bool = F
     return check
 
 
+def converts_in_range() -> Condition:
+    """Condition: a cast to integers is of data that are proved to be among them.
+
+    Past them integers wrap around, and what becomes of a floating-point number is undefined.
+    """
+
+    def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+        if op.dtype not in INTEGERS:
+            return None
+        least, most = within(op.bounds, op.reads)
+        ends = np.iinfo(op.dtype)
+        if ends.min - 1 < least and most < ends.max + 1:  # a fraction is cut off
+            return None
+        return Decline(
+            Reason.DOMAIN,
+            f"{op.op} makes {op.dtype} of {op.reads}, and all that is proved of its data is that "
+            f"they lie in [{least:g}, {most:g}]",
+            f"clip its input to what {op.dtype} holds",
+        )
+
+    return check
+
+
+def widens() -> Condition:
+    """Condition: a cast is to a floating-point type that holds every number of its data's."""
+
+    def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+        floats = op.reads in FLOATS and op.dtype in FLOATS
+        if floats and np.dtype(op.dtype).itemsize >= np.dtype(op.reads).itemsize:
+            return None
+        return Decline(
+            Reason.DTYPE,
+            f"{op.op} makes {op.dtype} of {op.reads}, which may round",
+            "nothing to do: another row is about it",
+        )
+
+    return check
+
+
 def softplus_as_checked(beta: str, threshold: str) -> Condition:
     """Condition: the kernel does not fall where it goes over from log(1 + exp(x)) to x.
 
@@ -285,6 +363,10 @@ def _positive(op: ElementwiseOp, param: str, values: np.ndarray) -> Decline:
         f"{op.op} with {param}={values.max():g} does not fall as its input grows",
         "nothing to do: another row is about it",
     )
+
+
+def _divides_by_0(op: ElementwiseOp) -> Decline:
+    return Decline(Reason.NOT_FINITE, f"{op.op} divides by 0", "check the model's weights")
 
 
 def _not_constant(op: ElementwiseOp, param: str) -> Decline:

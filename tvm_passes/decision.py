@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from tvm_passes.decline import Decline, Direction, Ends, Reason
 from tvm_passes.legality import (
@@ -24,6 +25,7 @@ ENDS = {
     Direction.NON_DECREASING: Ends.SAME,
     Direction.NON_INCREASING: Ends.OTHER,
     Direction.QUASI_CONVEX: Ends.BOTH,
+    Direction.BY_CHANNEL: Ends.BOTH,
 }
 
 CALL = 6
@@ -110,24 +112,37 @@ def decide(
     if not best:
         return Decision(site, (), decline)
     direction = directions[best - 1]
-    joined = directions.index(direction) if direction is Direction.QUASI_CONVEX else 0
-    return Decision(site, site.chain[:best], decline, ENDS[direction], joined)
+    ends_of_all = ENDS[direction]
+    return Decision(site, site.chain[:best], decline, ends_of_all, _joined(directions, ends_of_all))
+
+
+def _joined(directions: Sequence[Direction], ends: Ends) -> int:
+    """How many of the lowest ops may follow the larger of two results: they never fall."""
+    if ends is not Ends.BOTH:
+        return 0
+    return sum(1 for _ in takewhile(lambda each: each is Direction.NON_DECREASING, directions))
 
 
 def _savings(site: Site, directions: Sequence[Direction]) -> Iterator[int]:
     """What sinking the lowest ops saves, for each number of them, up to a common factor.
 
     Counted in negations.  That a window's other end takes two and a pool of its own is left out
-    where both ends are evaluated: it is for those who allow that to say whether it pays.
+    of functions that fall, then rise: it is for those who allow these to say whether that pays.
     """
     before, after = evaluations(site.pool)
     negations = 0 if site.pool.opposite else before + after
-    saved, extra = 0, {Ends.SAME: 0, Ends.OTHER: negations, Ends.BOTH: 0}
+    extra = {
+        Direction.NON_DECREASING: 0,
+        Direction.NON_INCREASING: negations,
+        Direction.QUASI_CONVEX: 0,
+        Direction.BY_CHANNEL: negations + before + after,
+    }
+    saved = 0
     for op, direction in zip(site.chain, directions, strict=False):
-        ends = ENDS[direction]
+        twice = ENDS[direction] is Ends.BOTH
         weight = CALL if op.rule.is_call else 1
-        saved += weight * (before - (2 * after if ends is Ends.BOTH else after))
-        yield saved - extra[ends]
+        saved += weight * (before - (2 * after if twice else after))
+        yield saved - extra[direction]
 
 
 def _has_ends(site: Site, count: int, needed: Ends, ends: Collection[Ends]) -> bool:
@@ -149,7 +164,7 @@ def _split(site: Site, count: int) -> Decline | None:
 
 def _but_signs(ops: Iterable[ElementwiseOp]) -> Iterator[ElementwiseOp]:
     """The ops that a compiler does not contract others past."""
-    return (op for op in ops if not op.rule.is_sign)
+    return (op for op in ops if not op.rule.is_transparent)
 
 
 def _needs_other_end(op: ElementwiseOp, site: Site) -> Decline:

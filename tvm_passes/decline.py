@@ -15,6 +15,7 @@ class Direction(Enum):
     NON_DECREASING = "non-decreasing"
     NON_INCREASING = "non-increasing"
     QUASI_CONVEX = "quasi-convex"
+    BY_CHANNEL = "monotone, up or down by channel"
 
 
 class Ends(Enum):
@@ -30,7 +31,7 @@ class Ends(Enum):
     """max f(S) = f(min S) for f that never rises."""
 
     BOTH = "both"
-    """max f(S) = max(f(min S), f(max S)) for f that falls, then rises."""
+    """max f(S) = max(f(min S), f(max S)) for f that falls, then rises, or is monotone."""
 
 
 class Reason(Enum):

@@ -240,13 +240,16 @@ def composed(below: Direction, op: ElementwiseOp, pool: Pool) -> Direction | Dec
     """The direction of a function that moves as `below`, of the op's results.
 
     A function that falls, then rises, still does so of monotone data; if it is monotone data of
-    another that does, nothing is known.  Under a minimum nothing is known of either.
+    another that does, nothing is known.  Under a minimum nothing is known of either, nor of what
+    is monotone one way in some channels and the other way in others.
     """
     direction = op.rule.direction
     if direction is Direction.NON_DECREASING:
         return below
     if direction is Direction.NON_INCREASING:
         return TURNED.get(below, below)
+    if direction is Direction.BY_CHANNEL and not pool.minimum:
+        return below if below is Direction.QUASI_CONVEX else direction
     if below is Direction.NON_DECREASING and not pool.minimum:
         return direction
     least = "minimum" if pool.minimum else f"maximum of a {below.value} function"

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from math import inf
 
-from tvm_passes.conditions import constant_in_window, slope_negative
+from tvm_passes.conditions import constant_in_window, equal_to, slope_negative
 from tvm_passes.decline import Direction
 from tvm_passes.ranges import between
+from tvm_passes.rising import CALLED
 from tvm_passes.rule import RELAX, Form, Rule, forms
 
 QUASI_CONVEX: tuple[Rule, ...] = (
@@ -35,6 +36,21 @@ QUASI_CONVEX: tuple[Rule, ...] = (
         negative_zero="+0",
         infinity="+inf",
         source="x * x",
+    ),
+    Rule(
+        name="square, as a power",
+        direction=Direction.QUASI_CONVEX,
+        forms=forms(Form("power", args={"exponent": 1}), Form("relax.power", args={"exponent": 1})),
+        dtypes=CALLED,
+        conditions=(constant_in_window("exponent"), equal_to("exponent", 2)),
+        image=between(0.0, inf),
+        is_arithmetic=True,
+        is_call=True,
+        is_exact=False,
+        nan="NaN",
+        negative_zero="+0",
+        infinity="+inf",
+        source="x^2, by the math library or as x * x",
     ),
     # x where x > 0, else alpha * x: for alpha < 0 it falls as far as 0.
     Rule(

@@ -6,6 +6,7 @@ arithmetic rounds they are widened by one step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -90,6 +91,25 @@ def scaled(param: str) -> Image:
         )
 
     return image
+
+
+def converted(op: ElementwiseOp) -> Bounds:
+    """The results are the data in another element type, rounded to it or towards 0."""
+    low, high = within(op.bounds, op.reads)
+    if "float" in op.dtype:
+        return _rounded(low, op.dtype), _rounded(high, op.dtype)
+    return (
+        math.floor(low) if math.isfinite(low) else low,
+        math.ceil(high) if math.isfinite(high) else high,
+    )
+
+
+def within(bounds: Bounds, dtype: str) -> Bounds:
+    """The bounds, and those of the element type where that is one of integers."""
+    if "int" not in dtype:
+        return bounds
+    ends = np.iinfo(dtype)
+    return max(bounds[0], ends.min), min(bounds[1], ends.max)
 
 
 def at_least(param: str) -> Image:

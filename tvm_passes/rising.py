@@ -7,12 +7,14 @@ from math import inf
 from tvm_passes import fixed_points
 from tvm_passes.conditions import (
     constant_in_window,
+    converts_in_range,
     data_within,
     divisor_positive,
     factor_not_negative,
     finite_slope_not_negative,
     ordered_bounds,
     softplus_as_checked,
+    widens,
 )
 from tvm_passes.decline import Direction
 from tvm_passes.ranges import (
@@ -22,11 +24,12 @@ from tvm_passes.ranges import (
     at_most,
     between,
     clipped,
+    converted,
     not_negative,
     same,
     scaled,
 )
-from tvm_passes.rule import INTEGERS, RELAX, RELAY, SELECTED, Form, Rule, forms
+from tvm_passes.rule import FLOATS, INTEGERS, RELAX, RELAY, SELECTED, Form, Rule, forms
 
 CALLED = frozenset({"float32", "float64"})
 """Where TVM calls the math library for functions that it has no float16 of."""
@@ -265,6 +268,28 @@ RISING: tuple[Rule, ...] = (
         negative_zero="1",
         infinity="-inf to 0, +inf kept",
         source="derivative exp(x) > 0",
+    ),
+    # Rounding to another element type keeps order; to a wider one nothing is rounded.
+    *(
+        Rule(
+            name=name,
+            direction=Direction.NON_DECREASING,
+            forms=forms("cast", "relax.astype"),
+            dtypes=dtypes,
+            results=dtypes,
+            conditions=(condition,),
+            image=converted,
+            is_transparent=name == "widening cast",
+            rounds_result=name == "cast",
+            nan="NaN; of integers any number",
+            negative_zero="kept; of integers 0",
+            infinity="kept",
+            source="the nearest number, or the next towards 0",
+        )
+        for name, dtypes, condition in (
+            ("cast", FLOATS | INTEGERS, converts_in_range()),
+            ("widening cast", FLOATS, widens()),
+        )
     ),
     # Rounding to an integer: steps upwards.
     *(

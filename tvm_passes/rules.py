@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from tvm_passes.by_channel import BY_CHANNEL
 from tvm_passes.composites import COMPOSITES
 from tvm_passes.falling import FALLING
 from tvm_passes.quantized import QUANTIZED
@@ -43,6 +44,7 @@ __all__ = [
 RULES: tuple[Rule, ...] = (
     *RISING,
     *FALLING,
+    *BY_CHANNEL,
     *QUASI_CONVEX,
     *COMPOSITES,
     *QUANTIZED,

@@ -30,6 +30,8 @@ POOL = Pool(
 )
 
 ONES = Operand((1, 8, 1, 1), np.ones((1, 8, 1, 1), np.float32))
+SIGNS = Operand((1, 8, 1, 1), np.float32([1, -1] * 4).reshape(1, 8, 1, 1))
+TWO = Operand((1, 1, 1, 1), np.full((1, 1, 1, 1), 2, np.float32))
 MINUS_ONES = Operand((1, 8, 1, 1), -np.ones((1, 8, 1, 1), np.float32))
 
 PARAMS = {
@@ -46,6 +48,9 @@ PARAMS = {
     "multiply_negative": {"factor": MINUS_ONES},
     "divide_negative": {"divisor": MINUS_ONES},
     "divide_into": {"dividend": ONES},
+    "multiply_by_channel": {"factor": SIGNS},
+    "divide_by_channel": {"divisor": SIGNS},
+    "square, as a power": {"exponent": TWO},
     "leaky_relu_negative": {"alpha": -0.1},
     "prelu_negative": {"alpha": MINUS_ONES},
     "softplus": {"beta": 1.0, "threshold": 20.0},

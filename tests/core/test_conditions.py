@@ -8,17 +8,21 @@ from site_builders import MULTIPLY, RULE, assert_declined, bias, op, pool, site
 
 from tvm_passes.conditions import (
     constant_in_window,
+    converts_in_range,
     data_within,
     divisor_negative,
     divisor_positive,
+    equal_to,
     factor_not_negative,
     factor_not_positive,
     falls_as_computed,
     finite_slope_not_negative,
     no_overflow,
     ordered_bounds,
+    signs_differ,
     slope_negative,
     softplus_as_checked,
+    widens,
 )
 from tvm_passes.decline import Reason
 from tvm_passes.legality import keeps_rounding, not_absorbed, rule_conditions
@@ -185,6 +189,8 @@ SIGNS = [
     (divisor_positive, [[0.5, 2.0]], [[-1.0, 2.0]], Reason.NEGATIVE_SLOPE),
     (divisor_negative, [[-0.5, -2.0]], [[-1.0, 2.0], [-1.0, 0.0]], Reason.POSITIVE_SLOPE),
     (slope_negative, [[-0.5, 2.0], [-1.0]], [[0.0, 2.0]], Reason.POSITIVE_SLOPE),
+    (signs_differ, [[-0.5, 2.0], [1.0, 0.0, -1.0]], [[0.0, 2.0], [0.0]], Reason.POSITIVE_SLOPE),
+    (signs_differ, [[-0.5, 2.0]], [[-2.0, 0.0], [-1.0]], Reason.NEGATIVE_SLOPE),
     (finite_slope_not_negative, [[0.0, 2.0]], [[-0.1, 2.0]], Reason.NEGATIVE_SLOPE),
 ]
 
@@ -205,9 +211,69 @@ def test_signs_of_every_channel(condition, accepted, declined, reason):
         assert_declined(check(op(params=unknown), pool()), Reason.NOT_CONSTANT, "p of the.relu")
 
 
-def test_a_divisor_of_0_is_declined():
-    declined = divisor_positive("p")(op(params={"p": operand([1.0, 0.0])}), pool())
+@pytest.mark.parametrize("condition", [divisor_positive("p"), signs_differ("p", divides=True)])
+def test_a_divisor_of_0_is_declined(condition):
+    declined = condition(op(params={"p": operand([1.0, 0.0, -1.0])}), pool())
     assert_declined(declined, Reason.NOT_FINITE, "the.relu divides by 0")
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ([2.0], None),
+        ([2.0, 2.0], None),
+        ([3.0], Reason.NO_RULE),
+        ([2.0, 3.0], Reason.NO_RULE),
+        ([nan], Reason.NOT_FINITE),
+    ],
+)
+def test_a_parameter_of_one_number_alone(values, reason):
+    decline = equal_to("p", 2)(op(params={"p": operand(values)}), pool())
+    assert decline is None if reason is None else decline.reason is reason
+    assert_declined(equal_to("p", 2)(op(), pool()), Reason.NOT_CONSTANT, "p of the.relu")
+
+
+@pytest.mark.parametrize(
+    ("reads", "dtype", "bounds", "holds"),
+    [
+        ("float32", "float16", (-inf, inf), True),
+        ("int64", "float32", (-inf, inf), True),
+        ("float32", "int8", (-128.9, 127.9), True),
+        ("float32", "int8", (-129.0, 127.0), False),
+        ("float32", "int8", (-128.0, 128.0), False),
+        ("float32", "int32", (0.0, 2.0**31), False),
+        ("float32", "uint8", (-0.9, 255.0), True),
+        ("float32", "uint8", (0.0, inf), False),
+        ("uint8", "int16", (-inf, inf), True),
+        ("uint8", "int8", (-inf, inf), False),
+        ("uint8", "int8", (-inf, 127.0), True),
+        ("int8", "uint8", (0.0, inf), True),
+    ],
+)
+def test_a_cast_to_integers_is_of_what_they_hold(reads, dtype, bounds, holds):
+    one = op("cast", data_dtype=reads, dtype=dtype, bounds=bounds)
+    decline = converts_in_range()(one, pool())
+    assert (decline is None) is holds
+    if not holds:
+        assert_declined(decline, Reason.DOMAIN, f"makes {dtype} of {reads}", "clip its input")
+
+
+@pytest.mark.parametrize(
+    ("reads", "dtype", "holds"),
+    [
+        ("float16", "float32", True),
+        ("float32", "float32", True),
+        ("float32", "float16", False),
+        ("int8", "float32", False),
+        ("float32", "int32", False),
+        ("bfloat16", "float32", False),
+    ],
+)
+def test_a_cast_that_widens(reads, dtype, holds):
+    decline = widens()(op("cast", data_dtype=reads, dtype=dtype), pool())
+    assert (decline is None) is holds
+    if not holds:
+        assert_declined(decline, Reason.DTYPE, f"makes {dtype} of {reads}")
 
 
 @pytest.mark.parametrize(
@@ -278,13 +344,14 @@ def test_no_tensor_of_a_row_may_vary_over_the_window(name, param):
 
 
 SCALES = {f"{op}{sign}" for op in ("multiply", "divide") for sign in ("", "_negative")}
-SCALES |= {"quantize (relay)", "dequantize"}
+SCALES |= {"quantize (relay)", "dequantize", "multiply_by_channel", "divide_by_channel"}
+SQUARES = {"square", "square, as a power"}
 SUMS = {"bias_add", "subtract", "subtract_from"}
 
 
 def test_sums_and_products_round_with_what_is_above_them():
     alone = {name for name, row in RULE.items() if not row.patterns}
     rounded = {name for name in alone if keeps_rounding(op(name), MULTIPLY) is not None}
-    assert rounded == SUMS | SCALES | {"square", "selu", "atanh"}
+    assert rounded == SUMS | SCALES | SQUARES | {"selu", "atanh"}
     folded = {name for name in alone if not_absorbed(op(name), site(absorbers=("conv",)))}
     assert folded == SCALES

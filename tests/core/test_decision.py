@@ -90,7 +90,8 @@ def test_a_pool_that_does_not_shrink_is_named_as_the_reason():
 def test_one_op_of_each_rule_sinks(rule):
     chain = (op(rule),)
     decision = decide(site(*chain), ALLOW)
-    if chain[0].rule.direction is DOWN and not chain[0].rule.is_call:
+    cheap = chain[0].rule.direction in (DOWN, Direction.BY_CHANNEL) and not chain[0].rule.is_call
+    if cheap:
         assert decision.decline.reason is Reason.DOES_NOT_PAY
         return
     assert decision.passed
@@ -139,6 +140,21 @@ def test_what_falls_then_rises_is_evaluated_at_both_ends_and_what_is_below_it_on
     assert decision.times == (1, 1, 2, 2, 2)
     assert decision.lent == chain[:2]
     assert decide(site(*chain)).sunk == chain[:2]
+
+
+def test_what_moves_either_way_is_evaluated_at_both_ends_and_what_falls_below_it_too():
+    chain = (op(), falling(DOWN), op("multiply_by_channel"), op("tanh"), falling(DOWN))
+    decision = decide(site(*chain))
+    assert (decision.ends, decision.joined) == (Ends.BOTH, 1)
+    assert decision.sunk == chain
+
+
+def test_what_moves_either_way_has_to_save_more_than_the_other_ends_cost():
+    chain = (op("multiply_by_channel"), bias())
+    assert decide(site(chain[0])).decline.reason is Reason.DOES_NOT_PAY
+    assert decide(site(*chain, pool=pool(opposite="min"))).sunk == ()
+    few = pool(opposite="min", in_shape=(1, 8, 16, 16), out_shape=(1, 8, 1, 1))
+    assert decide(site(*chain, pool=few)).sunk == chain
 
 
 def test_two_evaluations_a_window_have_to_be_fewer_than_its_elements():

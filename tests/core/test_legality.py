@@ -68,6 +68,7 @@ def test_a_function_that_falls_then_rises_has_to_be_allowed(direction):
 
 
 UP, DOWN, BOWL = Direction.NON_DECREASING, Direction.NON_INCREASING, Direction.QUASI_CONVEX
+EITHER = Direction.BY_CHANNEL
 
 
 @pytest.mark.parametrize(
@@ -80,13 +81,16 @@ UP, DOWN, BOWL = Direction.NON_DECREASING, Direction.NON_INCREASING, Direction.Q
         (DOWN, DOWN, UP),
         (BOWL, UP, BOWL),
         (BOWL, DOWN, BOWL),
+        (BOWL, EITHER, BOWL),
+        *((below, EITHER, EITHER) for below in (UP, DOWN, EITHER)),
+        *((EITHER, direction, EITHER) for direction in (UP, DOWN)),
     ],
 )
 def test_how_functions_of_functions_move(below, direction, together):
     assert composed(below, moving(direction), pool()) is together
 
 
-@pytest.mark.parametrize("below", [DOWN, BOWL])
+@pytest.mark.parametrize("below", [DOWN, BOWL, EITHER])
 def test_a_function_of_one_that_falls_then_rises_is_declined(below):
     decline = composed(below, moving(BOWL, "abs"), pool())
     assert_declined(decline, Reason.NOT_MONOTONE, "abs is quasi-convex", below.value)
@@ -95,8 +99,9 @@ def test_a_function_of_one_that_falls_then_rises_is_declined(below):
 def test_the_minimum_of_a_function_that_falls_then_rises_is_declined():
     least = pool(minimum=True)
     assert composed(UP, moving(DOWN), least) is DOWN
-    decline = composed(UP, moving(BOWL, "abs"), least)
-    assert_declined(decline, Reason.NOT_MONOTONE, "abs is quasi-convex", "minimum")
+    for direction in (BOWL, EITHER):
+        decline = composed(UP, moving(direction, "abs"), least)
+        assert_declined(decline, Reason.NOT_MONOTONE, f"abs is {direction.value}", "minimum")
 
 
 def test_an_op_that_keeps_the_shape_is_accepted():

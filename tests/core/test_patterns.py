@@ -14,9 +14,13 @@ NUMPY = {
     "multiply": np.multiply,
     "divide": np.divide,
     "maximum": np.maximum,
+    "minimum": np.minimum,
     "power": np.power,
     "where": np.where,
     "greater": np.greater,
+    "greater_equal": np.greater_equal,
+    "less": np.less,
+    "less_equal": np.less_equal,
     "exp": np.exp,
     "log": np.log,
     "abs": np.abs,
@@ -35,6 +39,9 @@ FUNCTIONS = {
     "elu, as a sum": np.where(x > 0, x, 0.7 * (np.exp(x) - 1)),
     "elu, as a choice": np.where(x > 0, x, np.exp(x) - 1),
     "elu of a slope, as a choice": np.where(x > 0, x, 0.7 * (np.exp(x) - 1)),
+    "celu": np.where(x > 0, x, 0.7 * (np.exp(x / 0.7) - 1)),
+    "relu, as a choice": np.where(x > 0, x, 0.0),
+    "leaky_relu, as a choice": np.where(x > 0, x, 0.7 * x),
     "square, as a product": x * x,
     "gelu, composed": GELU,
     "silu, composed": x * SIGMOID,
@@ -43,7 +50,7 @@ FUNCTIONS = {
     "softsign": x / (1 + np.abs(x)),
     "softplus, as a sum": np.logaddexp(x, 0),
 }
-PARAMS = {"alpha": 0.7, "minus_alpha": -0.7}
+PARAMS = {"alpha": 0.7, "divisor": 0.7, "minus_alpha": -0.7}
 
 
 def value(pattern):

@@ -114,6 +114,9 @@ FUNCTIONS = {
     "divide_into": lambda x, dividend: dividend.value.reshape(()) / x,
     "rsqrt": lambda x: F32(1) / np.sqrt(x),
     "acos": double(np.arccos),
+    "multiply_by_channel": lambda x, factor: x * factor.value.reshape(()),
+    "divide_by_channel": lambda x, divisor: x / divisor.value.reshape(()),
+    "square, as a power": lambda x, exponent: x ** exponent.value.reshape(()),
     "abs": np.abs,
     "square": lambda x: x * x,
     "leaky_relu_negative": lambda x, alpha: np.where(x > 0, x, F32(alpha) * x),
@@ -130,7 +133,17 @@ FLOATING = [rule for rule in RULES if not rule.results and not rule.patterns]
 
 any_float = st.floats(width=32)
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
-a_number = any_float.map(lambda b: Operand((1, 1, 1, 1), np.full((1, 1, 1, 1), b, F32)))
+
+
+def tensor(number):
+    """One number, as a tensor of the rank of the data."""
+    return Operand((1, 1, 1, 1), np.full((1, 1, 1, 1), number, F32))
+
+
+a_number = any_float.map(tensor)
+both_signs = st.tuples(any_float, any_float).map(
+    lambda pair: Operand((1, 2, 1, 1), np.array(pair, F32).reshape(1, 2, 1, 1))
+)
 PARAMS = {
     **{
         name: st.fixed_dictionaries({param: a_number})
@@ -149,6 +162,11 @@ PARAMS = {
             ("prelu_negative", "alpha"),
         )
     },
+    "square, as a power": st.fixed_dictionaries(
+        {"exponent": st.sampled_from((2, 2, 3)).map(tensor)}
+    ),
+    "multiply_by_channel": st.fixed_dictionaries({"factor": both_signs}),
+    "divide_by_channel": st.fixed_dictionaries({"divisor": both_signs}),
     "softplus": st.fixed_dictionaries(
         {
             "beta": st.sampled_from((0.25, 0.5, 1.0, 2.0, 4.0, 3.0, -1.0)),
@@ -186,13 +204,23 @@ def test_every_row_has_a_function_here():
     assert {rule.name for rule in FLOATING} == set(FUNCTIONS)
 
 
-def function(name):
+def function(name, channel=0):
     """The function of a row, with parameters of one channel that the row accepts."""
-    params = {
-        key: Operand((1, 1, 1, 1), F32(0.3) * p.value[:, :1]) if isinstance(p, Operand) else p
-        for key, p in op(name).params.items()
-    }
+    params = of_channel(op(name).params, channel)
+    if name != "square, as a power":
+        scaled = {n: p for n, p in params.items() if isinstance(p, Operand)}
+        params |= {n: replace(p, value=F32(0.3) * p.value) for n, p in scaled.items()}
     return lambda x: FUNCTIONS[name](x, **params)
+
+
+def of_channel(params, channel):
+    """The same with one number of each tensor."""
+    return {
+        name: Operand((1,), p.value.ravel()[channel % p.value.size :][:1])
+        if isinstance(p, Operand)
+        else p
+        for name, p in params.items()
+    }
 
 
 @pytest.mark.parametrize("rule", FLOATING, ids=lambda rule: rule.name)
@@ -202,6 +230,9 @@ def test_the_function_of_each_row_moves_as_the_row_says(rule):
         assert falls(f, *bounds).size == 0
     elif rule.direction is Direction.NON_INCREASING:
         assert falls(lambda x: -f(x), *bounds).size == 0
+    elif rule.direction is Direction.BY_CHANNEL:
+        falling = function(rule.name, channel=1)
+        assert falls(f).size == falls(lambda x: -falling(x)).size == 0
     elif rule.is_exact:
         assert falls(lambda x: -f(x), -np.inf, 0.0).size == falls(f, 0.0).size == 0
 
@@ -226,6 +257,7 @@ def test_that_check_finds_functions_that_fall(f):
 def test_the_maximum_of_f_is_at_the_ends_that_the_row_says_where_it_accepts(rule, data, window):
     params = data.draw(PARAMS.get(rule.name, st.just({})))
     assume(rule_conditions(op(rule.name, params=params), pool()) is None)
+    params = of_channel(params, data.draw(st.integers(0, 1)))
     window = np.clip(window, *np.array(op(rule.name).bounds, F32))
     with np.errstate(all="ignore"):
         of_each = FUNCTIONS[rule.name](window, **params)
@@ -238,6 +270,7 @@ def test_the_maximum_of_f_is_at_the_ends_that_the_row_says_where_it_accepts(rule
         Direction.NON_DECREASING: of_most,
         Direction.NON_INCREASING: of_least,
         Direction.QUASI_CONVEX: np.maximum(of_least, of_most),
+        Direction.BY_CHANNEL: np.maximum(of_least, of_most),
     }[rule.direction]
     wavers = 0 if rule.is_exact else 2 * np.finfo(F32).eps
     assert abs(of_each.max() - expected[0]) <= wavers
@@ -279,8 +312,8 @@ def test_integer_rows_hold_on_every_value_and_addition_does_not(dtype):
 def test_an_op_is_in_several_rows_only_where_its_parameters_decide(dialect):
     names = Counter(form.op for rule in RULES for form in rule.forms.get(dialect, ()))
     several = {name.removeprefix("relax.") for name, count in names.items() if count > 1}
-    slopes = {"nn.prelu", "nn.leaky_relu" if dialect == RELAY else "nn.leakyrelu"}
-    assert several == {"multiply", "divide", "subtract"} | slopes
+    spelled = ("nn.leaky_relu", "cast") if dialect == RELAY else ("nn.leakyrelu", "astype")
+    assert several == {"multiply", "divide", "subtract", "nn.prelu", *spelled}
 
 
 @pytest.mark.parametrize("rule", ONE_OP, ids=lambda rule: rule.name)

@@ -25,7 +25,8 @@ from tvm_passes.rules import RULES, Rule
 
 ALLOW = {"quasi-convex"}
 ONE, HALF, THREE, SIX = (const(value) for value in (1.0, 0.5, 3.0, 6.0))
-ROOT_2, ALPHA, MINUS_ALPHA = const(2**0.5), const(0.7), const(-0.7)
+ROOT_2, ALPHA, MINUS_ALPHA, ZERO = (const(value) for value in (2**0.5, 0.7, -0.7, 0.0))
+ROOT, CUBIC = const((2 / np.pi) ** 0.5), const(0.044715 * (2 / np.pi) ** 0.5)
 
 
 def elu(b, x):
@@ -64,8 +65,66 @@ def square(_b, x):
     return op.multiply(x, x)
 
 
-RISING = {"elu": elu, "elu_where": elu_where}
+def elu_where_less(b, x):
+    falls = b.emit(op.less_equal(x, const(0.0)))
+    return op.where(falls, b.emit(op.subtract(b.emit(op.exp(x)), ONE)), x)
+
+
+def _celu(b, x):
+    return b.emit(op.subtract(b.emit(op.exp(b.emit(op.divide(x, ALPHA)))), ONE))
+
+
+def celu(b, x):
+    """As PyTorch's importer spells it."""
+    low = b.emit(op.multiply(ALPHA, b.emit(op.minimum(ZERO, _celu(b, x)))))
+    return op.add(low, b.emit(op.nn.relu(x)))
+
+
+def celu_onnx(b, x):
+    high = b.emit(op.maximum(ZERO, x))
+    low = b.emit(op.minimum(ZERO, b.emit(op.multiply(ALPHA, _celu(b, x)))))
+    return op.add(high, low)
+
+
+def relu_where(b, x):
+    return op.where(b.emit(op.greater(x, ZERO)), x, ZERO)
+
+
+def leaky_relu_where(b, x):
+    """As the ONNX importer spells a PReLU of slopes along no one axis."""
+    return op.where(b.emit(op.less(x, ZERO)), b.emit(op.multiply(ALPHA, x)), x)
+
+
+def fast_gelu(b, x):
+    half, linear = b.emit(op.multiply(HALF, x)), b.emit(op.multiply(ROOT, x))
+    cube = b.emit(op.multiply(b.emit(op.multiply(x, x)), x))
+    terms = linear, b.emit(op.multiply(CUBIC, cube))
+    gate = b.emit(op.add(ONE, b.emit(op.tanh(b.emit(op.add(*terms))))))
+    return op.multiply(half, gate)
+
+
+def tflite_gelu(b, x):
+    curve = b.emit(op.erf(b.emit(op.multiply(x, const(0.5**0.5)))))
+    return op.multiply(x, b.emit(op.add(HALF, b.emit(op.multiply(curve, HALF)))))
+
+
+def power(_b, x):
+    return op.power(x, const(2.0))
+
+
+RISING = {
+    "elu": elu,
+    "elu_where": elu_where,
+    "elu_where_less": elu_where_less,
+    "celu": celu,
+    "celu_onnx": celu_onnx,
+    "relu_where": relu_where,
+    "leaky_relu_where": leaky_relu_where,
+}
 QUASI_CONVEX = {
+    "fast_gelu": fast_gelu,
+    "tflite_gelu": tflite_gelu,
+    "power": power,
     "gelu": gelu,
     "silu": silu,
     "mish": mish,

@@ -22,6 +22,7 @@ from tvm_passes.decline import Reason
 
 ALLOW = {"quasi-convex"}
 ZERO, ONE, HALF, THREE, ALPHA, ROOT_2 = map(const, (0, 1, 0.5, 3, 0.7, 2**0.5))
+ROOT_HALF, CUBIC_SLOPE = const(0.5**0.5), const(0.044715 * 0.79788456)
 MINUS_ALPHA, SIXTH, CUBIC, TANH_SLOPE = map(const, (-0.7, 1 / 6, 0.044715, 0.79788456))
 
 
@@ -59,8 +60,55 @@ def square(x):
     return x * x
 
 
-RISING = {"elu": elu, "elu_where": elu_where}
+def elu_where_less(x):
+    return relay.where(relay.less_equal(x, ZERO), relay.exp(x) - ONE, x)
+
+
+def celu(x):
+    """As PyTorch's importer spells it."""
+    low = relay.minimum(ZERO, relay.exp(x / const(0.7)) - ONE)
+    return ALPHA * low + relay.nn.relu(x)
+
+
+def celu_onnx(x):
+    curve = ALPHA * (relay.exp(x / const(0.7)) - ONE)
+    return relay.maximum(ZERO, x) + relay.minimum(ZERO, curve)
+
+
+def relu_where(x):
+    return relay.where(relay.greater(x, ZERO), x, ZERO)
+
+
+def leaky_relu_where(x):
+    return relay.where(relay.less(x, ZERO), ALPHA * x, x)
+
+
+def fast_gelu(x):
+    cube = CUBIC_SLOPE * relay.power(x, const(3.0))
+    return HALF * x * (ONE + relay.tanh(TANH_SLOPE * x + cube))
+
+
+def tflite_gelu(x):
+    return x * (HALF + relay.erf(x * ROOT_HALF) * HALF)
+
+
+def power(x):
+    return relay.power(x, const(2.0))
+
+
+RISING = {
+    "elu": elu,
+    "elu_where": elu_where,
+    "elu_where_less": elu_where_less,
+    "celu": celu,
+    "celu_onnx": celu_onnx,
+    "relu_where": relu_where,
+    "leaky_relu_where": leaky_relu_where,
+}
 INEXACT = {
+    "fast_gelu": fast_gelu,
+    "tflite_gelu": tflite_gelu,
+    "power": power,
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
     "silu": silu,

@@ -1,0 +1,73 @@
+"""Casts keep order, and sink, where their data are proved to be among the numbers of the type."""
+
+import numpy as np
+import pytest
+from relax_builders import (
+    SHAPE,
+    assert_sinks,
+    assert_untouched,
+    const,
+    data,
+    max_pool,
+    module,
+    run_pass,
+)
+from relax_runs import TARGETS, bits, cpu, hard_values, outputs
+from tvm.relax import op
+
+from tvm_passes.decline import Reason
+
+CASTS = {
+    "to half": ("float32", lambda x: op.astype(op.nn.relu(x), "float16")),
+    "to float": ("float16", lambda x: op.astype(op.tanh(x), "float32")),
+    "to bytes": ("float32", lambda x: op.astype(op.clip(op.round(x), -128, 127), "int8")),
+    "towards 0": ("float32", lambda x: op.astype(op.clip(x, -0.9, 200.5), "uint8")),
+    "of bytes": ("uint8", lambda x: op.multiply(op.astype(x, "float32"), const(0.1))),
+    "to wider integers": ("int8", lambda x: op.astype(op.nn.relu(x), "int32")),
+    "to narrower ones": ("int32", lambda x: op.astype(op.clip(x, 0, 255), "uint8")),
+    "there and back": (
+        "float32",
+        lambda x: op.astype(op.astype(op.clip(x, -4.0, 4.0), "int32"), "float32"),
+    ),
+}
+DECLINED = {
+    "out of range": ("float32", "int8", Reason.DOMAIN),
+    "to what wraps around": ("int32", "int8", Reason.DOMAIN),
+    "of a sign": ("int8", "uint8", Reason.DOMAIN),
+    "to what is stored otherwise": ("float32", "bfloat16", Reason.DTYPE),
+    "to truth values": ("float32", "bool", Reason.DTYPE),
+}
+
+
+@pytest.mark.parametrize("name", CASTS)
+def test_a_cast_sinks(name):
+    dtype, f = CASTS[name]
+    before = module(lambda x: max_pool(f(x)), data(SHAPE, dtype))
+    assert_sinks(before, module(lambda x: f(max_pool(x)), data(SHAPE, dtype)))
+
+
+@pytest.mark.parametrize("name", DECLINED)
+def test_a_cast_of_other_numbers_stays(name):
+    dtype, to, reason = DECLINED[name]
+    assert_untouched(module(lambda x: max_pool(op.astype(x, to)), data(SHAPE, dtype)), reason)
+
+
+def test_a_sum_is_not_parted_from_a_product_past_a_wider_type():
+    def chain(x, y):
+        wide = op.astype(op.multiply(x, y), "float32")
+        return max_pool(op.add(wide, const(0.5)))
+
+    parameters = (data(SHAPE, "float16"), data(SHAPE, "float16", "y"))
+    assert_untouched(module(chain, *parameters), Reason.ROUNDING)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=cpu)
+@pytest.mark.parametrize("name", CASTS)
+def test_the_bits_are_the_same(name, target):
+    dtype, f = CASTS[name]
+    before = module(lambda x: max_pool(f(x)), data(SHAPE, dtype))
+    after, _ = run_pass(before)
+    x = hard_values(SHAPE, dtype)
+    (a,), (b,) = (outputs(mod, x, target=target) for mod in (before, after))
+    zero = np.zeros((), a.dtype)  # a window that holds both zeros yields either
+    assert np.array_equal(bits(a + zero), bits(b + zero))

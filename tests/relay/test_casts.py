@@ -1,0 +1,69 @@
+"""Casts keep order, and sink, where their data are proved to be among the numbers of the type."""
+
+import numpy as np
+import pytest
+from relay_builders import (
+    SHAPE,
+    assert_sinks,
+    assert_untouched,
+    const,
+    data,
+    max_pool,
+    module,
+    run_pass,
+)
+from relay_runs import TARGETS, bits, hard_values, outputs
+from tvm import relay
+
+from tvm_passes.decline import Reason
+
+CASTS = {
+    "to half": ("float32", lambda x: relay.cast(relay.nn.relu(x), "float16")),
+    "to float": ("float16", lambda x: relay.cast(relay.tanh(x), "float32")),
+    "to bytes": ("float32", lambda x: relay.cast(relay.clip(relay.round(x), -128, 127), "int8")),
+    "towards 0": ("float32", lambda x: relay.cast(relay.clip(x, -0.9, 200.5), "uint8")),
+    "of bytes": ("uint8", lambda x: relay.multiply(relay.cast(x, "float32"), const(0.1))),
+    "to wider integers": ("int8", lambda x: relay.cast(relay.nn.relu(x), "int32")),
+    "to narrower ones": ("int32", lambda x: relay.cast(relay.clip(x, 0, 255), "uint8")),
+    "there and back": (
+        "float32",
+        lambda x: relay.cast(relay.cast(relay.clip(x, -4.0, 4.0), "int32"), "float32"),
+    ),
+}
+DECLINED = {
+    "out of range": ("float32", "int8", Reason.DOMAIN),
+    "to what wraps around": ("int32", "int8", Reason.DOMAIN),
+    "of a sign": ("int8", "uint8", Reason.DOMAIN),
+    "to what is stored otherwise": ("float32", "bfloat16", Reason.DTYPE),
+    "to truth values": ("float32", "bool", Reason.DTYPE),
+}
+
+
+@pytest.mark.parametrize("name", CASTS)
+def test_a_cast_sinks(name):
+    dtype, f = CASTS[name]
+    before = module(max_pool(f(data(SHAPE, dtype))))
+    assert_sinks(before, module(f(max_pool(data(SHAPE, dtype)))))
+
+
+@pytest.mark.parametrize("name", DECLINED)
+def test_a_cast_of_other_numbers_stays(name):
+    dtype, to, reason = DECLINED[name]
+    assert_untouched(module(max_pool(relay.cast(data(SHAPE, dtype), to))), reason)
+
+
+def test_a_sum_is_not_parted_from_a_product_past_a_wider_type():
+    product = data(SHAPE, "float16") * data(SHAPE, "float16", "y")
+    assert_untouched(module(max_pool(relay.cast(product, "float32") + const(0.5))), Reason.ROUNDING)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", CASTS)
+def test_the_bits_are_the_same(name, target):
+    dtype, f = CASTS[name]
+    before = module(max_pool(f(data(SHAPE, dtype))))
+    after, _ = run_pass(before)
+    x = hard_values(SHAPE, dtype)
+    (a,), (b,) = (outputs(mod, x, target=target) for mod in (before, after))
+    zero = np.zeros((), a.dtype)  # a window that holds both zeros yields either
+    assert np.array_equal(bits(a + zero), bits(b + zero))
