@@ -31,7 +31,7 @@ test-relax: env-relax
 	.venv/relax/bin/pytest
 
 test-relay: env-relay
-	.venv/relay/bin/pytest -m "not no_tvm" --ignore=tests/test_experiments.py --ignore=tests/test_wheel.py --ignore=tests/test_frontends.py
+	.venv/relay/bin/pytest -m "not no_tvm"
 
 env-relax:
 	@scripts/setup_env.sh relax relax,tensorflow,report,dev 5

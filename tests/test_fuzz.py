@@ -53,7 +53,7 @@ EMPTY = "windows_touch_data"
 def test_the_generator_meets_every_reason_that_it_can(script):
     met = set()
 
-    @settings(max_examples=2000, database=None, derandomize=True, deadline=None, phases=GENERATE)
+    @settings(max_examples=1000, database=None, derandomize=True, deadline=None, phases=GENERATE)
     @given(script.graphs(3))
     def look(graph):
         mod = script.module(graph)
