@@ -2,7 +2,8 @@
 
 Dropped are, one at a time: each way in which a predicate declines, each entry of the lists of
 preconditions and of a row's conditions, each row's limits on the padding that it may pass, and that
-it is arithmetic or a scale.
+it is arithmetic, a scale, transparent or inexact; and, where sites are found and decided on, each
+guard that returns early, and each operand of ``and`` and ``or``.
 Run it with the Python of either environment.
 
 Example: python scripts/mutate_conditions.py --output scripts/records/mutants-relax.json
@@ -81,6 +82,22 @@ class _Finder(ast.NodeVisitor):
         if self.file in DECIDING and any(name in DECLINES for name in declines):
             self._add(node, f"a refusal of {self.within}", "return None")
 
+    def visit_If(self, node: ast.If) -> None:
+        """A guard that returns early lets everything pass."""
+        if self.file in FINDING and isinstance(node.body[-1], ast.Return | ast.Continue):
+            self._add(node.test, f"a guard of {self.within}", "False")
+        self.generic_visit(node)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
+        """One operand is left out of what is decided on several."""
+        if self.file in (*FINDING, *DECIDING):
+            word = " and " if isinstance(node.op, ast.And) else " or "
+            for operand in node.values:
+                rest = [f"({ast.unparse(other)})" for other in node.values if other is not operand]
+                text = f"({word.join(rest)})"
+                self._add(node, f"{ast.unparse(operand)} in {self.within}", text, operand.lineno)
+        self.generic_visit(node)
+
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         """What is found below is called after the function of the module."""
         outermost = self.within == ""
@@ -104,8 +121,10 @@ class _Finder(ast.NodeVisitor):
                 self._entries(keyword.value, f"of the row {rule}")
             if keyword.arg == "fixes":
                 self._add(keyword.value, f"limits of padding of {rule}", "(lambda *_: True)")
-            if keyword.arg in ("is_arithmetic", "is_scale"):
+            if keyword.arg in ("is_arithmetic", "is_scale", "is_transparent"):
                 self._add(keyword.value, f"{keyword.arg} of {rule}", "False")
+            if keyword.arg == "is_exact" and ast.unparse(keyword.value) == "False":
+                self._add(keyword.value, f"inexactness of {rule}", "True")
         self.generic_visit(node)
 
     def _entries(self, values: ast.Tuple, where: str) -> None:
@@ -133,6 +152,9 @@ class _Finder(ast.NodeVisitor):
 
 DECIDING = ("conditions.py", "legality.py")
 """Files whose functions decline."""
+
+FINDING = ("decision.py", "plan.py", "matching.py", "chain.py", "ranges.py")
+"""Files that find sites, what they may rely on, and what becomes of them."""
 
 
 def mutants(package: Path) -> Iterator[Mutant]:
