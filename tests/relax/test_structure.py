@@ -7,11 +7,14 @@ from relax_builders import (
     assert_untouched,
     both,
     built,
+    conv,
     max_pool,
+    module,
     pooled,
 )
 from tvm import relax
 from tvm.relax import op
+from tvm.relax.dpl import is_op, wildcard
 from tvm.script import relax as R  # noqa: N812 - TVMScript's own name
 
 from tvm_passes.decline import Reason
@@ -57,6 +60,15 @@ def test_branches():
     assert "relax.nn.relu" in first.message
     assert second.site == "main/relax.nn.max_pool2d#1"
     assert "relax.tanh" in second.message
+
+
+def test_a_layer_that_a_library_takes_with_its_activation():
+    """Partition first, and what is the library's stays whole."""
+    pattern = is_op("relax.nn.relu")(is_op("relax.nn.conv2d")(wildcard(), wildcard()))
+    mod = module(lambda x: max_pool(op.nn.relu(conv(x))))
+    taken = [("lib.conv2d_relu", pattern)]
+    mod = relax.transform.FuseOpsByPattern(taken, annotate_codegen=True)(mod)
+    assert_untouched(mod, Reason.NO_ACTIVATION)
 
 
 def test_several_dataflow_blocks_and_code_between_them():

@@ -8,6 +8,7 @@ from relay_builders import (
     assert_becomes,
     assert_sinks,
     assert_untouched,
+    conv,
     data,
     max_pool,
     module,
@@ -17,6 +18,7 @@ from relay_builders import (
     typed,
 )
 from tvm import relay
+from tvm.relay.dataflow_pattern import is_op, wildcard
 from tvm.relay.prelude import Prelude
 
 from tvm_passes.decline import Reason
@@ -222,6 +224,19 @@ def test_a_claimed_function_beside_a_site():
         return module(relay.Call(claimed, [pooled(x, order)]), x)
 
     assert_sinks(*both(build))
+
+
+def test_a_layer_that_a_library_takes_with_its_activation():
+    """Partition first, and what is the library's stays whole."""
+    pattern = is_op("nn.relu")(is_op("nn.conv2d")(wildcard(), wildcard()))
+    mod = module(max_pool(relay.nn.relu(conv(data()))))
+    for step in (
+        relay.transform.MergeComposite([("lib.conv2d_relu", pattern)]),
+        relay.transform.AnnotateTarget("lib"),
+        relay.transform.PartitionGraph(),
+    ):
+        mod = step(mod)
+    assert_untouched(mod, Reason.NO_ACTIVATION)
 
 
 def test_fused_functions():

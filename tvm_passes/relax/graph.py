@@ -157,6 +157,8 @@ class RelaxGraph:
         definition = self.definitions.get(hash(node))
         if definition is None:
             return Producer("a value from elsewhere", rounded=False, reads_activation=False)
+        if isinstance(definition.value, relax.Call) and not definition.op:
+            return Producer("the result of a function", rounded=False, reads_activation=False)
         name = definition.op or type(definition.value).__name__
         return Producer(name, rounded=False, reads_activation=True)
 

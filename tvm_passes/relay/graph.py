@@ -108,6 +108,8 @@ class RelayGraph:
             return PARAMETER
         if isinstance(node, relay.Var):
             return Producer("a variable", rounded=False, reads_activation=False)
+        if isinstance(node, relay.Call) and not self.op_name(node):
+            return Producer("the result of a function", rounded=False, reads_activation=False)
         name = self.op_name(node) or type(node).__name__
         return Producer(name, rounded=False, reads_activation=True)
 
