@@ -2,6 +2,8 @@
 
 BOUNDS = LOW, HIGH = -1.0, 6.0
 """Of clip, maximum and minimum in these tests; other parameters are 0, or as below."""
+SIGNS = (0.5, -0.5, -0.5, 0.5)
+"""A factor for each of the inputs: infinities become +inf."""
 SHIFT, FACTOR, DIVISOR, SLOPE = 0.0, 0.5, 4.0, 0.1
 
 NAN = {
@@ -13,6 +15,7 @@ NAN = {
 NEGATIVE_ZERO = {
     "+0": {"0"},
     "-0": {"-0"},
+    "either zero": {"-0", "0"},
     "-0 or +0": {"-0", "0"},
     "0": {"0"},
     "1": {"1"},
@@ -34,6 +37,7 @@ INFINITY = {
     "+inf and -inf": ("inf", "-inf"),
     "-0 and +0": ("-0", "0"),
     "+inf": ("inf", "inf"),
+    "either infinity": ("inf", "inf"),
     "-inf to b, +inf kept": ("-1", "inf"),
     "-inf kept, +inf to b": ("-inf", "6"),
     "the nearer bound": ("-1", "6"),

@@ -336,6 +336,14 @@ def test_every_parameter_that_a_condition_reads_is_spelled(rule, dialect):
         assert form.data not in form.args.values()
 
 
+def test_the_rows_that_are_exact_in_real_numbers_alone():
+    """scripts/records/monotone-*.json say how far the others' kernels waver: not at all."""
+    waver = ("gelu", "silu", "mish", "hard_swish")
+    expected = {"gelu", "gelu_tanh", "silu", "square, as a power"}
+    expected |= {f"{name}, composed" for name in waver}
+    assert {rule.name for rule in RULES if not rule.is_exact} == expected
+
+
 def test_row_names_are_unique():
     assert len({rule.name for rule in RULES}) == len(RULES)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from relax_builders import const, data, module
 from relax_runs import outputs
-from special_values import DIVISOR, FACTOR, HIGH, LOW, SHIFT, SLOPE, wrong_words
+from special_values import DIVISOR, FACTOR, HIGH, LOW, SHIFT, SIGNS, SLOPE, wrong_words
 from tvm.relax import op
 
 from tvm_passes.rules import RELAX, RULES
@@ -27,6 +27,9 @@ def kernels(dtype):
         "multiply_negative": lambda x, _: op.multiply(x, const(-FACTOR, dtype)),
         "divide_negative": lambda x, _: op.divide(x, const(-DIVISOR, dtype)),
         "divide_into": lambda x, _: op.divide(const(DIVISOR, dtype), x),
+        "multiply_by_channel": lambda x, _: op.multiply(x, const(SIGNS, dtype)),
+        "divide_by_channel": lambda x, _: op.divide(x, const(SIGNS, dtype)),
+        "square, as a power": lambda x, _: op.power(x, const(2.0, dtype)),
         "leaky_relu_negative": lambda x, _: op.nn.leakyrelu(x, -SLOPE),
         "prelu_negative": lambda x, _: op.nn.prelu(x, const([-SLOPE] * 4, dtype), axis=0),
         "prelu": lambda x, _: op.nn.prelu(x, const([SLOPE] * 4, dtype), axis=0),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from relay_builders import const, data, module
 from relay_runs import outputs
-from special_values import DIVISOR, FACTOR, HIGH, LOW, SHIFT, SLOPE, wrong_words
+from special_values import DIVISOR, FACTOR, HIGH, LOW, SHIFT, SIGNS, SLOPE, wrong_words
 from tvm import relay
 
 from tvm_passes.rules import RELAY, RULES
@@ -27,6 +27,9 @@ def kernels(dtype):
         "multiply_negative": lambda x, _: relay.multiply(x, const(-FACTOR, dtype)),
         "divide_negative": lambda x, _: relay.divide(x, const(-DIVISOR, dtype)),
         "divide_into": lambda x, _: relay.divide(const(DIVISOR, dtype), x),
+        "multiply_by_channel": lambda x, _: relay.multiply(x, const(SIGNS, dtype)),
+        "divide_by_channel": lambda x, _: relay.divide(x, const(SIGNS, dtype)),
+        "square, as a power": lambda x, _: relay.power(x, const(2.0, dtype)),
         "leaky_relu_negative": lambda x, _: relay.nn.leaky_relu(x, alpha=-SLOPE),
         "prelu_negative": lambda x, _: relay.nn.prelu(x, const([-SLOPE] * 4, dtype), axis=0),
         "prelu": lambda x, _: relay.nn.prelu(x, const([SLOPE] * 4, dtype), axis=0),
