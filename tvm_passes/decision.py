@@ -112,15 +112,9 @@ def decide(
     if not best:
         return Decision(site, (), decline)
     direction = directions[best - 1]
-    ends_of_all = ENDS[direction]
-    return Decision(site, site.chain[:best], decline, ends_of_all, _joined(directions, ends_of_all))
-
-
-def _joined(directions: Sequence[Direction], ends: Ends) -> int:
-    """How many of the lowest ops may follow the larger of two results: they never fall."""
-    if ends is not Ends.BOTH:
-        return 0
-    return sum(1 for _ in takewhile(lambda each: each is Direction.NON_DECREASING, directions))
+    rising = takewhile(lambda each: each is Direction.NON_DECREASING, directions[:best])
+    joined = sum(1 for _ in rising)
+    return Decision(site, site.chain[:best], decline, ENDS[direction], joined)
 
 
 def _savings(site: Site, directions: Sequence[Direction]) -> Iterator[int]:

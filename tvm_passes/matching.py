@@ -49,8 +49,7 @@ class Match(Generic[Node]):
 class _State(Generic[Node]):
     """What has been matched so far; each step makes a new one."""
 
-    data: Node | None = None
-    operand: Operand | None = None
+    data: tuple[Node, Operand] | None = None
     nodes: tuple[Node, ...] = ()
     numbers: tuple[tuple[str, float], ...] = ()
     constants: tuple[Operand, ...] = ()
@@ -62,10 +61,9 @@ def find(
     """The function whose result is `node`, if nothing else reads what it computes on the way."""
     for rule, pattern in patterns:
         for state in _match(graph, node, pattern, _State()):
-            found = state.data, state.operand
-            if found[0] is not None and found[1] is not None and _is_alone(graph, state.nodes):
+            if state.data is not None and _is_alone(graph, state.nodes):
                 numbers = dict(state.numbers)
-                return Match(rule, found[0], found[1], state.nodes, numbers, state.constants)
+                return Match(rule, *state.data, state.nodes, numbers, state.constants)
     return None
 
 
@@ -84,8 +82,7 @@ def _match(
 
 def _orders(pattern: Apply) -> list[tuple[Pattern, ...]]:
     flipped = pattern.args[::-1]
-    may_flip = pattern.op in COMMUTES and flipped != pattern.args
-    return [pattern.args, flipped] if may_flip else [pattern.args]
+    return [pattern.args, flipped] if pattern.op in COMMUTES else [pattern.args]
 
 
 def _match_args(
@@ -123,8 +120,8 @@ def _match_arg(
         yield from _match(graph, argument, pattern, state)
     elif isinstance(operand, Operand) and operand.value is None:
         if state.data is None:
-            yield replace(state, data=argument, operand=operand)
-        elif graph.key(state.data) == graph.key(argument):
+            yield replace(state, data=(argument, operand))
+        elif graph.key(state.data[0]) == graph.key(argument):
             yield state
 
 

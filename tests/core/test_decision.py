@@ -127,6 +127,13 @@ def test_a_reduction_has_an_opposite_and_needs_no_negations():
     assert decision.ends is Ends.OTHER
 
 
+def test_only_a_pool_with_an_opposite_takes_the_other_end_of_integers():
+    """-max(-x) of the lowest integer wraps around."""
+    chain = (falling(DOWN, is_call=True), op("dequantize", data_dtype="int8"))
+    assert decide(site(*chain, pool=pool(opposite="min"))).sunk == chain
+    assert decide(site(*chain)).sunk == chain[:1]
+
+
 def test_a_minimum_that_takes_what_falls_becomes_a_maximum():
     decision = decide(site(falling(DOWN), pool=pool(minimum=True, opposite="max")))
     assert decision.ends is Ends.OTHER

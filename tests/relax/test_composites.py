@@ -266,6 +266,14 @@ def test_a_slope_of_the_wrong_sign_is_declined(alpha):
     assert passed is (alpha < 0)
 
 
+def test_differences_the_other_way_round_are_other_functions():
+    def other(b, x):
+        rising = b.emit(op.nn.relu(b.emit(op.subtract(b.emit(op.exp(x)), ONE))))
+        return op.add(b.emit(op.multiply(MINUS_ALPHA, rising)), b.emit(op.nn.relu(x)))
+
+    assert_untouched(pooled(other), Reason.VARIES_IN_WINDOW)
+
+
 def test_other_constants_are_other_functions():
     def other(b, x):
         return op.multiply(x, b.emit(op.clip(b.emit(op.add(x, ONE)), 0, 6)))
