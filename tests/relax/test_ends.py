@@ -187,6 +187,13 @@ def test_below_another_pool_nothing_turns_into_a_minimum():
     assert "not-monotone" in reasons(run_pass(mod)[1])
 
 
+def test_above_another_layer_s_pool_it_does():
+    mod = module(lambda x: max_pool(op.nn.relu(conv(max_pool(op.negative(op.tanh(x)))))))
+    remarks = run_pass(mod)[1]
+    assert "not-monotone" not in reasons(remarks)
+    assert reasons(remarks).count("sunk") == 2
+
+
 def test_what_follows_the_larger_result_sinks_on_below_the_next_pool():
     def expected(builder, x):
         high = builder.emit(op.abs(builder.emit(max_pool(x))))

@@ -128,6 +128,13 @@ def test_below_another_pool_nothing_turns_into_a_minimum():
     assert "not-monotone" in reasons(run_pass(mod)[1])
 
 
+def test_above_another_layer_s_pool_it_does():
+    mod = module(max_pool(relay.nn.relu(conv(max_pool(relay.negative(relay.tanh(data())))))))
+    remarks = run_pass(mod)[1]
+    assert "not-monotone" not in reasons(remarks)
+    assert reasons(remarks).count("sunk") == 2
+
+
 POOLS = ({}, {"kernel": 3, "stride": 2, "padding": (1, 1)})
 
 

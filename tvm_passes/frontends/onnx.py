@@ -118,17 +118,13 @@ def _to_relay(model: onnx.ModelProto, shapes: dict[str, list[int]]) -> tvm.IRMod
     import tvm
     from tvm import relay
 
+    from tvm_passes.relay.batch_norm import FoldBatchNorm
     from tvm_passes.relay.prelu import RecoverPReLU
 
     mod, params = relay.frontend.from_onnx(model, shape=shapes, freeze_params=True)
     mod["main"] = relay.build_module.bind_params_by_name(mod["main"], params)
-    fold = relay.transform.FoldConstant()
-    scale = relay.transform.FoldScaleAxis()
-    passes = [relay.transform.SimplifyInference(), fold, scale, fold, relay.transform.InferType()]
-    ops = {node.op_type for node in model.graph.node}
-    if "BatchNormalization" not in ops:
-        passes = passes[-1:]
-    if "PRelu" in ops:
+    passes = [relay.transform.InferType(), FoldBatchNorm()]
+    if any(node.op_type == "PRelu" for node in model.graph.node):
         passes.append(RecoverPReLU())
     with tvm.transform.PassContext(opt_level=3):
         return tvm.transform.Sequential(passes)(mod)

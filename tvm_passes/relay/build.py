@@ -11,6 +11,7 @@ from tvm.relay.backend import Executor, Runtime
 from tvm.relay.build_module import bind_params_by_name
 
 from tvm_passes.decline import Decline, KernelReason
+from tvm_passes.relay.batch_norm import FoldBatchNorm
 from tvm_passes.relay.blocked import OPT_LEVEL, PASS_NAME, BlockConv2d
 from tvm_passes.relay.convolution import CONV2D
 from tvm_passes.relay.reorder import ReorderActivationAfterMaxPool
@@ -35,7 +36,8 @@ def build(
 ) -> Any:
     """Run `ReorderActivationAfterMaxPool` and `BlockConv2d`, then ``relay.build``.
 
-    The parameters are bound first, so that the pass sees the constants that it depends on.  The
+    The parameters are bound first, so that the pass sees the constants that it depends on, and
+    batch normalizations become weights and a bias, or a product and a sum.  The
     passes obey the ``PassContext`` in scope: its ``opt_level``, ``disabled_pass`` and instruments.
     The first eight parameters are those of ``relay.build``.
 
@@ -106,7 +108,7 @@ def passes_before_blocks(
 ) -> list[tvm.transform.Pass]:
     """What brings convolutions, their pools and activations in order."""
     reorder = ReorderActivationAfterMaxPool(rules, on_remark, allow)
-    return [_bind(params), reorder, relay.transform.FoldConstant()]
+    return [_bind(params), FoldBatchNorm(), reorder, relay.transform.FoldConstant()]
 
 
 def _only(target: Any) -> tvm.target.Target | None:
