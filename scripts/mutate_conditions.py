@@ -89,11 +89,11 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
-        """One operand is left out of what is decided on several, but such as narrow a type."""
+        """One operand is left out of several, but such as narrow a type or stop a walk."""
         if self.file in (*FINDING, *DECIDING):
             word = " and " if isinstance(node.op, ast.And) else " or "
-            narrowing = [v for v in node.values if ast.unparse(v).endswith(" is not None")]
-            for operand in (v for v in node.values if v not in narrowing):
+            kept = (" is not None", " not in seen")
+            for operand in (v for v in node.values if not ast.unparse(v).endswith(kept)):
                 rest = [f"({ast.unparse(other)})" for other in node.values if other is not operand]
                 text = f"({word.join(rest)})"
                 self._add(node, f"{ast.unparse(operand)} in {self.within}", text, operand.lineno)

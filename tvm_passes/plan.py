@@ -103,12 +103,11 @@ class _Planner(Generic[Node]):
         # The ids are those of objects that `told` and `decided` keep.
         ops = tuple(map(id, chain.ops))
         alike = (id(site.pool), site.producer, site.arithmetic_below, site.absorbers, ops)
-        known = self.decided.get(alike)
-        if known is not None:
-            return replace(known[0], site=replace(site, chain=known[0].site.chain))
-        decision = decide(replace(site, chain=resolve(chain.ops, site.pool)), self.words.allow)
-        self.decided[alike] = decision, chain.ops
-        return decision
+        if alike not in self.decided:
+            resolved = replace(site, chain=resolve(chain.ops, site.pool))
+            self.decided[alike] = decide(resolved, self.words.allow), chain.ops
+        decision, _ = self.decided[alike]
+        return replace(decision, site=replace(site, chain=decision.site.chain))
 
     def _site(self, node: Node, chain: Chain[Node]) -> Site:
         site = self._bare_site(node, chain)

@@ -325,3 +325,26 @@ def test_a_row_of_the_users_own_of_several_ops():
     before, expected = pooled(f), built(lambda b, x: f(b, b.emit(max_pool(x))))
     assert_sinks(before, expected, rules=(*RULES, shifted))
     assert_untouched(before, Reason.VARIES_IN_WINDOW)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "f"),
+    [
+        (Apply("tan", (Data(), Data())), lambda _b, x: op.tan(x)),  # of too many arguments
+        (Apply("clip", (Data(), Data())), lambda _b, x: op.clip(x, 0, 1)),  # of a number
+    ],
+)
+def test_a_spelling_that_no_call_has(spelling, f):
+    mine = Rule("mine", Direction.NON_DECREASING, forms={}, patterns=(spelling,))
+    before = pooled(f)
+    after, _ = run_pass(before, rules=[mine])
+    tvm.ir.assert_structural_equal(after, before)
+
+
+def test_a_constant_is_not_what_a_function_is_of():
+    def body(b, _):
+        table = per_channel(SHAPE)
+        return max_pool(b.emit(op.multiply(table, b.emit(op.sigmoid(table)))))
+
+    _, remarks = run_pass(built(body), allow=ALLOW)
+    assert "sunk" not in reasons(remarks)

@@ -12,6 +12,7 @@ from relax_builders import (
     max_pool,
     module,
     per_channel,
+    run_pass,
 )
 from tvm.relax import op
 
@@ -58,7 +59,12 @@ def test_an_addition_sinks_before_another_pool():
 
 @pytest.mark.parametrize("name", ARITHMETIC)
 def test_an_addition_stays_before(name):
-    assert_untouched(module(lambda x: ARITHMETIC[name](max_pool(add(x)))), Reason.FOLDING)
+    mod = module(lambda x: ARITHMETIC[name](max_pool(add(x))))
+    assert_untouched(mod, Reason.FOLDING)
+    (remark,) = run_pass(mod)[1]
+    found = remark.message.partition("next to ")[2]
+    assert found.startswith(("relax.", "relax.nn."))
+    assert name.partition(" ")[0] in found
 
 
 def test_an_addition_stays_before_one_reader_of_two():
