@@ -12,6 +12,7 @@ from relay_builders import (
     max_pool,
     module,
     per_channel,
+    run_pass,
 )
 from relay_runs import TARGETS, bits, hard_values, outputs
 from tvm import relay
@@ -66,7 +67,10 @@ def test_an_addition_sinks_before_another_pool():
 
 @pytest.mark.parametrize("name", ARITHMETIC)
 def test_an_addition_stays_before(name):
-    assert_untouched(module(ARITHMETIC[name](max_pool(add(data())))), Reason.FOLDING)
+    mod = module(ARITHMETIC[name](max_pool(add(data()))))
+    assert_untouched(mod, Reason.FOLDING)
+    (remark,) = run_pass(mod)[1]
+    assert ("multiply" if name == "one of two" else name.partition(" ")[0]) in remark.message
 
 
 @pytest.mark.parametrize("name", ARITHMETIC)
