@@ -33,14 +33,26 @@ from tvm_passes.schedules.operators import Conv2d, MaxPool2d
 from tvm_passes.schedules.rules import schedules
 from tvm_passes.target import parse_target
 
-HALVE = MaxPool2d((2, 2), (2, 2), (1, 1), (0, 0, 0, 0))
-LAYERS = [
-    *product((16, 32, 64), (16, 32, 64), (56, 208), (3,), (True,)),
-    *product((64, 128, 256), (64, 256), (14, 56), (3,), (True, False)),
-    *product((512,), (512,), (7, 14, 28), (3,), (False,)),
-    *product((16, 32), (32, 64), (14, 28), (5,), (True,)),
-]
-"""Channels, filters, rows and columns, taps, and whether a 2x2 max-pool follows."""
+POOLS = {
+    "none": None,
+    "2x2/2": MaxPool2d((2, 2), (2, 2), (1, 1), (0, 0, 0, 0)),
+    "3x3/2": MaxPool2d((3, 3), (2, 2), (1, 1), (1, 1, 1, 1)),
+}
+Layer = tuple[int, int, int, int, str]
+LAYERS: tuple[Layer, ...] = tuple(
+    dict.fromkeys(
+        (
+            *product((16, 32, 64), (16, 32, 64), (56, 208), (3,), ("2x2/2",)),
+            *product((64, 128, 256), (64, 256), (14, 56), (3,), ("none", "2x2/2")),
+            *product((512,), (512,), (7, 14, 28), (3,), ("none",)),
+            *product((16, 32), (32, 64), (14, 28), (5,), ("2x2/2",)),
+            *product((1, 3, 8), (8, 16, 64), (28, 112), (3,), ("none", "2x2/2")),
+            *product((1, 3, 8), (16,), (28, 112), (5,), ("2x2/2",)),
+            *product((16, 64), (32, 192), (28, 112), (3,), ("3x3/2",)),
+        )
+    )
+)
+"""Channels, filters, rows and columns, taps, and the max-pool that follows."""
 
 
 @click.command(help=__doc__)
@@ -62,12 +74,10 @@ def winograd_choice(rounds: int, layers: int | None, output: Path) -> None:
     Console().print(document["summary"], highlight=False)
 
 
-def measured(
-    layers: Sequence[tuple[int, int, int, int, bool]], target: Any, rounds: int
-) -> Iterator[dict[str, Any]]:
+def measured(layers: Sequence[Layer], target: Any, rounds: int) -> Iterator[dict[str, Any]]:
     """Predicted cycles and measured seconds of each way to compute each layer."""
     machine = machine_of(target)
-    for channels, filters, size, taps, pooled in layers:
+    for channels, filters, size, taps, pool in layers:
         pad = taps // 2
         conv = Conv2d(
             channels=channels,
@@ -80,8 +90,7 @@ def measured(
             channels_last=False,
             block=block_of(machine),
         )
-        pool = HALVE if pooled else None
-        ways = list(predicted(Algorithm(conv, pool), (1, size, size), machine))
+        ways = list(predicted(Algorithm(conv, POOLS[pool]), (1, size, size), machine))
         seconds = timed([kernel(way, size, target) for _, way in ways], rounds)
         named = [way.name or "as written" for _, way in ways]
         cycles = [found for found, _ in ways]
@@ -90,7 +99,7 @@ def measured(
             "filters": filters,
             "size": size,
             "taps": taps,
-            "pool": pooled,
+            "pool": pool,
             "cycles": dict(zip(named, cycles, strict=True)),
             "seconds": dict(zip(named, seconds, strict=True)),
             "chosen": named[cycles.index(min(cycles))],
@@ -132,8 +141,10 @@ def timed(calls: Sequence[Callable[[], object]], rounds: int) -> list[float]:
 def summary(results: Sequence[dict[str, Any]]) -> dict[str, float]:
     """How often the choice was the fastest, and what it lost where it was not."""
     lost = [e["seconds"][e["chosen"]] / min(e["seconds"].values()) for e in results]
+    written = [e["chosen"] == "as written" for e in results]
     return {
         "layers": len(lost),
+        "as written chosen": sum(written),
         "fastest chosen": float(np.mean([ratio == 1 for ratio in lost])),
         "geometric mean of chosen / fastest": float(np.exp(np.mean(np.log(lost)))),
         "worst chosen / fastest": max(lost),
@@ -145,7 +156,7 @@ def table(results: Sequence[dict[str, Any]]) -> Table:
     found = Table("layer", "chosen", "ms, and as predicted", box=None)
     for e in results:
         layer = f"{e['channels']}->{e['filters']} {e['size']}² {e['taps']}x{e['taps']}"
-        layer += " pool" if e["pool"] else ""
+        layer += "" if e["pool"] == "none" else f", pool {e['pool']}"
         times = "  ".join(
             f"{name} {e['seconds'][name] * 1e3:.3f} ({e['cycles'][name] / 3.7e6:.3f})"
             for name in e["seconds"]
