@@ -129,6 +129,10 @@ def _step(link: Link[Node], pool: Pool) -> Step[Node]:
 
 
 def _squeezed(pool: Pool, links: Sequence[Link[Node]]) -> tuple[int, ...]:
-    """The axes that a reduction has to keep for the operands of what sinks below it."""
-    has_tensor = pool.drops_axes and any(not link.is_scalar for link in links)
-    return pool.axes or () if has_tensor else ()
+    """The axes that a reduction has to keep for what sinks below it.
+
+    For its operands, and for an attribute that names one of them; without any, Relay's
+    ``qnn.requantize`` does not compile.
+    """
+    has_axes = pool.drops_axes and any(link.axis or not link.is_scalar for link in links)
+    return pool.axes or () if has_axes else ()

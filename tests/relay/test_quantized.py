@@ -98,6 +98,17 @@ def test_dequantize_does_not_meet_an_addition_below_the_pool():
     assert_untouched(mod, Reason.FOLDING)
 
 
+@pytest.mark.parametrize("axes", [(1, 2, 3), (0, 1, 2, 3)])
+def test_a_reduction_keeps_axes_for_the_one_that_is_named(axes):
+    """TVM compiles no qnn.requantize of data without axes."""
+    before = module(relay.max(requantize(data(dtype="int8"), scale=0.4), axes))
+    after, remarks = run_pass(before)
+    assert "sunk" in reasons(remarks)
+    x = hard_values((1, 8, 16, 16), "int8")
+    (a,), (b,) = (outputs(mod, x) for mod in (before, after))
+    np.testing.assert_array_equal(a, b)
+
+
 def test_more_sinks_once_the_function_below_has_sunk():
     # FoldScaleAxis could fold the factor through the relu; once that is gone, a pool is below.
     biased = relay.nn.bias_add(dequantize(data(dtype="int8")), const(np.ones(8)))
