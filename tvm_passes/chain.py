@@ -192,7 +192,7 @@ def climb(
                 return chain
         elif graph.op_name(lender := value_of(graph, chain.top)) in words.pools:
             chain.top = lender
-            _borrow(graph, chain, plans[graph.key(lender)], uses if counted else None)
+            _borrow(graph, chain, plans[graph.key(lender)], uses if counted else None, leaves)
             return chain
         elif several or shared or not _take_move(graph, chain, words):
             return chain
@@ -277,17 +277,23 @@ def _take_move(graph: Graph[Node], chain: Chain[Node], words: Vocabulary) -> boo
 
 
 def _borrow(
-    graph: Graph[Node], chain: Chain[Node], lender: Plan[Node], readers: int | None
+    graph: Graph[Node],
+    chain: Chain[Node],
+    lender: Plan[Node],
+    readers: int | None,
+    leaves: bool,
 ) -> None:
     """Go on through the ops that have sunk below an earlier pool, now above this one.
 
-    `readers` is how many read the pool, or what lies between, where that is known.  Ops of which a
-    window needs both ends stay where they are, above the larger of both results.
+    `readers` is how many read the pool, or what lies between, where that is known; `leaves` tells
+    whether what lies between leaves the function.  Ops of which a window needs both ends stay where
+    they are, above the larger of both results.
     """
     if lender.decision.ends is Ends.OTHER:
         raise ValueError(f"{lender.decision.site.name} was to lend nothing to another pool")
     reading = read_by(graph, lender.pool)
     uses = len(reading.nodes) if readers is None else readers
+    leaves = leaves or reading.leaves
     pool = lender.decision.site.pool
     shape, matches = pool.out_shape, chain.reads == pool.out_shape
     if pool.drops_axes:
@@ -296,7 +302,7 @@ def _borrow(
     chain.reads = shape if matches else ()
     for op, link in zip(lender.decision.lent, lender.sunk, strict=False):
         again = replace(link, above=chain.read, lender=graph.key(lender.pool))
-        fresh = replace(op, crosses=(), computed=None, consumers=uses, is_output=reading.leaves)
+        fresh = replace(op, crosses=(), computed=None, consumers=uses, is_output=leaves)
         chain.take(again, (replace(fresh, shape=shape),))
-        if reading.leaves or uses != 1:
+        if leaves or uses != 1:
             return

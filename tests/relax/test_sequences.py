@@ -75,6 +75,20 @@ def test_a_pool_that_is_a_result_keeps_what_sank_below_it():
     assert_becomes(build(lambda x: max_pool(relu(x))), build(lambda x: relu(max_pool(x))))
 
 
+@pytest.mark.parametrize("move", [lambda x: op.permute_dims(x, [2, 1, 0, 3]), op.flatten])
+def test_a_moved_pool_that_is_a_result_keeps_what_sank_below_it(move):
+    def build(body):
+        builder, x = relax.BlockBuilder(), data(WIDE)
+        with builder.function("main", [x]):
+            with builder.dataflow():
+                moved = builder.emit_output(move(body(x)))
+                again = builder.emit_output(op.max(moved, axis=[0]))
+            builder.emit_func_output(relax.Tuple([again, moved]))
+        return builder.finalize()
+
+    assert_becomes(build(lambda x: max_pool(relu(x))), build(lambda x: relu(max_pool(x))))
+
+
 def test_two_pools_that_read_one_pool():
     def before(builder, x):
         shared = builder.emit(max_pool(relu(x)))

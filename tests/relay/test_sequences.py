@@ -71,6 +71,17 @@ def test_a_pool_that_is_a_result_keeps_what_sank_below_it():
     check(before, expected)
 
 
+@pytest.mark.parametrize(
+    "move", [lambda x: relay.transpose(x, [2, 1, 0, 3]), relay.nn.batch_flatten]
+)
+def test_a_moved_pool_that_is_a_result_keeps_what_sank_below_it(move):
+    def body(f, below):
+        first = move(f(max_pool(below(data(WIDE)))))
+        return module(relay.Tuple([first, relay.max(first, axis=[0])]))
+
+    assert_becomes(body(lambda x: x, relu), body(relu, lambda x: x))
+
+
 def test_two_pools_that_read_one_pool():
     def before(x):
         shared = max_pool(relu(x))
