@@ -89,8 +89,12 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
-        """One operand is left out of several, but such as narrow a type or stop a walk."""
-        if self.file in (*FINDING, *DECIDING):
+        """One operand is left out of several, but such as narrow a type or stop a walk.
+
+        ``x or ()`` only says what to take where there is none.
+        """
+        default = isinstance(node.values[-1], ast.Constant | ast.Tuple | ast.Set)
+        if self.file in (*FINDING, *DECIDING) and not default:
             word = " and " if isinstance(node.op, ast.And) else " or "
             kept = (" is not None", " not in seen")
             for operand in (v for v in node.values if not ast.unparse(v).endswith(kept)):

@@ -312,7 +312,7 @@ def softplus_as_checked(beta: str, threshold: str) -> Condition:
         for param, value in ((beta, slope), (threshold, switch)):
             if not isinstance(value, int | float):
                 return _not_constant(op, param)
-        if slope > 0 and math.frexp(slope)[0] == 0.5 and switch == 20:  # type: ignore[operator,arg-type]
+        if math.frexp(slope)[0] == 0.5 and switch == 20:  # type: ignore[arg-type]
             return None
         return Decline(
             Reason.NOT_MONOTONE,
@@ -343,7 +343,7 @@ def _finite(op: ElementwiseOp, param: str) -> np.ndarray | Decline:
     value = op.params.get(param)
     if isinstance(value, Operand):
         value = value.value
-    if value is None or not isinstance(value, int | float | np.ndarray):
+    if not isinstance(value, int | float | np.ndarray):
         return _not_constant(op, param)
     values = np.asarray(value)
     return values if np.all(np.isfinite(values)) else _not_finite(op, param)

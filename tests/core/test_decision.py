@@ -266,6 +266,12 @@ def test_an_addition_is_not_parted_from_a_product_past_a_sign():
     assert decide(site(bias(), op("negative"), varying)).sunk == ()
 
 
+def test_a_division_by_a_number_that_kernels_share_stays():
+    decline = decide(site(op("divide", unsettled=True))).decline
+    assert decline.reason is Reason.ROUNDING
+    assert "reciprocal" in decline.detail
+
+
 def test_the_site_is_asked_before_its_ops():
     decision = decide(site(op(consumers=2), pool=pool(selects=False)))
     assert decision.decline.reason is Reason.NOT_SELECTING
