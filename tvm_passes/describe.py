@@ -291,10 +291,16 @@ def resolve(chain: Sequence[Sequence[ElementwiseOp]], pool: Pool) -> tuple[Eleme
         alike = (id(alternatives), bounds)
         if alike not in taken:
             op = _first_that_holds(alternatives, bounds, pool)
-            taken[alike] = op, op.rule.image(op)
+            taken[alike] = op, _image(op, pool)
         op, bounds = taken[alike]
         ops.append(op)
     return tuple(reversed(ops))
+
+
+def _image(op: ElementwiseOp, pool: Pool) -> Bounds:
+    """Bounds of an op's results; none where its row does not hold, as of integers that wrap."""
+    covered = op.reads in op.rule.dtypes and op.dtype in (op.rule.results or {op.reads})
+    return op.rule.image(op) if covered and rule_conditions(op, pool) is None else ALL
 
 
 def _first_that_holds(

@@ -52,6 +52,22 @@ def test_a_cast_of_other_numbers_stays(name):
     assert_untouched(module(lambda x: max_pool(op.astype(x, to)), data(SHAPE, dtype)), reason)
 
 
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: op.astype(op.astype(x, "int8"), "uint8"),
+        lambda x: op.astype(op.subtract(op.clip(x, 0, 100), const(100, "uint8")), "int8"),
+    ],
+)
+def test_what_wraps_around_proves_nothing(f):
+    before = module(lambda x: max_pool(f(x)), data(SHAPE, "uint8"))
+    after, remarks = run_pass(before)
+    assert Reason.DOMAIN.value in [remark.reason for remark in remarks]
+    x = hard_values(SHAPE, "uint8")
+    (a,), (b,) = (outputs(mod, x) for mod in (before, after))
+    np.testing.assert_array_equal(a, b)
+
+
 def test_a_sum_is_not_parted_from_a_product_past_a_wider_type():
     def chain(x, y):
         wide = op.astype(op.multiply(x, y), "float32")

@@ -52,6 +52,22 @@ def test_a_cast_of_other_numbers_stays(name):
     assert_untouched(module(max_pool(relay.cast(data(SHAPE, dtype), to))), reason)
 
 
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: relay.cast(relay.cast(x, "int8"), "uint8"),
+        lambda x: relay.cast(relay.subtract(relay.clip(x, 0, 100), const(100, "uint8")), "int8"),
+    ],
+)
+def test_what_wraps_around_proves_nothing(f):
+    before = module(max_pool(f(data(SHAPE, "uint8"))))
+    after, remarks = run_pass(before)
+    assert Reason.DOMAIN.value in [remark.reason for remark in remarks]
+    x = hard_values(SHAPE, "uint8")
+    (a,), (b,) = (outputs(mod, x) for mod in (before, after))
+    np.testing.assert_array_equal(a, b)
+
+
 def test_a_sum_is_not_parted_from_a_product_past_a_wider_type():
     product = data(SHAPE, "float16") * data(SHAPE, "float16", "y")
     assert_untouched(module(max_pool(relay.cast(product, "float32") + const(0.5))), Reason.ROUNDING)
