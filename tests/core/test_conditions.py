@@ -166,6 +166,19 @@ def test_a_difference_that_may_wrap_around_is_declined(zero_point, accepted):
     assert (no_overflow("zero_point")(one, pool()) is None) is accepted
 
 
+@pytest.mark.parametrize(
+    ("row", "params", "reason"),
+    [
+        ("dequantize", {"zero_point": 2**31 - 1}, Reason.DTYPE),
+        ("square, as a power", {"exponent": 3}, Reason.NO_RULE),
+    ],
+)
+def test_rows_ask_what_they_have_to(row, params, reason):
+    tensors = {name: Operand((1, 1, 1, 1), np.full((1, 1, 1, 1), n)) for name, n in params.items()}
+    one = op(row, params=op(row).params | tensors, data_dtype="int8" if row[0] == "d" else "")
+    assert rule_conditions(one, pool()).reason is reason
+
+
 def test_a_requantization_of_unknown_scale_is_declined():
     one = op("requantize", params={"in_scale": Operand((1, 1))}, data_dtype="int32")
     decline = no_overflow("in_scale")(one, pool())

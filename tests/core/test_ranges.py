@@ -14,6 +14,7 @@ from tvm_passes.ranges import (
     at_least,
     at_most,
     clipped,
+    converted,
     filled,
     negated,
     not_negative,
@@ -107,3 +108,21 @@ def test_padding_between_two_ops_counts_for_the_lower_one():
     assert resolve(chain, pool())[0].bounds == (-1.0, inf)
     below = [(op("sqrt", crosses=(pad,), bounds=ALL),), (op("relu", crosses=(pad,)),)]
     assert resolve(below, pool())[0].bounds == (0.0, inf)
+
+
+@pytest.mark.parametrize(
+    ("reads", "dtype", "bounds", "found"),
+    [
+        ("float32", "float16", (0.1, 70000.0), (float(np.float16(0.1)), inf)),
+        ("float32", "int32", (-0.5, 1.5), (-1, 2)),
+        ("uint8", "float32", ALL, (0, 255)),
+        ("float32", "int64", (0.0, inf), (0, inf)),
+    ],
+)
+def test_bounds_of_another_element_type(reads, dtype, bounds, found):
+    assert converted(op("cast", data_dtype=reads, dtype=dtype, bounds=bounds)) == found
+
+
+def test_a_tensor_of_nothing_bounds_nothing():
+    one = op(params={"p": Operand((0,), np.zeros(0, F32))})
+    assert values_of(one, "p") == ALL

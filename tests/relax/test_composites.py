@@ -20,7 +20,7 @@ from relax_runs import TARGETS, bits, cpu, hard_values, outputs
 from tvm.relax import op
 
 from tvm_passes.decline import Direction, Reason
-from tvm_passes.pattern import Apply, Data
+from tvm_passes.pattern import Apply, Data, Number
 from tvm_passes.rules import RULES, Rule
 
 ALLOW = {"quasi-convex"}
@@ -330,21 +330,30 @@ def test_a_row_of_the_users_own_of_several_ops():
 @pytest.mark.parametrize(
     ("spelling", "f"),
     [
-        (Apply("tan", (Data(), Data())), lambda _b, x: op.tan(x)),  # of too many arguments
-        (Apply("clip", (Data(), Data())), lambda _b, x: op.clip(x, 0, 1)),  # of a number
+        (Apply("tan", (Data(), Data())), op.tan),  # of too many arguments
+        (Apply("tan", (Data(), Number(1.0))), op.tan),
+        (Apply("clip", (Data(), Data())), lambda x: op.clip(x, 0, 1)),  # of a number
+        (Apply("tan", (Data(),)), lambda _: op.tan(per_channel(SHAPE))),  # of a constant
     ],
 )
 def test_a_spelling_that_no_call_has(spelling, f):
-    mine = Rule("mine", Direction.NON_DECREASING, forms={}, patterns=(spelling,))
-    before = pooled(f)
+    spellings = (Apply("cos", (spelling,)),)
+    mine = Rule("mine", Direction.NON_DECREASING, forms={}, patterns=spellings)
+    before = built(lambda b, x: max_pool(b.emit(op.cos(b.emit(f(x))))))
     after, _ = run_pass(before, rules=[mine])
     tvm.ir.assert_structural_equal(after, before)
 
 
-def test_a_constant_is_not_what_a_function_is_of():
-    def body(b, _):
-        table = per_channel(SHAPE)
-        return max_pool(b.emit(op.multiply(table, b.emit(op.sigmoid(table)))))
+def test_numbers_that_are_unknown_or_many_are_none():
+    def other(one, slope):
+        def f(b, x):
+            falling = b.emit(op.nn.relu(b.emit(op.subtract(one, b.emit(op.exp(x))))))
+            return op.add(b.emit(op.multiply(slope, falling)), b.emit(op.nn.relu(x)))
 
-    _, remarks = run_pass(built(body), allow=ALLOW)
-    assert "sunk" not in reasons(remarks)
+        return f
+
+    unknown = data((1,), name="one")
+    some = other(unknown, MINUS_ALPHA)
+    mod = built(lambda b, x, _: max_pool(b.emit(some(b, x))), data(), unknown)
+    assert_untouched(mod, Reason.VARIES_IN_WINDOW)
+    assert_untouched(pooled(other(ONE, per_channel((8, 1, 1)))), Reason.VARIES_IN_WINDOW)

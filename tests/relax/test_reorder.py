@@ -63,6 +63,16 @@ def test_every_op_of_the_table_is_here():
     assert set(ACTIVATIONS) == set(vocabulary(rising, RELAX).activations)
 
 
+def test_a_factor_sinks_past_an_activation_below():
+    """Relax folds no factors into weights."""
+
+    def body(f, below):
+        return module(lambda x: op.nn.relu(f(max_pool(below(x)))))
+
+    factor = ACTIVATIONS["relax.multiply"]
+    assert_sinks(body(lambda x: x, factor), body(factor, lambda x: x))
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_each_activation_sinks(name):
     f = ACTIVATIONS[name]

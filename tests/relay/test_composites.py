@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tvm
 from relay_builders import (
     SHAPE,
     assert_sinks,
@@ -18,7 +19,9 @@ from relay_builders import (
 from relay_runs import TARGETS, bits, hard_values, outputs
 from tvm import relay
 
-from tvm_passes.decline import Reason
+from tvm_passes.decline import Direction, Reason
+from tvm_passes.pattern import Apply, Data
+from tvm_passes.rules import Rule
 
 ALLOW = {"quasi-convex"}
 ZERO, ONE, HALF, THREE, ALPHA, ROOT_2 = map(const, (0, 1, 0.5, 3, 0.7, 2**0.5))
@@ -244,3 +247,28 @@ def test_differences_the_other_way_round_are_other_functions():
         return MINUS_ALPHA * relay.nn.relu(relay.exp(x) - ONE) + relay.nn.relu(x)
 
     assert_untouched(pooled(other), Reason.VARIES_IN_WINDOW)
+
+
+def test_numbers_that_are_unknown_or_many_are_none():
+    def other(one, slope):
+        return lambda x: slope * relay.nn.relu(one - relay.exp(x)) + relay.nn.relu(x)
+
+    unknown = data((1,), name="one")
+    assert_untouched(pooled(other(unknown, MINUS_ALPHA)), Reason.VARIES_IN_WINDOW)
+    assert_untouched(pooled(other(ONE, per_channel((8, 1, 1)))), Reason.VARIES_IN_WINDOW)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "f"),
+    [
+        (Apply("tan", (Data(), Data())), relay.tan),  # of too many arguments
+        (Apply("clip", (Data(), Data())), lambda x: relay.clip(x, 0, 1)),
+        (Apply("tan", (Data(),)), lambda _: relay.tan(per_channel(SHAPE))),  # of a constant
+    ],
+)
+def test_a_spelling_that_no_call_has(spelling, f):
+    spellings = (Apply("cos", (spelling,)),)
+    mine = Rule("mine", Direction.NON_DECREASING, forms={}, patterns=spellings)
+    before = module(max_pool(relay.cos(f(data()))))
+    after, _ = run_pass(before, rules=[mine])
+    tvm.ir.assert_structural_equal(after, before)
