@@ -2,7 +2,7 @@
 
 Dropped are, one at a time: each way in which a predicate declines, each entry of the lists of
 preconditions and of a row's conditions, each row's limits on the padding that it may pass, and that
-it is arithmetic, a scale, transparent or inexact; and, where sites are found and decided on, each
+it is arithmetic, a scale, a sign or inexact; and, where sites are found and decided on, each
 guard that returns early, and each operand of ``and`` and ``or``.
 Run it with the Python of either environment.
 
@@ -126,7 +126,7 @@ class _Finder(ast.NodeVisitor):
                 self._entries(keyword.value, f"of the row {rule}")
             if keyword.arg == "fixes":
                 self._add(keyword.value, f"limits of padding of {rule}", "(lambda *_: True)")
-            if keyword.arg in ("is_arithmetic", "is_scale", "is_transparent"):
+            if keyword.arg in ("is_arithmetic", "is_scale", "is_sign"):
                 self._add(keyword.value, f"{keyword.arg} of {rule}", "False")
             if keyword.arg == "is_exact" and ast.unparse(keyword.value) == "False":
                 self._add(keyword.value, f"inexactness of {rule}", "True")

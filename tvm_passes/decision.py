@@ -112,9 +112,19 @@ def decide(
     if not best:
         return Decision(site, (), decline)
     direction = directions[best - 1]
-    rising = takewhile(lambda each: each is Direction.NON_DECREASING, directions[:best])
-    joined = sum(1 for _ in rising)
-    return Decision(site, site.chain[:best], decline, ENDS[direction], joined)
+    return Decision(
+        site, site.chain[:best], decline, ENDS[direction], _joined(site, directions[:best])
+    )
+
+
+def _joined(site: Site, directions: Sequence[Direction]) -> int:
+    """How many of the lowest ops may follow the larger of two results.
+
+    They never fall, and no rounding depends on the maximum between them and what is above.
+    """
+    rising = takewhile(lambda each: each is Direction.NON_DECREASING, directions)
+    counts = [count for count, _ in enumerate(rising, 1) if _split(site, count) is None]
+    return max(counts, default=0)
 
 
 def _savings(site: Site, directions: Sequence[Direction]) -> Iterator[int]:
@@ -158,7 +168,7 @@ def _split(site: Site, count: int) -> Decline | None:
 
 def _but_signs(ops: Iterable[ElementwiseOp]) -> Iterator[ElementwiseOp]:
     """The ops that a compiler does not contract others past."""
-    return (op for op in ops if not op.rule.is_transparent)
+    return (op for op in ops if not op.rule.is_sign)
 
 
 def _needs_other_end(op: ElementwiseOp, site: Site) -> Decline:

@@ -77,8 +77,8 @@ class Vocabulary:
 
     def passes_on(self, op: str) -> bool:
         """Whether a compiler may fold arithmetic above this op into what reads it."""
-        is_transparent = any(rule.is_transparent for rule, _ in self.activations.get(op, ()))
-        return is_transparent or (op in self.opaque and op in self.moves)
+        is_sign = any(rule.is_sign for rule, _ in self.activations.get(op, ()))
+        return is_sign or (op in self.opaque and op in self.moves)
 
     def may_link(self, op: str) -> bool:
         """Whether an op may be part of the chain above a pool."""

@@ -7,14 +7,17 @@ from dataclasses import dataclass, field, replace
 from math import isclose
 from typing import Generic
 
+import numpy as np
+
 from tvm_passes.describe import CallView, plain
 from tvm_passes.graph import Graph, Node
 from tvm_passes.pattern import Apply, Number, Pattern
 from tvm_passes.rule import Rule
 from tvm_passes.site import Operand
 
-PRECISION = 1e-3
-"""Relative, of constants in a pattern: they may be rounded to float16."""
+PRECISION = {"float16": 1e-3, "bfloat16": 1e-2}
+"""Relative, of constants in a pattern that no element type holds; of wider types `CLOSE`."""
+CLOSE = 1e-6
 
 COMMUTES = frozenset({"add", "multiply", "maximum", "minimum"})
 
@@ -131,7 +134,7 @@ def _bind(
     value = _number(view, index)
     if value is None:
         return
-    if pattern.value is not None and not isclose(value, pattern.value, rel_tol=PRECISION):
+    if pattern.value is not None and not _is(value, pattern.value, view.dtype):
         return
     named = ((pattern.name, value),) if pattern.name else ()
     constants = [arg for arg in view.args[index : index + 1] if isinstance(arg, Operand)]
@@ -140,6 +143,16 @@ def _bind(
         numbers=(*state.numbers, *named),
         constants=(*state.constants, *constants),
     )
+
+
+def _is(value: float, expected: float, dtype: str) -> bool:
+    """Whether a constant of an element type is a number, as near as that can be.
+
+    One that float16 holds has to be itself: exp(x) - 0.9995 is no exp(x) - 1.
+    """
+    if float(np.float16(expected)) == expected:
+        return value == expected
+    return isclose(value, expected, rel_tol=PRECISION.get(dtype, CLOSE))
 
 
 def _number(view: CallView, index: int) -> float | None:

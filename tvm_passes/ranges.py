@@ -152,6 +152,8 @@ def values_of(op: ElementwiseOp, param: str) -> Bounds:
 
 
 def _rounded(value: float, dtype: str) -> float:
+    if "int" in dtype:
+        return value
     with np.errstate(over="ignore"):
         return float(np.asarray(value, _numpy(dtype)))
 

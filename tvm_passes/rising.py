@@ -6,6 +6,7 @@ from math import inf
 
 from tvm_passes import fixed_points
 from tvm_passes.conditions import (
+    between_floats,
     constant_in_window,
     converts_in_range,
     data_within,
@@ -14,7 +15,6 @@ from tvm_passes.conditions import (
     finite_slope_not_negative,
     ordered_bounds,
     softplus_as_checked,
-    widens,
 )
 from tvm_passes.decline import Direction
 from tvm_passes.ranges import (
@@ -269,7 +269,8 @@ RISING: tuple[Rule, ...] = (
         infinity="-inf to 0, +inf kept",
         source="derivative exp(x) > 0",
     ),
-    # Rounding to another element type keeps order; to a wider one nothing is rounded.
+    # Rounding to another element type keeps order.  A cast between floats hides no product from a
+    # sum: LLVM narrows fptrunc(fpext(x) * y), and contracts what comes of it.
     *(
         Rule(
             name=name,
@@ -279,7 +280,7 @@ RISING: tuple[Rule, ...] = (
             results=dtypes,
             conditions=(condition,),
             image=converted,
-            is_transparent=name == "widening cast",
+            is_arithmetic=name == "cast between floats",
             rounds_result=name == "cast",
             nan="NaN; of integers any number",
             negative_zero="kept; of integers 0",
@@ -288,7 +289,7 @@ RISING: tuple[Rule, ...] = (
         )
         for name, dtypes, condition in (
             ("cast", FLOATS | INTEGERS, converts_in_range()),
-            ("widening cast", FLOATS, widens()),
+            ("cast between floats", FLOATS, between_floats()),
         )
     ),
     # Rounding to an integer: steps upwards.

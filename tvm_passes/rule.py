@@ -72,11 +72,11 @@ class Rule:
     image
         Bounds of its results, from those of its data.
     is_arithmetic
-        Whether it is an addition or a multiplication: a compiler may contract it with a
-        multiplication above it, or fold it with arithmetic below it.
-    is_transparent
-        Whether it changes the sign alone, or only widens: a compiler contracts a product above it
-        with an addition below it.
+        Whether it is an addition or a multiplication, or a compiler may move one past it: it may
+        be contracted with a multiplication above it, or folded with arithmetic below it.
+    is_sign
+        Whether it changes the sign alone: a compiler contracts a product above it with an addition
+        below it.
     is_call
         Whether it calls the math library, or computes as much: many times what a negation takes.
     is_scale
@@ -103,7 +103,7 @@ class Rule:
     conditions: tuple[Condition, ...] = ()
     image: Image = anything
     is_arithmetic: bool = False
-    is_transparent: bool = False
+    is_sign: bool = False
     is_call: bool = False
     is_scale: bool = False
     is_exact: bool = True

@@ -156,6 +156,14 @@ def test_what_moves_either_way_is_evaluated_at_both_ends_and_what_falls_below_it
     assert decision.sunk == chain
 
 
+def test_an_addition_is_not_parted_from_a_product_by_the_larger_of_two_results():
+    chain = (op(), bias(), op("multiply_by_channel"), op("tanh"))
+    decision = decide(site(*chain))
+    assert (decision.ends, decision.joined) == (Ends.BOTH, 1)
+    assert decision.sunk == chain
+    assert decide(site(bias(), *chain[2:])).joined == 0
+
+
 def test_what_moves_either_way_has_to_save_more_than_the_other_ends_cost():
     chain = (op("multiply_by_channel"), bias())
     assert decide(site(chain[0])).decline.reason is Reason.DOES_NOT_PAY

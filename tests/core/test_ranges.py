@@ -126,3 +126,8 @@ def test_bounds_of_another_element_type(reads, dtype, bounds, found):
 def test_a_tensor_of_nothing_bounds_nothing():
     one = op(params={"p": Operand((0,), np.zeros(0, F32))})
     assert values_of(one, "p") == ALL
+
+
+def test_bounds_of_integers_are_not_rounded():
+    one = op(params={"p": -(2**31) - 1, "q": 5}, dtype="int64")
+    assert clipped("p", "q")(one) == (-(2**31) - 1, 5)

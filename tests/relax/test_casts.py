@@ -77,6 +77,18 @@ def test_a_sum_is_not_parted_from_a_product_past_a_wider_type():
     assert_untouched(module(chain, *parameters), Reason.ROUNDING)
 
 
+def test_a_cast_is_not_parted_from_a_product():
+    """LLVM narrows both together."""
+
+    def chain(x, y):
+        return max_pool(op.astype(op.multiply(x, y), "float32"))
+
+    parameters = (data(SHAPE, "float64"), data(SHAPE, "float64", "y"))
+    assert_untouched(module(chain, *parameters), Reason.ROUNDING)
+    below = module(lambda x: op.add(max_pool(op.astype(x, "float32")), const(0.5)), parameters[0])
+    assert_untouched(below, Reason.FOLDING)
+
+
 @pytest.mark.parametrize("target", TARGETS, ids=cpu)
 @pytest.mark.parametrize("name", CASTS)
 def test_the_bits_are_the_same(name, target):

@@ -357,3 +357,13 @@ def test_numbers_that_are_unknown_or_many_are_none():
     mod = built(lambda b, x, _: max_pool(b.emit(some(b, x))), data(), unknown)
     assert_untouched(mod, Reason.VARIES_IN_WINDOW)
     assert_untouched(pooled(other(ONE, per_channel((8, 1, 1)))), Reason.VARIES_IN_WINDOW)
+
+
+def test_numbers_that_are_nearly_right_are_others():
+    """exp(x) - 0.9995 is above small x from below 0."""
+
+    def other(b, x):
+        curve = b.emit(op.subtract(b.emit(op.exp(x)), const(0.9995)))
+        return op.where(b.emit(op.greater(x, ZERO)), x, curve)
+
+    assert_untouched(pooled(other), Reason.NO_RULE)

@@ -73,6 +73,14 @@ def test_a_sum_is_not_parted_from_a_product_past_a_wider_type():
     assert_untouched(module(max_pool(relay.cast(product, "float32") + const(0.5))), Reason.ROUNDING)
 
 
+def test_a_cast_is_not_parted_from_a_product():
+    """LLVM narrows both together."""
+    product = data(SHAPE, "float64") * data(SHAPE, "float64", "y")
+    assert_untouched(module(max_pool(relay.cast(product, "float32"))), Reason.ROUNDING)
+    below = max_pool(relay.cast(data(SHAPE, "float64"), "float32")) + const(0.5)
+    assert_untouched(module(below), Reason.FOLDING)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", CASTS)
 def test_the_bits_are_the_same(name, target):

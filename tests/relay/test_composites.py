@@ -272,3 +272,12 @@ def test_a_spelling_that_no_call_has(spelling, f):
     before = module(max_pool(relay.cos(f(data()))))
     after, _ = run_pass(before, rules=[mine])
     tvm.ir.assert_structural_equal(after, before)
+
+
+def test_numbers_that_are_nearly_right_are_others():
+    """exp(x) - 0.9995 is above small x from below 0."""
+
+    def other(x):
+        return relay.where(relay.greater(x, ZERO), x, relay.exp(x) - const(0.9995))
+
+    assert_untouched(pooled(other), Reason.NO_RULE)
