@@ -269,6 +269,12 @@ def converts_in_range() -> Condition:
     """
 
     def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+        if (op.reads, op.dtype) == ("float64", "float16"):
+            return Decline(
+                Reason.NOT_MONOTONE,
+                f"{op.op} makes float16 of float64, which Relay's kernels get wrong",
+                "cast to float32 first",
+            )
         if op.dtype not in INTEGERS:
             return None
         least, most = within(op.bounds, op.reads)
@@ -278,7 +284,7 @@ def converts_in_range() -> Condition:
         return Decline(
             Reason.DOMAIN,
             f"{op.op} makes {op.dtype} of {op.reads}, and all that is proved of its data is that "
-            f"they lie in [{least:g}, {most:g}]",
+            f"they lie in [{_shown(least)}, {_shown(most)}]",
             f"clip its input to what {op.dtype} holds",
         )
 
@@ -289,7 +295,8 @@ def between_floats() -> Condition:
     """Condition: a cast is from one floating-point type to another."""
 
     def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
-        if op.reads in FLOATS and op.dtype in FLOATS:
+        halves = (op.reads, op.dtype) == ("float64", "float16")
+        if op.reads in FLOATS and op.dtype in FLOATS and not halves:
             return None
         return Decline(
             Reason.DTYPE,
@@ -335,6 +342,11 @@ def falls_as_computed() -> Condition:
         )
 
     return check
+
+
+def _shown(value: float) -> str:
+    """A number, an integer in full."""
+    return str(int(value)) if math.isfinite(value) and value == int(value) else f"{value:g}"
 
 
 def _finite(op: ElementwiseOp, param: str) -> np.ndarray | Decline:

@@ -41,7 +41,7 @@ def single_consumer(op: ElementwiseOp, pool: Pool) -> Decline | None:
 def commutes_with_moves(op: ElementwiseOp, _pool: Pool) -> Decline | None:
     """What lies between the op and the pool gives the same below it as above it."""
     if op.stuck:
-        between = ", ".join(move.op for move in op.crosses)
+        between = ", ".join(move.op for move in op.crosses) or "another pool"
         return Decline(
             Reason.LAYOUT,
             f"{op.stuck} of {op.op} cannot be written for the data below {between}",

@@ -44,17 +44,18 @@ if installed() == RELAX:
 
         TVM narrows others when it has made attributes of annotations.  These then name loops that
         are no longer there, and no loop is partitioned: accumulators of a partial tile's loop stay
-        in memory.
+        in memory.  A function that holds integers of 64 bits stays: TVM narrows none such.
         """
-        return mod if any(map(_is_large, mod.functions.values())) else _NARROW(mod)
+        return mod if any(map(_is_wide, mod.functions.values())) else _NARROW(mod)
 
     _NARROW = tir.transform.ForceNarrowIndexToInt32()
 
-    def _is_large(func: Any) -> bool:
+    def _is_wide(func: Any) -> bool:
         sch = Schedule(func)
         inside = sch.get(sch.get_sblock("root")).alloc_buffers
-        shapes = [buffer.shape for buffer in (*buffers(func), *inside)]
-        return any(prod(map(int, shape)) >= 1 << 31 for shape in shapes)
+        found = [*buffers(func), *inside]
+        large = any(prod(map(int, buffer.shape)) >= 1 << 31 for buffer in found)
+        return large or any("int64" in str(buffer.dtype) for buffer in found)
 
     def build_module(mod: tvm.IRModule, target: tvm.target.Target) -> Any:
         """Compile a module of scheduled PrimFuncs."""

@@ -13,6 +13,7 @@ from relax_builders import (
     run_pass,
 )
 from relax_runs import TARGETS, bits, cpu, hard_values, outputs
+from tvm import relax
 from tvm.relax import op
 
 from tvm_passes.decline import Reason
@@ -36,6 +37,7 @@ DECLINED = {
     "of a sign": ("int8", "uint8", Reason.DOMAIN),
     "to what is stored otherwise": ("float32", "bfloat16", Reason.DTYPE),
     "to truth values": ("float32", "bool", Reason.DTYPE),
+    "to half of double": ("float64", "float16", Reason.NOT_MONOTONE),
 }
 
 
@@ -99,3 +101,16 @@ def test_the_bits_are_the_same(name, target):
     (a,), (b,) = (outputs(mod, x, target=target) for mod in (before, after))
     zero = np.zeros((), a.dtype)  # a window that holds both zeros yields either
     assert np.array_equal(bits(a + zero), bits(b + zero))
+
+
+@pytest.mark.parametrize("f", [lambda x: op.astype(x, "float16"), lambda x: op.astype(x, "int32")])
+def test_past_a_second_pool_no_type_changes(f):
+    """A pool's variable keeps its type."""
+    dtype = "int8"
+    mod = module(lambda x: max_pool(max_pool(op.nn.relu(f(x)))), data(SHAPE, dtype))
+    after, remarks = run_pass(mod)
+    relax.analysis.well_formed(after)
+    assert [remark.reason for remark in remarks].count("sunk") == 2
+    x = hard_values(SHAPE, dtype)
+    (a,), (b,) = (outputs(each, x) for each in (mod, after))
+    assert np.array_equal(a, b)

@@ -28,6 +28,7 @@ def conv(x):
 
 
 CHAINS = {
+    "with a factor more": (lambda x: relay.nn.relu(norm(conv(x)) * const(1.3)), ["nn.relu"]),
     "behind a convolution": (lambda x: relay.nn.relu(norm(conv(x))), ["add, nn.relu"]),
     "behind an activation": (lambda x: relay.sigmoid(norm(relay.nn.relu(conv(x)))), ["sigmoid"]),
     "by itself": (

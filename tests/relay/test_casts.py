@@ -36,6 +36,7 @@ DECLINED = {
     "of a sign": ("int8", "uint8", Reason.DOMAIN),
     "to what is stored otherwise": ("float32", "bfloat16", Reason.DTYPE),
     "to truth values": ("float32", "bool", Reason.DTYPE),
+    "to half of double": ("float64", "float16", Reason.NOT_MONOTONE),
 }
 
 
@@ -91,3 +92,12 @@ def test_the_bits_are_the_same(name, target):
     (a,), (b,) = (outputs(mod, x, target=target) for mod in (before, after))
     zero = np.zeros((), a.dtype)  # a window that holds both zeros yields either
     assert np.array_equal(bits(a + zero), bits(b + zero))
+
+
+def test_past_a_second_pool_no_type_changes():
+    chain = relay.nn.relu(relay.cast(data(SHAPE, "int8"), "int32"))
+    mod = module(max_pool(max_pool(chain)))
+    after, _ = run_pass(mod)
+    x = hard_values(SHAPE, "int8")
+    (a,), (b,) = (outputs(each, x) for each in (mod, after))
+    assert np.array_equal(a, b)
