@@ -134,6 +134,6 @@ def test_integers_of_64_bits():
     mod = module(lambda x: max_pool(op.nn.relu(x)), data((1, 8, 16, 16), "int64"))
     value = np.arange(-1024, 1024).reshape(1, 8, 16, 16)
     pipeline = tvm_reorder_pipeline()
-    (found,) = run(tvm.compile(mod, {"kind": "llvm"}, relax_pipeline=pipeline), value)
+    (found,) = run(tvm.compile(mod, tvm.target.Target("llvm"), relax_pipeline=pipeline), value)
     expected = np.maximum(value, 0).reshape(1, 8, 8, 2, 8, 2).max((3, 5))
     np.testing.assert_array_equal(found, expected)
