@@ -15,7 +15,7 @@ from tvm_passes.pattern import Apply, Data, Number, Pattern
 from tvm_passes.rule import Rule
 
 X = Data()
-ONE = Number(1.0)
+ZERO, ONE = Number(0.0), Number(1.0)
 
 
 def _op(name: str, *args: Pattern) -> Apply:
@@ -47,10 +47,9 @@ def _rule(
 
 def _choices(other: Pattern) -> tuple[Apply, ...]:
     """The data where they are above 0, else another function, which is 0 there."""
-    zero = Number(0.0)
     return (
-        *(_op("where", _op(test, X, zero), X, other) for test in ("greater", "greater_equal")),
-        *(_op("where", _op(test, X, zero), other, X) for test in ("less", "less_equal")),
+        *(_op("where", _op(test, X, ZERO), X, other) for test in ("greater", "greater_equal")),
+        *(_op("where", _op(test, X, ZERO), other, X) for test in ("less", "less_equal")),
     )
 
 
@@ -58,7 +57,6 @@ RISES, BOWL = Direction.NON_DECREASING, Direction.QUASI_CONVEX
 
 EXP_1 = _op("subtract", _op("exp", X), ONE)
 HALF = _op("multiply", Number(0.5), X)
-ZERO = Number(0.0)
 CELU = _op("subtract", _op("exp", _op("divide", X, Number(name="divisor"))), ONE)
 ALPHA = Number(name="alpha")
 OVER_ROOT_2 = (

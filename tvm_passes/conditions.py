@@ -269,12 +269,6 @@ def converts_in_range() -> Condition:
     """
 
     def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
-        if (op.reads, op.dtype) == ("float64", "float16"):
-            return Decline(
-                Reason.NOT_MONOTONE,
-                f"{op.op} makes float16 of float64, which Relay's kernels get wrong",
-                "cast to float32 first",
-            )
         if op.dtype not in INTEGERS:
             return None
         least, most = within(op.bounds, op.reads)
@@ -291,12 +285,26 @@ def converts_in_range() -> Condition:
     return check
 
 
+def converted_right() -> Condition:
+    """Condition: a cast is none of float64 to float16, which Relay's kernels get wrong."""
+
+    def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+        if (op.reads, op.dtype) != ("float64", "float16"):
+            return None
+        return Decline(
+            Reason.NOT_MONOTONE,
+            f"{op.op} makes float16 of float64, which Relay's kernels get wrong",
+            "cast to float32 first",
+        )
+
+    return check
+
+
 def between_floats() -> Condition:
     """Condition: a cast is from one floating-point type to another."""
 
     def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
-        halves = (op.reads, op.dtype) == ("float64", "float16")
-        if op.reads in FLOATS and op.dtype in FLOATS and not halves:
+        if op.reads in FLOATS and op.dtype in FLOATS:
             return None
         return Decline(
             Reason.DTYPE,

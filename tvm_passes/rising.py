@@ -8,6 +8,7 @@ from tvm_passes import fixed_points
 from tvm_passes.conditions import (
     between_floats,
     constant_in_window,
+    converted_right,
     converts_in_range,
     data_within,
     divisor_positive,
@@ -278,7 +279,7 @@ RISING: tuple[Rule, ...] = (
             forms=forms("cast", "relax.astype"),
             dtypes=dtypes,
             results=dtypes,
-            conditions=(condition,),
+            conditions=(converted_right(), condition),
             image=converted,
             is_arithmetic=name == "cast between floats",
             rounds_result=name == "cast",

@@ -37,8 +37,8 @@ def build(
     """Run `ReorderActivationAfterMaxPool` and `BlockConv2d`, then ``relay.build``.
 
     The parameters are bound first, so that the pass sees the constants that it depends on, and
-    batch normalizations become weights and a bias, or a product and a sum.  The
-    passes obey the ``PassContext`` in scope: its ``opt_level``, ``disabled_pass`` and instruments.
+    batch normalizations become weights and a bias, or a product and a sum.  The passes obey the
+    ``PassContext`` in scope: its ``opt_level``, ``disabled_pass`` and instruments.
     The first eight parameters are those of ``relay.build``.
 
     Parameters
