@@ -282,7 +282,7 @@ def main(output: Path | None, only: tuple[str, ...], listing: bool) -> None:
 
 DIALECT_TESTS = (
     *("declines", "reorder", "composites", "structure", "sequences", "inlining"),
-    *("ends", "moves", "pools", "quantized"),
+    *("ends", "moves", "pools", "quantized", "casts"),
 )
 """Run where the core's tests let a mutant live."""
 

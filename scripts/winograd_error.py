@@ -1,8 +1,7 @@
 """Measure how far convolutions are from their exact sums, as written and by Winograd's filtering.
 
 Blocks with 3x3 and 5x5 convolutions of stride 1, on inputs of several kinds, against NumPy's
-float64; other runtimes beside this package.  At the end, the top-1 agreement on held-out digits of
-the MNIST network with and without ``winograd`` allowed.
+float64; other runtimes beside this package.
 
 Example: python scripts/winograd_error.py --output winograd-error.json
 """
@@ -26,12 +25,7 @@ from tvm_passes.bench.environment import environment
 from tvm_passes.bench.files import write_folder
 from tvm_passes.bench.process import Process, WorkerError, worker_command
 from tvm_passes.bench.runtimes import OURS, PEERS
-from tvm_passes.compile import export
-from tvm_passes.describe import WINOGRAD
-from tvm_passes.dialects import engine
-from tvm_passes.frontends import load_model
 from tvm_passes.output import check_file, write_text
-from tvm_passes.target import parse_target
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "tests" / "data"
@@ -82,10 +76,7 @@ def winograd_error(
         finally:
             for process in started.values():
                 process.end()
-    document["mnist"] = agreement()
-    write_text(output, json.dumps(document, indent=1) + "\n")
     Console().print(table(results, runtimes))
-    Console().print(f"MNIST: {document['mnist']}", highlight=False)
 
 
 def start(runtime: str, environments: Path, folder: Path) -> Process:
@@ -145,29 +136,6 @@ def pooled(block: Block, x: np.ndarray) -> np.ndarray:
     windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(2, 3))
     greatest: np.ndarray = windows[:, :, ::stride, ::stride].max(axis=(4, 5))
     return greatest
-
-
-def agreement() -> dict[str, Any]:
-    """How often the MNIST network says the same with and without winograd, and how often right."""
-    tvm_engine, config = engine(), parse_target("host")
-    with np.load(DATA / "mnist_test.npz") as archive:
-        images, labels = archive["images"].astype("float32") / 255, archive["labels"]
-    said, remarks = [], []
-    for allow in ((), (WINOGRAD,)):
-        mod = load_model(DATA / "mnist.tflite", tvm_engine.DIALECT)
-        inputs = [tensor["name"] for tensor in tvm_engine.signature(mod)["inputs"]]
-        built = tvm_engine.build(mod, config, on_remark=remarks.append, allow=allow)
-        with tempfile.TemporaryDirectory() as folder:
-            library = Path(folder) / "lib.so"
-            export(tvm_engine, built, library)
-            run = tvm_engine.load(library, inputs)
-            said.append(np.array([run(image[None])[0].argmax() for image in images]))
-    return {
-        "digits": len(labels),
-        "agreement": float((said[0] == said[1]).mean()),
-        "accuracy": [float((labels == each).mean()) for each in said],
-        "layers": [str(remark) for remark in remarks if remark.reason == WINOGRAD],
-    }
 
 
 def table(results: list[dict[str, Any]], runtimes: tuple[str, ...]) -> Table:

@@ -297,8 +297,16 @@ def test_winograd_error(environments, tmp_path):
     errors = [error for entry in found["results"] for error in entry["error"].values()]
     assert len(errors) == 8
     assert 0 < max(errors) < 1e-5
-    assert found["mnist"]["agreement"] == 1
-    assert len(found["mnist"]["layers"]) == 1
+
+
+@pytest.mark.skipif(DIALECT != RELAX, reason="compiles what Relax's importer reads")
+def test_winograd_networks(tmp_path):
+    output = tmp_path / "networks.json"
+    run(script("winograd_networks").winograd_networks, "--only", "MNIST", "--output", output)
+    (found,) = json.loads(output.read_text())["results"]
+    assert found["agreement"] == 1
+    assert min(found["accuracy"]) > 0.95
+    assert len(found["layers"]) == 1
 
 
 @pytest.mark.skipif(DIALECT != RELAX, reason="loads what Relax compiled")

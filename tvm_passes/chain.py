@@ -303,8 +303,6 @@ def _borrow(
     for op, link in zip(lender.decision.lent, lender.sunk, strict=False):
         again = replace(link, above=chain.read, lender=graph.key(lender.pool))
         fresh = replace(op, crosses=(), computed=None, consumers=uses, is_output=leaves)
-        # A pool's variable keeps its type, and so does what is above such an op.
-        stuck = "the element type" if op.reads != op.dtype else ""
-        chain.take(again, (replace(fresh, shape=shape, stuck=stuck),))
-        if leaves or uses != 1 or stuck:
+        chain.take(again, (replace(fresh, shape=shape),))
+        if leaves or uses != 1:
             return

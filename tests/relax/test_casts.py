@@ -104,13 +104,33 @@ def test_the_bits_are_the_same(name, target):
 
 
 @pytest.mark.parametrize("f", [lambda x: op.astype(x, "float16"), lambda x: op.astype(x, "int32")])
-def test_past_a_second_pool_no_type_changes(f):
-    """A pool's variable keeps its type."""
-    dtype = "int8"
-    mod = module(lambda x: max_pool(max_pool(op.nn.relu(f(x)))), data(SHAPE, dtype))
+@pytest.mark.parametrize("between", [lambda x: x, lambda x: op.permute_dims(x, [0, 1, 3, 2])])
+def test_the_type_changes_past_a_second_pool(f, between):
+    def chain(x):
+        return max_pool(between(max_pool(op.nn.relu(f(x)))))
+
+    mod = module(chain, data(SHAPE, "int8"))
+    sunk = module(lambda x: op.nn.relu(f(max_pool(between(max_pool(x))))), data(SHAPE, "int8"))
+    assert_sinks(mod, sunk)
+    after, _ = run_pass(mod)
+    relax.analysis.well_formed(after)
+    x = hard_values(SHAPE, "int8")
+    (a,), (b,) = (outputs(each, x) for each in (mod, after))
+    assert np.array_equal(a, b)
+
+
+def test_the_type_changes_past_a_reduction_that_drops_axes():
+    """The maximum with a number a channel stays between both: the first keeps axes for it."""
+    least = const(np.arange(-4, 4).reshape(1, 8, 1, 1), "int8")
+
+    def chain(x):
+        return op.max(op.max(op.astype(op.maximum(x, least), "float32"), [2, 3]), [1])
+
+    mod = module(chain, data(SHAPE, "int8"))
     after, remarks = run_pass(mod)
     relax.analysis.well_formed(after)
     assert [remark.reason for remark in remarks].count("sunk") == 2
-    x = hard_values(SHAPE, dtype)
+    assert after["main"].body.blocks[0].bindings[-1].value.op.name == "relax.astype"
+    x = hard_values(SHAPE, "int8")
     (a,), (b,) = (outputs(each, x) for each in (mod, after))
     assert np.array_equal(a, b)

@@ -359,11 +359,12 @@ def test_numbers_that_are_unknown_or_many_are_none():
     assert_untouched(pooled(other(ONE, per_channel((8, 1, 1)))), Reason.VARIES_IN_WINDOW)
 
 
-def test_numbers_that_are_nearly_right_are_others():
-    """exp(x) - 0.9995 is above small x from below 0."""
+@pytest.mark.parametrize("one", [0.9995, np.nextafter(np.float32(1), np.float32(0))])
+def test_numbers_that_are_nearly_right_are_others(one):
+    """exp(x) less than one is above small x from below 0."""
 
     def other(b, x):
-        curve = b.emit(op.subtract(b.emit(op.exp(x)), const(0.9995)))
+        curve = b.emit(op.subtract(b.emit(op.exp(x)), const(one)))
         return op.where(b.emit(op.greater(x, ZERO)), x, curve)
 
     assert_untouched(pooled(other), Reason.NO_RULE)

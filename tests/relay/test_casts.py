@@ -94,9 +94,13 @@ def test_the_bits_are_the_same(name, target):
     assert np.array_equal(bits(a + zero), bits(b + zero))
 
 
-def test_past_a_second_pool_no_type_changes():
-    chain = relay.nn.relu(relay.cast(data(SHAPE, "int8"), "int32"))
-    mod = module(max_pool(max_pool(chain)))
+def test_the_type_changes_past_a_second_pool():
+    def chain(x):
+        return relay.nn.relu(relay.cast(x, "int32"))
+
+    x = data(SHAPE, "int8")
+    mod = module(max_pool(max_pool(chain(x))))
+    assert_sinks(mod, module(chain(max_pool(max_pool(x)))))
     after, _ = run_pass(mod)
     x = hard_values(SHAPE, "int8")
     (a,), (b,) = (outputs(each, x) for each in (mod, after))

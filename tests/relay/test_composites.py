@@ -274,10 +274,11 @@ def test_a_spelling_that_no_call_has(spelling, f):
     tvm.ir.assert_structural_equal(after, before)
 
 
-def test_numbers_that_are_nearly_right_are_others():
-    """exp(x) - 0.9995 is above small x from below 0."""
+@pytest.mark.parametrize("one", [0.9995, np.nextafter(np.float32(1), np.float32(0))])
+def test_numbers_that_are_nearly_right_are_others(one):
+    """exp(x) less than one is above small x from below 0."""
 
     def other(x):
-        return relay.where(relay.greater(x, ZERO), x, relay.exp(x) - const(0.9995))
+        return relay.where(relay.greater(x, ZERO), x, relay.exp(x) - const(one))
 
     assert_untouched(pooled(other), Reason.NO_RULE)

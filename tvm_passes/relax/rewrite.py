@@ -26,7 +26,8 @@ def sink(
     """Carry out `sinks` in a block and its graph.
 
     A pool's variable is bound to the last op that follows it: it has the type that it had, and
-    nothing after the pool changes.
+    nothing after the pool changes.  Where all that changes the element type sank below a later
+    pool, too, that pool alone reads it, and reads a variable of the other type.
     """
     if not sinks:
         return block
@@ -34,9 +35,14 @@ def sink(
     moved = {hash(node) for item in sinks for node in (*item.moves, *item.gone)}
     moved |= {hash(node) for item in sinks for step in item.steps for node in step.nodes}
     bindings: list[relax.Binding] = []
+    retyped: dict[int, relax.Var] = {}
     for name, binding in graph.bindings.items():
         if name in by_pool:
-            bindings.extend(_Rewrite(by_pool[name], graph.definitions).bindings())
+            item = by_pool[name]
+            root = retyped.get(hash(item.root), item.root)
+            found = _Rewrite(item, root, graph.definitions).bindings()
+            retyped[name] = found[-1].var
+            bindings.extend(found)
         elif name not in moved:
             bindings.append(binding)
     return relax.DataflowBlock(bindings, block.span)
@@ -51,13 +57,14 @@ class _Rewrite:
     """
 
     item: Sink[relax.Var]
+    root: relax.Var
     definitions: Mapping[int, Definition]
     found: list[relax.VarBinding] = field(default_factory=list)
 
     def bindings(self) -> list[relax.VarBinding]:
         """The moves, the pool on what they give, then the chain, topmost op first."""
         item, found = self.item, self.found
-        pool, value = self.definitions[hash(item.pool)], item.root
+        pool, value = self.definitions[hash(item.pool)], self.root
         for move in reversed(item.moves):
             old = self.definitions[hash(move)]
             var = dataflow_var(move, _of_dtype(move.ty, value.ty))
@@ -72,8 +79,11 @@ class _Rewrite:
         if item.squeezed:
             var = self._bind(item.pool, value, span)
             attrs = tvm.ir.make_node("relax.attrs.SqueezeAttrs", axis=list(item.squeezed))
-            value = relax.Call(SQUEEZE, [var], attrs, [], pool.value.span, item.pool.ty)
-        return [*found, bind(item.pool, value, span)]
+            ty = _of_dtype(item.pool.ty, var.ty)
+            value = relax.Call(SQUEEZE, [var], attrs, [], pool.value.span, ty)
+        same = value.ty.dtype == item.pool.ty.dtype
+        var = item.pool if same else dataflow_var(item.pool, value.ty)
+        return [*found, bind(var, value, span)]
 
     def _end(self, data: relax.Expr, end: Ends) -> relax.Call:
         """The pool of the data, or the opposite pool."""
