@@ -21,7 +21,10 @@ SMALL = ProductTile(4, 4, 4, 8, 4)
 
 @dataclass(frozen=True)
 class Case:
-    """A layer, [batch, channels, *extents] and filters, padded on four sides."""
+    """A layer, [batch, channels, *extents] and filters, padded on four sides.
+
+    The kernels' data and result are [batch, *extents, channels] where channels come last.
+    """
 
     family: Winograd
     data: tuple[int, int, int, int]
@@ -29,6 +32,7 @@ class Case:
     padding: tuple[int, int, int, int]
     window: tuple[int, int] = (1, 1)
     tile: ProductTile = SMALL
+    channels_last: bool = False
 
     @property
     def filtering(self):
@@ -37,16 +41,17 @@ class Case:
         reach = self.family.taps - 1
         rows, columns = height + top + bottom - reach, width + left + right - reach
         kept = (rows - rows % self.window[0], columns - columns % self.window[1])
-        return Filtering(
-            self.family, batch, channels, self.filters, height, width, *kept, self.window
-        )
+        image = (batch, channels, self.filters, height, width)
+        return Filtering(self.family, *image, *kept, self.window, self.channels_last)
 
     def kernels(self):
         """The three kernels, scheduled."""
         size, tile, filtering = self.family.tile, self.tile, self.filtering
         channels, filters, tiles = filtering.padded(tile)
         rows, columns = tile.split_filters(filters), tile.split_tiles(tiles)
-        data = te.placeholder(self.data, name="data")
+        batch, count, *extents = self.data
+        shape = (batch, *extents, count) if self.channels_last else self.data
+        data = te.placeholder(shape, name="data")
         found = te.placeholder((size, size, channels, *columns), name="transformed")
         weight = te.placeholder((size, size, channels, *rows), name="weight")
         sums = te.placeholder((size, size, *rows, *columns), name="sums")
@@ -77,4 +82,10 @@ CASES = {
     "F(2x2)": Case(F2, (2, 5, 7, 9), 6, ALL),
     "F(2x2), 2x2 pool, no padding": Case(F2, (1, 4, 9, 8), 6, (0, 0, 0, 0), (2, 2)),
     "F(2x2, 5x5), padded on some sides": Case(F2_5, (1, 4, 9, 8), 6, (0, 1, 2, 0)),
+    "NHWC, F(4x4), 2x2 pool that leaves a row": Case(
+        F4, (2, 5, 15, 11), 13, ALL, (2, 2), channels_last=True
+    ),
+    "NHWC, F(2x2), channels and tiles of several warps": Case(
+        F2, (1, 19, 14, 13), 20, ALL, channels_last=True
+    ),
 }

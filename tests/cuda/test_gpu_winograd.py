@@ -45,9 +45,11 @@ def test_is_within_the_bound_of_numpy(name):
     case = CASES[name]
     data, weight = case.inputs()
     inward, multiply, outward = case.kernels()
-    transformed = run(inward, data)[-1]
+    last = case.channels_last
+    transformed = run(inward, data.transpose(0, 2, 3, 1).copy() if last else data)[-1]
     sums = run(multiply, transformed, case.packed(weight))[-1]
     found = run(outward, sums)[-1]
+    found = found.transpose(0, 3, 1, 2) if last else found
     exact = maxima(convolved(data.astype("float64"), weight, case.padding), case.window)
     assert found.shape == exact.shape
     error = np.abs(found - exact).max()
@@ -83,15 +85,22 @@ def said(mod, target=CUDA, **options):
     return [(remark.kind.value, remark.reason) for remark in remarks]
 
 
+LAST = {"data_layout": "NHWC", "kernel_layout": "HWIO"}
+
+
+@pytest.mark.parametrize("layout", [{}, LAST], ids=["NCHW", "NHWC"])
 @pytest.mark.parametrize("pool", [None, HALVE, OVERLAP], ids=["no pool", "2x2", "3x3/2"])
-def test_a_layer_with_bias_and_activation(pool, tmp_path):
-    shape = (1, 128, 31, 29)
-    mod, weight, bias = layer(shape, 96, pool)
+def test_a_layer_with_bias_and_activation(pool, layout, tmp_path):
+    shape = (1, 31, 29, 128) if layout else (1, 128, 31, 29)
+    mod, weight, bias = layer(shape, 96, pool, **layout)
     data = np.random.default_rng(1).standard_normal(shape).astype("float32")
     remarks = []
     built = engine.build(mod, parse_target("opencl"), allow=WINOGRAD, on_remark=remarks.append)
     engine.export(built, tmp_path / "lib.so")
     (found,) = engine.load(tmp_path / "lib.so", (), "opencl")(data)
+    if layout:
+        data, found = (array.transpose(0, 3, 1, 2) for array in (data, found))
+        weight, bias = weight.transpose(3, 2, 0, 1), bias.reshape(-1, 1, 1)
     exact = np.maximum(convolved(data.astype("float64"), weight, (1,) * 4) + bias, 0)
     if pool is HALVE:
         exact = maxima(exact, (2, 2))
@@ -121,6 +130,7 @@ WRITTEN = [("Analysis", "written-sums")]
 class TestChoice:
     def test_deep_layers_are_filtered_and_others_summed_as_written(self):
         assert said(layer((1, 256, 56, 56), 256)[0]) == [("Passed", "winograd")]
+        assert said(layer((1, 56, 56, 256), 256, **LAST)[0]) == [("Passed", "winograd")]
         assert said(layer((1, 3, 224, 224), 64)[0]) == WRITTEN
         assert said(layer((1, 16, 28, 28), 16)[0]) == WRITTEN
         assert said(layer((1, 256, 56, 56), 256, strides=2)[0]) == WRITTEN
@@ -128,9 +138,7 @@ class TestChoice:
     def test_only_where_it_is_allowed(self):
         assert said(layer((1, 256, 56, 56), 256)[0], allow=()) == []
 
-    def test_layouts_and_groups_that_have_no_kernel(self):
-        nhwc = layer((1, 56, 56, 64), 64, data_layout="NHWC", kernel_layout="HWIO")[0]
-        assert said(nhwc) == [("Missed", "kernel-layout")]
+    def test_groups_have_no_kernel(self):
         assert said(layer((1, 64, 28, 28), 64, groups=2)[0]) == [("Missed", "groups")]
 
     def test_what_is_barred(self):
@@ -158,9 +166,11 @@ class TestRule:
         assert WinogradKernels().apply(other, tvm.target.Target("llvm"), False) is None
 
 
-def test_machine_code_has_no_spills_and_a_third_of_the_multiply_adds():
+@pytest.mark.parametrize("layout", [{}, LAST], ids=["NCHW", "NHWC"])
+def test_machine_code_has_no_spills_and_a_third_of_the_multiply_adds(layout):
     compiler = KernelCompiler(find_compiler((PACKAGE,)), Options(GPU.arch))
-    mod, *_ = layer((1, 128, 56, 56), 128, HALVE)
+    shape = (1, 56, 56, 128) if layout else (1, 128, 56, 56)
+    mod, *_ = layer(shape, 128, HALVE, **layout)
     fused, filtered = (
         report_version(mod, GPU, version, compiler) for version in ("fused", "winograd")
     )

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import tvm
 from relax_builders import (
     SHAPE,
     assert_sinks,
     assert_untouched,
+    built,
     const,
     data,
     max_pool,
@@ -114,6 +116,24 @@ def test_the_type_changes_past_a_second_pool(f, between):
     assert_sinks(mod, sunk)
     after, _ = run_pass(mod)
     relax.analysis.well_formed(after)
+    x = hard_values(SHAPE, "int8")
+    (a,), (b,) = (outputs(each, x) for each in (mod, after))
+    assert np.array_equal(a, b)
+
+
+def test_the_type_changes_past_the_values_of_a_tuple():
+    """As PyTorch's importer writes a pool that may give indices."""
+
+    def chain(b, x):
+        pooled = b.emit(max_pool(b.emit(op.astype(b.emit(op.nn.relu(x)), "int32"))))
+        both = b.emit(relax.Tuple([pooled, b.emit(op.zeros_like(pooled, "int64"))]))
+        return max_pool(b.emit(op.nn.relu(b.emit(both[0]))))
+
+    mod = built(chain, data(SHAPE, "int8"))
+    after, remarks = run_pass(mod)
+    relax.analysis.well_formed(after)
+    tvm.ir.assert_structural_equal(run_pass(after)[0], after)
+    assert [remark.reason for remark in remarks].count("sunk") == 2
     x = hard_values(SHAPE, "int8")
     (a,), (b,) = (outputs(each, x) for each in (mod, after))
     assert np.array_equal(a, b)

@@ -37,7 +37,7 @@ def filtered_conv2d(
     Parameters
     ----------
     data
-        [n, c, h, w].
+        [n, c, h, w] or [n, h, w, c].
     weight
         [filters, channels, taps, taps].
     layer

@@ -26,8 +26,8 @@ def sink(
     """Carry out `sinks` in a block and its graph.
 
     A pool's variable is bound to the last op that follows it: it has the type that it had, and
-    nothing after the pool changes.  Where all that changes the element type sank below a later
-    pool, too, that pool alone reads it, and reads a variable of the other type.
+    nothing after the pool changes.  Where what changes the element type sank below a later pool,
+    too, that pool alone reads it, perhaps out of a tuple, and variables down to it change type.
     """
     if not sinks:
         return block
@@ -40,12 +40,37 @@ def sink(
         if name in by_pool:
             item = by_pool[name]
             root = retyped.get(hash(item.root), item.root)
-            found = _Rewrite(item, root, graph.definitions).bindings()
-            retyped[name] = found[-1].var
-            bindings.extend(found)
+            bindings.extend(_Rewrite(item, root, graph.definitions).bindings())
         elif name not in moved:
-            bindings.append(binding)
+            bindings.append(_substituted(binding, retyped))
+        else:
+            continue
+        if not bindings[-1].var.same_as(binding.var):
+            retyped[name] = bindings[-1].var
     return relax.DataflowBlock(bindings, block.span)
+
+
+def _substituted(binding: relax.Binding, retyped: Mapping[int, relax.Var]) -> relax.Binding:
+    """The binding with the variables that changed their type, if it reads any."""
+    reads = relax.analysis.free_vars(binding.value) if retyped else []
+    if not any(hash(var) in retyped for var in reads):
+        return binding
+    value = relax.BlockBuilder().normalize(_Substitution(retyped).visit_expr(binding.value))
+    return bind(dataflow_var(binding.var, value.ty), value, binding.span)
+
+
+@relax.expr_functor.mutator
+class _Substitution(relax.expr_functor.PyExprMutator):
+    """Puts variables in the place of others."""
+
+    def __init__(self, by: Mapping[int, relax.Var]) -> None:
+        super().__init__()
+        self.by = by
+
+    def visit_var_(self, var: relax.Var) -> relax.Expr:
+        return self.by.get(hash(var), var)
+
+    visit_dataflow_var_ = visit_var_
 
 
 @dataclass(frozen=True)

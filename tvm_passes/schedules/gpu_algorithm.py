@@ -85,10 +85,12 @@ class GpuChooser:
             return ""
         if not families:
             return UNFIT
-        if layer.conv.channels_last:
-            return _declined(KernelReason.LAYOUT, "NHWC data", "convert the model to NCHW")
         if layer.conv.groups > 1:
-            return _declined(KernelReason.GROUPS, "groups", "compile without winograd")
+            return Decline(
+                KernelReason.GROUPS,
+                "no Winograd kernels for GPUs take groups",
+                "compile without winograd",
+            )
         gpu = gpu_of(self.target)
         ways = [way for way in _ways(layer, gpu) if way[0] < direct_seconds(layer, self.target)]
         for _, way in sorted(ways, key=lambda way: way[0]):
@@ -97,14 +99,11 @@ class GpuChooser:
         return "calibration keeps it from that" if ways else "that should take longer"
 
 
-def _declined(reason: KernelReason, what: str, suggestion: str) -> Decline:
-    return Decline(reason, f"no Winograd kernels for GPUs take {what}", suggestion)
-
-
 def _ways(layer: LayerOf, gpu: Gpu) -> Iterator[tuple[float, Filtered]]:
     """Winograd's ways to compute a layer, each with its seconds."""
     conv, pool = layer.conv, layer.pool
-    batch, _, height, width = layer.shape
+    batch, *image = layer.shape
+    height, width = image[:2] if conv.channels_last else image[1:]
     rows, columns = (side.out for side in _unpooled(layer))
     for family in FAMILIES:
         if not takes(conv, family):
@@ -122,6 +121,7 @@ def _ways(layer: LayerOf, gpu: Gpu) -> Iterator[tuple[float, Filtered]]:
             rows - rows % window[0],
             columns - columns % window[1],
             window,
+            conv.channels_last,
         )
         tile = gpu_winograd_tiles.best(filtering, gpu)
         if tile is not None:

@@ -20,11 +20,13 @@ from tvm_passes.schedules.operators import Pair
 from tvm_passes.schedules.transforms import DTYPE, by_pairs, by_parity, choose
 
 DATA = "tvm_passes.winograd.data"
-"""Annotation of the block that takes tiles of the data, in the kernel that transforms them."""
+"""Annotation of the block that takes tiles of the data, in the kernel that transforms them: whether
+channels come last."""
 PRODUCTS = "tvm_passes.winograd.products"
 """Annotation of the block that sums: the fields of `ProductTile`, in their order."""
 RESULT = "tvm_passes.winograd.result"
-"""Annotation of the block that takes products: rows and columns of the result of a tile."""
+"""Annotation of the block that takes products: rows and columns of the result of a tile, and
+whether filters come last."""
 
 
 def transformed_data(
@@ -35,7 +37,7 @@ def transformed_data(
     Parameters
     ----------
     data
-        [n, c, h, w].
+        [n, c, h, w], or [n, h, w, c].
     filtering, tile
         The extents, and the blocks of the products.
     origin
@@ -58,12 +60,13 @@ def transformed_data(
             inside.append(c < filtering.channels)
         if tiles > filtering.tiles:
             inside.append(p < filtering.tiles)
-        value = data(p // (down * across), c, row, column)
+        image = p // (down * across)
+        at = (image, row, column, c) if filtering.channels_last else (image, c, row, column)
+        value = data(*at)
         return tir.if_then_else(tir.all(*inside), value, tir.const(0, DTYPE))
 
-    patch = te.compute(
-        (channels, tiles, size, size), element, name="patch", attrs={DATA: [size]}
-    )  # fmt: skip
+    noted = {DATA: [int(filtering.channels_last)]}
+    patch = te.compute((channels, tiles, size, size), element, name="patch", attrs=noted)
 
     def rows(c: Any, p: Any, e: Any, s: Any) -> Any:
         column = [patch(c, p, r, s) for r in range(size)]
@@ -105,7 +108,7 @@ def products(tiles: te.Tensor, weight: te.Tensor, tile: ProductTile) -> te.Tenso
 
 
 def result(found: te.Tensor, filtering: Filtering) -> te.Tensor:
-    """A^T p A of each tile, or the maxima over its windows: [n, filters, h, w].
+    """A^T p A of each tile, or the maxima over its windows.
 
     Parameters
     ----------
@@ -113,6 +116,11 @@ def result(found: te.Tensor, filtering: Filtering) -> te.Tensor:
         As of `products`.
     filtering
         The extents.
+
+    Returns
+    -------
+    te.Tensor
+        [n, filters, h, w], or [n, h, w, filters].
     """
     family, (down, across) = filtering.family, filtering.grid
     size, m = family.tile, family.outputs
@@ -126,7 +134,8 @@ def result(found: te.Tensor, filtering: Filtering) -> te.Tensor:
         return found(e, v, *_parted(k, filters), *_parted(p, columns))
 
     tiles = (filtering.batch, filtering.filters, down, across)
-    taken = te.compute((*tiles, size, size), element, name="taken", attrs={RESULT: [*kept]})
+    noted = {RESULT: [*kept, int(filtering.channels_last)]}
+    taken = te.compute((*tiles, size, size), element, name="taken", attrs=noted)
 
     def rows(*at: Any) -> Any:
         *of, a, v = at
@@ -147,8 +156,11 @@ def result(found: te.Tensor, filtering: Filtering) -> te.Tensor:
     def stored(n: Any, k: Any, y: Any, x: Any) -> Any:
         return value(n, k, y // kept[0], x // kept[1], y % kept[0], x % kept[1])
 
-    shape = (*tiles[:2], filtering.rows // window[0], filtering.columns // window[1])
-    return te.compute(shape, stored, name="stored")
+    extents = (filtering.rows // window[0], filtering.columns // window[1])
+    if filtering.channels_last:
+        shape = (filtering.batch, *extents, filtering.filters)
+        return te.compute(shape, lambda n, y, x, k: stored(n, k, y, x), name="stored")
+    return te.compute((*tiles[:2], *extents), stored, name="stored")
 
 
 def _joined(at: Sequence[Any], extents: Sequence[int]) -> Any:

@@ -1,7 +1,9 @@
 """Schedule the three kernels of a Winograd convolution on threads of a GPU.
 
-Transforms are in the registers of a thread, which has a tile of one channel or filter; products are
-tiles in registers of operands in shared memory.
+Transforms are in the registers of a thread, which has a tile of one channel or filter: neighbours
+have neighbouring tiles, and where channels come last, four of them by eight channels, so that loads
+and stores are of a sector of memory or half of one.  Products are tiles in registers of operands in
+shared memory.
 """
 
 from __future__ import annotations
@@ -32,11 +34,12 @@ def schedule(func: Any) -> Schedule | None:
     for item in blocks[:1]:
         noted = sch.get(item).annotations
         if DATA in noted and len(blocks) == TRANSFORM_BLOCKS:
-            return _transform_data(sch, blocks)
+            return _transform_data(sch, blocks, bool(int(noted[DATA][0])))
         if PRODUCTS in noted and len(blocks) == 1:
             return _multiply(sch, item, ProductTile(*map(int, noted[PRODUCTS])))
         if RESULT in noted and len(blocks) > TRANSFORM_BLOCKS:
-            return _transform_back(sch, blocks, [int(extent) for extent in noted[RESULT]])
+            *kept, last = map(int, noted[RESULT])
+            return _transform_back(sch, blocks, kept, bool(last))
     return None
 
 
@@ -50,9 +53,17 @@ TRANSFORM_BLOCKS = 3
 """Of each transform: what it reads, one axis of it transformed, and both."""
 
 
-def _transform_data(sch: Schedule, blocks: list[Any]) -> Schedule:
+TOGETHER = 8
+"""Channels that neighbouring threads take where channels come last: a sector of memory."""
+
+
+def _transform_data(sch: Schedule, blocks: list[Any], channels_last: bool) -> Schedule:
     patch, half, transformed = blocks
     row, column, *elements = sch.get_loops(transformed)
+    if channels_last:
+        channels, *tiles, lanes = elements
+        channels, near = sch.split(channels, [None, TOGETHER])
+        elements = [channels, *tiles, near, lanes]
     sch.reorder(*elements, row, column)
     thread = _on_threads(sch, sch.fuse(*elements))
     _in_registers(sch, (half, patch), thread)
@@ -60,18 +71,26 @@ def _transform_data(sch: Schedule, blocks: list[Any]) -> Schedule:
     return sch
 
 
-def _transform_back(sch: Schedule, blocks: list[Any], kept: list[int]) -> Schedule:
+def _transform_back(
+    sch: Schedule, blocks: list[Any], kept: list[int], channels_last: bool
+) -> Schedule:
     """Transform back and pool where a tile's results are stored."""
     *inside, output = blocks
     reads = inside[:TRANSFORM_BLOCKS]
     pool = [item for item in inside[TRANSFORM_BLOCKS:] if split_axes(sch, item)[1]]
     for item in inside[TRANSFORM_BLOCKS + len(pool) :]:
         sch.compute_inline(item)
-    image, filters, row, column = sch.get_loops(output)
+    image, *spatial = sch.get_loops(output)
+    filters, row, column = [spatial[-1], *spatial[:-1]] if channels_last else spatial
     down, row = sch.split(row, [None, kept[0]])
     across, column = sch.split(column, [None, kept[1]])
-    sch.reorder(image, filters, down, across, row, column)
-    thread = _on_threads(sch, sch.fuse(image, filters, down, across))
+    elements = [image, filters, down, across]
+    if channels_last:
+        filters, near = sch.split(filters, [None, TOGETHER])
+        across, tiles = sch.split(across, [None, VECTOR])
+        elements = [image, filters, down, across, near, tiles]
+    sch.reorder(*elements, row, column)
+    thread = _on_threads(sch, sch.fuse(*elements))
     _in_registers(sch, (*pool, *reversed(reads)), thread)
     _unroll(sch, row, column)
     return sch

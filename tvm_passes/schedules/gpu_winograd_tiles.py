@@ -93,6 +93,8 @@ class Filtering:
         Of the convolution's result, as far as it is used.
     window
         Rows and columns of a pooling window; 1 without a pool in the tile.
+    channels_last
+        Whether data and result are [n, h, w, c].
     """
 
     family: Winograd
@@ -104,6 +106,7 @@ class Filtering:
     rows: int
     columns: int
     window: tuple[int, int] = (1, 1)
+    channels_last: bool = False
 
     @property
     def grid(self) -> tuple[int, int]:
