@@ -24,12 +24,16 @@ from relax_builders import conv as plain_conv
 from relax_runs import cpu, hard_values, outputs, run
 from tvm import relax, s_tir
 from tvm.relax import op
+from tvm.relax.backend.cpu_generic import pipeline as cpu_passes
+from tvm.s_tir.dlight.cpu import Reduction
 
 from tvm_passes.bench.assembly import main_loop
 from tvm_passes.decline import KernelReason
-from tvm_passes.namespaces import SCHEDULED
+from tvm_passes.namespaces import SCHEDULED, dlight
 from tvm_passes.relax.blocked import BlockConv2d
 from tvm_passes.relax.pipeline import passes_before_schedules
+from tvm_passes.schedules.conv2d_rule import BlockedConv2d
+from tvm_passes.schedules.rules import cpu_rules
 
 CASES = {
     "no pool": ((1, 3, 13, 17), {}),
@@ -289,16 +293,42 @@ def test_other_targets_are_left_alone():
 
 def scheduled(mod, target):
     """The module as the pipeline leaves it before it lowers the dataflow."""
-    from tvm.relax.backend.cpu_generic import pipeline as cpu_passes
-
-    from tvm_passes.namespaces import dlight
-    from tvm_passes.schedules.conv2d_rule import BlockedConv2d
-
     passes = [
         BlockConv2d(),
         *cpu_passes.legalize_passes(target),
         dlight.ApplyDefaultSchedule(BlockedConv2d()),
     ]
+    return tvm.transform.Sequential(passes)(mod)
+
+
+def test_rules_compose_with_those_of_tvm():
+    """The first that knows a kernel schedules it."""
+
+    def network(x):
+        return op.nn.softmax(op.mean(layer(x, 16, padding=(1, 1), pool=HALVE), [2, 3]))
+
+    mod = module(network, data((1, 8, 14, 14)))
+    with AVX2:
+        passes = [BlockConv2d(), *cpu_passes.legalize_passes(AVX2)]
+        legalized = tvm.transform.Sequential(passes)(mod)
+        ours, theirs, both = (
+            dlight.ApplyDefaultSchedule(*rules)(legalized)
+            for rules in (cpu_rules(), [Reduction()], [*cpu_rules(), Reduction()])
+        )
+    names = {"conv": "fused_conv2d_add_relu", "softmax": "softmax"}
+    tvm.ir.assert_structural_equal(both[names["conv"]], ours[names["conv"]])
+    tvm.ir.assert_structural_equal(both[names["softmax"]], theirs[names["softmax"]])
+    with pytest.raises(ValueError, match="StructuralEqual"):
+        tvm.ir.assert_structural_equal(theirs[names["conv"]], ours[names["conv"]])
+    x = hard_values((1, 8, 14, 14), "float32")
+    (found,) = run(tvm.compile(both, SSE, relax_pipeline=lowered), x)
+    np.testing.assert_allclose(found, outputs(mod, x)[0], rtol=1e-6)
+
+
+def lowered(mod, _ctx=None):
+    """What is left to do of a scheduled module."""
+    target = tvm.target.Target.current()
+    passes = [*cpu_passes.dataflow_lower_passes(target), *cpu_passes.finalize_passes(target)]
     return tvm.transform.Sequential(passes)(mod)
 
 
