@@ -312,7 +312,7 @@ def test_rules_compose_with_those_of_tvm():
         passes = [BlockConv2d(), *cpu_passes.legalize_passes(AVX2)]
         legalized = tvm.transform.Sequential(passes)(mod)
         ours, theirs, both = (
-            dlight.ApplyDefaultSchedule(*rules)(legalized)
+            dlight.ApplyDefaultSchedule(*rules)(legalized.clone())
             for rules in (cpu_rules(), [Reduction()], [*cpu_rules(), Reduction()])
         )
     names = {"conv": "fused_conv2d_add_relu", "softmax": "softmax"}
