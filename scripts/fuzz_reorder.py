@@ -39,12 +39,16 @@ Target = dict[str, Any]
 TARGETS = ('{"kind": "llvm"}', "x86-64-v3")
 """The second has FMA: LLVM makes one of a product and a sum that meet in a kernel."""
 
+DEBUG_INFO = "location of #dbg_declare must be a pointer or int"
+"""What LLVM 22 says of debug information that TVM 0.19 writes for a vector of constants."""
+
 
 @dataclass
 class Tally:
     """What was met: graphs, decisions and values, and how long it took.
 
-    `not_compiled` counts the graphs that TVM does not compile before the pass.
+    `not_compiled` counts the graphs that TVM does not compile before the pass, or, for `DEBUG_INFO`
+    alone, after it.
     """
 
     seconds: int = 0
@@ -107,7 +111,14 @@ def check(graph: Graph, target: Target, tally: Tally) -> None:
     except RuntimeError:  # TVM's own error: LLVM refuses some of its code
         tally.not_compiled += 1
         return
-    for a, b in zip(expected, run(after, target, x), strict=True):
+    try:
+        found = run(after, target, x)
+    except RuntimeError as err:
+        if DEBUG_INFO not in str(err):
+            raise
+        tally.not_compiled += 1
+        return
+    for a, b in zip(expected, found, strict=True):
         tally.values += a.size
         for finding in compare(a, b):
             if not finding.kind.allowed:

@@ -102,6 +102,7 @@ HALF_ERF = tuple(
     _op("add", _op("multiply", _op("erf", scaled), Number(0.5)), Number(0.5))
     for scaled in OVER_ROOT_2
 )
+SOFTPLUS = Apply("softplus", (X,), attrs=(("beta", 1.0), ("threshold", 20.0)))
 LOG_EXP = _op("log", _op("add", _op("exp", X), ONE))
 STABLE = _op(
     "add",
@@ -200,7 +201,7 @@ COMPOSITES: tuple[Rule, ...] = (
         "mish, composed",
         BOWL,
         "x tanh(log(1 + exp(x)))",
-        tuple(_op("multiply", X, _op("tanh", s)) for s in (LOG_EXP, STABLE, _op("softplus", X))),
+        tuple(_op("multiply", X, _op("tanh", s)) for s in (LOG_EXP, STABLE, SOFTPLUS)),
         is_exact=False,
     ),
     _rule(

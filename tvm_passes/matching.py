@@ -77,6 +77,8 @@ def _match(
     if plain(graph.op_name(node)) != pattern.op:
         return
     view = graph.view(node)
+    if any(getattr(view.attrs, name) != value for name, value in pattern.attrs):
+        return
     for args in _orders(pattern):
         for found in _match_args(graph, node, view, args, state):
             seen = {graph.key(each) for each in found.nodes}

@@ -28,10 +28,13 @@ class Apply:
         The op's name.
     args
         Patterns of its arguments.
+    attrs
+        Attributes that it must have, each with its value.
     """
 
     op: str
     args: tuple[Pattern, ...]
+    attrs: tuple[tuple[str, float], ...] = ()
 
     @property
     def computed(self) -> int:

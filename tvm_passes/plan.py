@@ -145,7 +145,8 @@ def _meets_a_pool(graph: Graph[Node], node: Node, words: Vocabulary) -> bool:
             name = graph.op_name(reader)
             if name in words.pools:
                 return True
-            if words.may_link(name) and graph.key(reader) not in seen:
+            may_link = words.may_link(name) or graph.item(reader) is not None
+            if may_link and graph.key(reader) not in seen:
                 seen.add(graph.key(reader))
                 below.append(reader)
     return False

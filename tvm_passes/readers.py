@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic
 
+from tvm_passes.describe import plain
 from tvm_passes.graph import Graph, Node
+from tvm_passes.rules import FILLS
 
 
 @dataclass
@@ -34,8 +36,9 @@ def value_of(graph: Graph[Node], node: Node) -> Node:
 def read_by(graph: Graph[Node], node: Node) -> Readers[Node]:
     """Who reads a value.
 
-    What is only put into tuples and never taken out of them again is not read: PyTorch's pools
-    come as a tuple of the values and of indices made up of the values' shape.
+    What is only put into tuples and never taken out of them again is not read, and neither is what
+    such numbers take their extents from: PyTorch's pools come as a tuple of the values and of
+    indices that are all 0.
     """
     found: Readers[Node] = Readers()
     names = [node]
@@ -47,7 +50,7 @@ def read_by(graph: Graph[Node], node: Node) -> Readers[Node]:
                 found.leaves = True
             elif (items := _items(graph, reader)) is not None:
                 names += [item for index, item in items if _is_field(graph, reader, index, name)]
-            elif not _is_never_taken(graph, reader):
+            elif not (plain(graph.op_name(reader)) in FILLS and _is_never_taken(graph, reader)):
                 found.nodes.append(reader)
     return found
 

@@ -170,6 +170,9 @@ DROPOUTS: Mapping[str, frozenset[str]] = {
 }
 """Ops that return a tuple whose first item is, at inference, their argument."""
 
+FILLS = frozenset(("zeros_like", "ones_like"))
+"""Ops that read nothing but the extents and the element type of their argument."""
+
 PRODUCERS: Mapping[str, tuple[ProducerForm, ...]] = {
     RELAY: tuple(
         ProducerForm(op)

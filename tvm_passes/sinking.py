@@ -115,6 +115,10 @@ def _sink(
     )
 
 
+LAST = -1
+"""The axis that an op names which has one number for all: it has to be there, and means nothing."""
+
+
 def _step(link: Link[Node], pool: Pool) -> Step[Node]:
     """The op as it follows the pool: its operands are written for what the pool reads."""
     if link.entry is not None:
@@ -123,7 +127,7 @@ def _step(link: Link[Node], pool: Pool) -> Step[Node]:
         return Step(link.node, link.data)
     if link.axis:
         axis = link.axis_among(link.operands, pool.in_shape)
-        return Step(link.node, link.data, attrs={} if axis is None else {link.axis: axis})
+        return Step(link.node, link.data, attrs={link.axis: LAST if axis is None else axis})
     reshaped = {n: shape for n, shape in link.operands.items() if respelled(link.own[n], shape)}
     return Step(link.node, link.data, reshaped)
 

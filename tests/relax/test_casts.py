@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-import tvm
 from relax_builders import (
     SHAPE,
     assert_sinks,
     assert_untouched,
-    built,
     const,
     data,
     max_pool,
@@ -15,7 +13,6 @@ from relax_builders import (
     run_pass,
 )
 from relax_runs import TARGETS, bits, cpu, hard_values, outputs
-from tvm import relax
 from tvm.relax import op
 
 from tvm_passes.decline import Reason
@@ -103,54 +100,3 @@ def test_the_bits_are_the_same(name, target):
     (a,), (b,) = (outputs(mod, x, target=target) for mod in (before, after))
     zero = np.zeros((), a.dtype)  # a window that holds both zeros yields either
     assert np.array_equal(bits(a + zero), bits(b + zero))
-
-
-@pytest.mark.parametrize("f", [lambda x: op.astype(x, "float16"), lambda x: op.astype(x, "int32")])
-@pytest.mark.parametrize("between", [lambda x: x, lambda x: op.permute_dims(x, [0, 1, 3, 2])])
-def test_the_type_changes_past_a_second_pool(f, between):
-    def chain(x):
-        return max_pool(between(max_pool(op.nn.relu(f(x)))))
-
-    mod = module(chain, data(SHAPE, "int8"))
-    sunk = module(lambda x: op.nn.relu(f(max_pool(between(max_pool(x))))), data(SHAPE, "int8"))
-    assert_sinks(mod, sunk)
-    after, _ = run_pass(mod)
-    relax.analysis.well_formed(after)
-    x = hard_values(SHAPE, "int8")
-    (a,), (b,) = (outputs(each, x) for each in (mod, after))
-    assert np.array_equal(a, b)
-
-
-def test_the_type_changes_past_the_values_of_a_tuple():
-    """As PyTorch's importer writes a pool that may give indices."""
-
-    def chain(b, x):
-        pooled = b.emit(max_pool(b.emit(op.astype(b.emit(op.nn.relu(x)), "int32"))))
-        both = b.emit(relax.Tuple([pooled, b.emit(op.zeros_like(pooled, "int64"))]))
-        return max_pool(b.emit(op.nn.relu(b.emit(both[0]))))
-
-    mod = built(chain, data(SHAPE, "int8"))
-    after, remarks = run_pass(mod)
-    relax.analysis.well_formed(after)
-    tvm.ir.assert_structural_equal(run_pass(after)[0], after)
-    assert [remark.reason for remark in remarks].count("sunk") == 2
-    x = hard_values(SHAPE, "int8")
-    (a,), (b,) = (outputs(each, x) for each in (mod, after))
-    assert np.array_equal(a, b)
-
-
-def test_the_type_changes_past_a_reduction_that_drops_axes():
-    """The maximum with a number a channel stays between both: the first keeps axes for it."""
-    least = const(np.arange(-4, 4).reshape(1, 8, 1, 1), "int8")
-
-    def chain(x):
-        return op.max(op.max(op.astype(op.maximum(x, least), "float32"), [2, 3]), [1])
-
-    mod = module(chain, data(SHAPE, "int8"))
-    after, remarks = run_pass(mod)
-    relax.analysis.well_formed(after)
-    assert [remark.reason for remark in remarks].count("sunk") == 2
-    assert after["main"].body.blocks[0].bindings[-1].value.op.name == "relax.astype"
-    x = hard_values(SHAPE, "int8")
-    (a,), (b,) = (outputs(each, x) for each in (mod, after))
-    assert np.array_equal(a, b)

@@ -368,3 +368,15 @@ def test_numbers_that_are_nearly_right_are_others(one):
         return op.where(b.emit(op.greater(x, ZERO)), x, curve)
 
     assert_untouched(pooled(other), Reason.NO_RULE)
+
+
+@pytest.mark.parametrize(("beta", "threshold"), [(2.0, 20.0), (1.0, -5.0)])
+def test_mish_is_of_the_softplus_that_its_row_is_about(beta, threshold):
+    """With a threshold of -5 it is x tanh(x) above that."""
+
+    def other(b, x):
+        return op.multiply(x, b.emit(op.tanh(b.emit(op.nn.softplus(x, beta, threshold)))))
+
+    mod = pooled(other)
+    after, _ = run_pass(mod, allow={"quasi-convex"})
+    tvm.ir.assert_structural_equal(after, mod)

@@ -19,6 +19,7 @@ from relax_builders import (
     run_pass,
 )
 from relax_runs import TARGETS, bits, cpu, hard_values, outputs
+from tvm import relax
 from tvm.relax import op
 
 from tvm_passes.decline import Reason
@@ -185,6 +186,15 @@ def test_a_minimum_spelled_as_a_maximum():
 def test_below_another_pool_nothing_turns_into_a_minimum():
     mod = module(lambda x: max_pool(op.nn.relu(max_pool(op.negative(op.tanh(x))))))
     assert "not-monotone" in reasons(run_pass(mod)[1])
+
+
+def test_nor_below_one_that_dropout_lies_above():
+    def dropped(builder, x):
+        pooled = builder.emit(max_pool(builder.emit(op.negative(builder.emit(op.tanh(x))))))
+        pair = builder.emit(op.nn.dropout(pooled, 0.5))
+        return max_pool(builder.emit(relax.TupleGetItem(pair, 0)))
+
+    assert "not-monotone" in reasons(run_pass(built(dropped))[1])
 
 
 def test_above_another_layer_s_pool_it_does():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tvm
 from relax_builders import (
+    SHAPE,
     assert_becomes,
     assert_sinks,
     assert_untouched,
@@ -314,4 +315,22 @@ def test_bits_of_pools_in_tuples():
     assert [decision.passed for decision in decisions(before)] == [True, True]
     x = hard_values((1, 8, 16, 16), "float32")
     (a,), (b,) = outputs(before, x), outputs(run_pass(before)[0], x)
+    assert np.array_equal(bits(a), bits(b))
+
+
+@pytest.mark.parametrize("dead", [max_pool, op.exp, lambda x: op.add(x, const(1.0))])
+def test_what_a_tuple_holds_in_vain_is_read_but_for_numbers_of_its_own(dead):
+    """A pool or arithmetic that nothing takes out of the tuple reads the pool all the same."""
+
+    def held(builder, x):
+        values = builder.emit(max_pool(builder.emit(op.astype(x, "float32"))))
+        pair = builder.emit(relax.Tuple([values, builder.emit(dead(values))]))
+        return max_pool(builder.emit(relax.TupleGetItem(pair, 0)))
+
+    mod = built(held, data(SHAPE, "int8"))
+    after, remarks = run_pass(mod)
+    relax.analysis.well_formed(after)
+    assert reasons(remarks)[0] == "sunk"
+    x = hard_values(SHAPE, "int8")
+    (a,), (b,) = (outputs(each, x) for each in (mod, after))
     assert np.array_equal(bits(a), bits(b))

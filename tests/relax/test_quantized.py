@@ -13,6 +13,7 @@ from relax_builders import (
     run_pass,
 )
 from relax_runs import TARGETS, bits, cpu, hard_values, outputs
+from tvm import relax
 from tvm.relax import op
 
 from tvm_passes.decline import Reason
@@ -143,3 +144,18 @@ def test_quantize_never_falls(dtype):
     assert np.all(np.diff(y.reshape(8, -1).astype(int), axis=1) >= 0)
     assert y.min() == np.iinfo(dtype).min
     assert y.max() == np.iinfo(dtype).max
+
+
+@pytest.mark.parametrize("f", [quantize, lambda x, axis: dequantize(quantize(x), axis=axis)])
+def test_one_number_for_all_names_an_axis_that_is_there(f):
+    """The third axis, which what the pool reads does not have."""
+
+    def chain(x):
+        return op.max(op.reshape(f(x, axis=3), (1, 2048)), [1])
+
+    after, remarks = run_pass(module(chain))
+    assert "sunk" in [remark.reason for remark in remarks]
+    relax.analysis.well_formed(after)
+    x = hard_values((1, 8, 16, 16), "float32")
+    (a,), (b,) = (outputs(each, x) for each in (module(chain), after))
+    assert np.array_equal(bits(a), bits(b))

@@ -128,6 +128,12 @@ def test_below_another_pool_nothing_turns_into_a_minimum():
     assert "not-monotone" in reasons(run_pass(mod)[1])
 
 
+def test_nor_below_one_that_dropout_lies_above():
+    pooled = max_pool(relay.negative(relay.tanh(data())))
+    mod = module(max_pool(relay.nn.dropout(pooled, 0.5)))
+    assert "not-monotone" in reasons(run_pass(mod)[1])
+
+
 def test_above_another_layer_s_pool_it_does():
     mod = module(max_pool(relay.nn.relu(conv(max_pool(relay.negative(relay.tanh(data())))))))
     remarks = run_pass(mod)[1]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from relay_builders import (
+    SHAPE,
     assert_becomes,
     assert_sinks,
     assert_untouched,
@@ -262,3 +263,15 @@ def test_a_tuple_that_leaves_keeps_what_sank():
     first, second = decisions(module(both))
     assert first.passed
     assert second.decline.reason is Reason.OUTPUT
+
+
+@pytest.mark.parametrize("dead", [max_pool, relay.exp, lambda x: relay.add(x, const(1.0))])
+def test_what_a_tuple_holds_in_vain_is_read(dead):
+    """A pool or arithmetic that nothing takes out of the tuple reads the pool all the same."""
+    values = max_pool(relay.cast(data(SHAPE, "int8"), "float32"))
+    mod = module(max_pool(relay.TupleGetItem(relay.Tuple([values, dead(values)]), 0)))
+    after, remarks = run_pass(mod)
+    assert reasons(remarks)[0] == "sunk"
+    x = hard_values(SHAPE, "int8")
+    (a,), (b,) = (outputs(each, x) for each in (mod, after))
+    assert np.array_equal(bits(a), bits(b))

@@ -170,3 +170,14 @@ def test_requantize_never_falls(rounding):
     (y,) = outputs(mod, x)
     assert np.all(np.diff(y.reshape(8, -1).astype(int), axis=1) >= 0)
     assert (y.min(), y.max()) == (-128, 127)
+
+
+@pytest.mark.parametrize("f", [quantize, lambda x, axis: dequantize(quantize(x), axis=axis)])
+def test_one_number_for_all_names_an_axis_that_is_there(f):
+    """The third axis, which what the pool reads does not have."""
+    before = module(relay.max(relay.reshape(f(data(), axis=3), (1, 2048)), axis=[1]))
+    after, remarks = run_pass(before)
+    assert "sunk" in [remark.reason for remark in remarks]
+    x = hard_values((1, 8, 16, 16), "float32")
+    (a,), (b,) = (outputs(each, x) for each in (before, after))
+    assert np.array_equal(bits(a), bits(b))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import tvm
 from tvm import relax
+from tvm_ffi import structural_equal
 
 from tvm_passes.decline import Ends
 from tvm_passes.relax.graph import Definition, RelaxGraph
@@ -51,12 +52,18 @@ def sink(
 
 
 def _substituted(binding: relax.Binding, retyped: Mapping[int, relax.Var]) -> relax.Binding:
-    """The binding with the variables that changed their type, if it reads any."""
+    """The binding with the variables that changed their type, if it reads any.
+
+    Its own changes where it is such a tuple, or is taken out of one.
+    """
     reads = relax.analysis.free_vars(binding.value) if retyped else []
     if not any(hash(var) in retyped for var in reads):
         return binding
     value = relax.BlockBuilder().normalize(_Substitution(retyped).visit_expr(binding.value))
-    return bind(dataflow_var(binding.var, value.ty), value, binding.span)
+    if isinstance(binding, relax.MatchCast):
+        return relax.MatchCast(binding.var, value, binding.ty, binding.span)
+    same = structural_equal(value.ty, binding.value.ty)
+    return bind(binding.var if same else dataflow_var(binding.var, value.ty), value, binding.span)
 
 
 @relax.expr_functor.mutator
@@ -197,11 +204,16 @@ def _reshaped(operand: relax.Expr, shape: Shape, span: tvm.ir.Span | None) -> re
     return relax.VarBinding(relax.DataflowVar("operand", ty), call)
 
 
+UNKNOWN_RANK = -1
+"""What TensorType takes where the shape says it."""
+
+
 def _of_dtype(shape: relax.TensorType, dtype: relax.TensorType) -> relax.TensorType:
     """The first type with the element type of the second."""
     if shape.dtype.same_as(dtype.dtype) or shape.dtype == dtype.dtype:
         return shape
-    return relax.TensorType(shape.shape, dtype.dtype, shape.vdevice)
+    rank = shape.ndim if shape.shape is None else UNKNOWN_RANK
+    return relax.TensorType(shape.shape, dtype.dtype, shape.vdevice, rank)
 
 
 def _with(attrs: tvm.ir.Attrs, changed: Mapping[str, int]) -> tvm.ir.Attrs:
