@@ -177,6 +177,7 @@ EQUIVALENT_IN = {
     | {
         "isinstance(operand, Operand) in _match_arg": "arguments of its ops are tensors",
         "a guard of _absorbers": "it has some",
+        "not _has(graph.view(node), pattern) in _match": "no pattern of its ops has attributes",
     },
 }
 """What changes nothing in a dialect, and why."""

@@ -307,9 +307,11 @@ def keeps_rounding(op: ElementwiseOp, above: ElementwiseOp | Producer) -> Declin
 
     TVM lets LLVM and nvcc contract a * b + c into one fused multiply-add, and Relay merges
     (x + a) + b into x + (a + b).  An addition that sinks away from arithmetic which stays would
-    round twice where it rounded once.
+    round twice where it rounded once.  Of integers nothing is rounded, but casts merge.
     """
-    if not op.rule.is_arithmetic or op.reads in INTEGERS or _is_rounded(above):
+    merged = op.rule.merges and _may_merge(above)
+    is_exact = op.reads in INTEGERS or _is_rounded(above)
+    if not op.rule.is_arithmetic or (is_exact and not merged):
         return None
     return Decline(
         Reason.ROUNDING,
@@ -354,3 +356,9 @@ def _is_rounded(above: ElementwiseOp | Producer) -> bool:
     if isinstance(above, Producer):
         return above.rounded
     return above.rule.rounds_result
+
+
+def _may_merge(above: ElementwiseOp | Producer) -> bool:
+    if isinstance(above, Producer):
+        return not above.rounded
+    return above.rule.merges

@@ -74,15 +74,17 @@ def _match(
     graph: Graph[Node], node: Node, pattern: Apply, state: _State[Node]
 ) -> Iterator[_State[Node]]:
     """The ways in which a node matches, in a state: none, one, or several."""
-    if plain(graph.op_name(node)) != pattern.op:
+    if plain(graph.op_name(node)) != pattern.op or not _has(graph.view(node), pattern):
         return
     view = graph.view(node)
-    if any(getattr(view.attrs, name) != value for name, value in pattern.attrs):
-        return
     for args in _orders(pattern):
         for found in _match_args(graph, node, view, args, state):
             seen = {graph.key(each) for each in found.nodes}
             yield found if graph.key(node) in seen else replace(found, nodes=(*found.nodes, node))
+
+
+def _has(view: CallView, pattern: Apply) -> bool:
+    return all(getattr(view.attrs, name) == value for name, value in pattern.attrs)
 
 
 def _orders(pattern: Apply) -> list[tuple[Pattern, ...]]:

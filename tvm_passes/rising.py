@@ -271,7 +271,8 @@ RISING: tuple[Rule, ...] = (
         source="derivative exp(x) > 0",
     ),
     # Rounding to another element type keeps order.  A cast between floats hides no product from a
-    # sum: LLVM narrows fptrunc(fpext(x) * y), and contracts what comes of it.
+    # sum: LLVM narrows fptrunc(fpext(x) * y), and contracts what comes of it.  Relay's SimplifyExpr
+    # takes x for float32(int8(x)).
     *(
         Rule(
             name=name,
@@ -281,7 +282,8 @@ RISING: tuple[Rule, ...] = (
             results=dtypes,
             conditions=(converted_right(), condition),
             image=converted,
-            is_arithmetic=name == "cast between floats",
+            is_arithmetic=True,
+            merges=True,
             rounds_result=name == "cast",
             nan="NaN; of integers any number",
             negative_zero="kept; of integers 0",

@@ -362,9 +362,17 @@ SQUARES = {"square", "square, as a power", "cast between floats"}
 SUMS = {"bias_add", "subtract", "subtract_from"}
 
 
+def test_a_cast_is_not_parted_from_one_above_it():
+    integers = op("cast", dtype="float32", data_dtype="int8")
+    assert keeps_rounding(integers, op("cast", dtype="int8")).reason is Reason.ROUNDING
+    assert keeps_rounding(integers, op("relu", dtype="int8")) is None
+    assert keeps_rounding(integers, MULTIPLY).reason is Reason.ROUNDING
+    assert keeps_rounding(op("bias_add", dtype="int8"), op("cast", dtype="int8")) is None
+
+
 def test_sums_and_products_round_with_what_is_above_them():
     alone = {name for name, row in RULE.items() if not row.patterns}
     rounded = {name for name in alone if keeps_rounding(op(name), MULTIPLY) is not None}
-    assert rounded == SUMS | SCALES | SQUARES | {"selu", "atanh"}
+    assert rounded == SUMS | SCALES | SQUARES | {"selu", "atanh", "cast"}
     folded = {name for name in alone if not_absorbed(op(name), site(absorbers=("conv",)))}
     assert folded == SCALES

@@ -100,3 +100,17 @@ def test_the_bits_are_the_same(name, target):
     (a,), (b,) = (outputs(mod, x, target=target) for mod in (before, after))
     zero = np.zeros((), a.dtype)  # a window that holds both zeros yields either
     assert np.array_equal(bits(a + zero), bits(b + zero))
+
+
+def test_a_cast_does_not_get_next_to_another():
+    """Relay's SimplifyExpr takes x for float32(int8(x))."""
+
+    def chain(x):
+        return op.astype(max_pool(op.astype(op.clip(x, 0.0, 100.0), "int8")), "float32")
+
+    assert_untouched(module(chain, data()), Reason.FOLDING)
+
+
+def test_a_cast_is_not_parted_from_another():
+    chain = module(lambda x: max_pool(op.astype(op.astype(x, "int8"), "float32")), data())
+    assert_untouched(chain, Reason.ROUNDING)

@@ -323,7 +323,7 @@ def test_what_a_tuple_holds_in_vain_is_read_but_for_numbers_of_its_own(dead):
     """A pool or arithmetic that nothing takes out of the tuple reads the pool all the same."""
 
     def held(builder, x):
-        values = builder.emit(max_pool(builder.emit(op.astype(x, "float32"))))
+        values = builder.emit(pooled(builder.emit(op.astype(x, "float32")), "before"))
         pair = builder.emit(relax.Tuple([values, builder.emit(dead(values))]))
         return max_pool(builder.emit(relax.TupleGetItem(pair, 0)))
 

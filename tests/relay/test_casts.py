@@ -105,3 +105,18 @@ def test_the_type_changes_past_a_second_pool():
     x = hard_values(SHAPE, "int8")
     (a,), (b,) = (outputs(each, x) for each in (mod, after))
     assert np.array_equal(a, b)
+
+
+def test_a_cast_does_not_get_next_to_another():
+    """Relay's SimplifyExpr takes x for float32(int8(x))."""
+    pooled = max_pool(relay.cast(relay.clip(data(), 0.0, 100.0), "int8"))
+    before = module(relay.cast(pooled, "float32"))
+    assert_untouched(before, Reason.FOLDING)
+    x = np.linspace(-3, 120, 8 * 16 * 16, dtype="float32").reshape(SHAPE)
+    (found,) = outputs(run_pass(before)[0], x)
+    assert np.array_equal(found, np.trunc(found))
+
+
+def test_a_cast_is_not_parted_from_another():
+    chain = relay.cast(relay.cast(data(), "int8"), "float32")
+    assert_untouched(module(max_pool(chain)), Reason.ROUNDING)

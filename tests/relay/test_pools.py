@@ -268,7 +268,7 @@ def test_a_tuple_that_leaves_keeps_what_sank():
 @pytest.mark.parametrize("dead", [max_pool, relay.exp, lambda x: relay.add(x, const(1.0))])
 def test_what_a_tuple_holds_in_vain_is_read(dead):
     """A pool or arithmetic that nothing takes out of the tuple reads the pool all the same."""
-    values = max_pool(relay.cast(data(SHAPE, "int8"), "float32"))
+    values = pooled(relay.cast(data(SHAPE, "int8"), "float32"), "before")
     mod = module(max_pool(relay.TupleGetItem(relay.Tuple([values, dead(values)]), 0)))
     after, remarks = run_pass(mod)
     assert reasons(remarks)[0] == "sunk"
