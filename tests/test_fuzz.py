@@ -14,7 +14,7 @@ from tvm_passes.decline import Reason
 from tvm_passes.rule import RELAX
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
-GRAPHS = 150
+GRAPHS = 100
 GENERATE = (Phase.generate,)
 
 pytestmark = pytest.mark.skipif(dialects.installed() is None, reason="needs a TVM")
