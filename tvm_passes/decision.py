@@ -123,8 +123,8 @@ def _joined(site: Site, directions: Sequence[Direction]) -> int:
     They never fall, and no rounding depends on the maximum between them and what is above.
     """
     rising = takewhile(lambda each: each is Direction.NON_DECREASING, directions)
-    counts = [count for count, _ in enumerate(rising, 1) if _split(site, count) is None]
-    return max(counts, default=0)
+    most = sum(1 for _ in rising)
+    return next((n for n in range(most, 0, -1) if _split(site, n) is None), 0)
 
 
 def _savings(site: Site, directions: Sequence[Direction]) -> Iterator[int]:
@@ -162,7 +162,8 @@ def _has_ends(site: Site, count: int, needed: Ends, ends: Collection[Ends]) -> b
 
 def _split(site: Site, count: int) -> Decline | None:
     """Why the lowest `count` ops may not part from what is above them."""
-    lowest = next(_but_signs(reversed(site.chain[:count])), site.chain[0])
+    downwards = (site.chain[n] for n in reversed(range(count)))
+    lowest = next(_but_signs(downwards), site.chain[0])
     return keeps_rounding(lowest, _above(site, count))
 
 
