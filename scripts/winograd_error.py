@@ -28,7 +28,6 @@ from tvm_passes.bench.runtimes import OURS, PEERS
 from tvm_passes.output import check_file, write_text
 
 ROOT = Path(__file__).parent.parent
-DATA = ROOT / "tests" / "data"
 RUNTIMES = ("tvm_passes", "tvm_passes_winograd", "onnxruntime", "openvino", "torch")
 BLOCKS = "mnist2,tinyyolo2,tinyyolo4,vgg3_3,vgg5_3,googlenet2"
 ENVIRONMENTS = {runtime.name: runtime.environment for runtime in (*OURS, *PEERS)}

@@ -54,14 +54,13 @@ def sink(
 def _substituted(binding: relax.Binding, retyped: Mapping[int, relax.Var]) -> relax.Binding:
     """The binding with the variables that changed their type, if it reads any.
 
-    Its own changes where it is such a tuple, or is taken out of one.
+    Its own changes where it is such a tuple, or is taken out of one.  No match_cast reads any: what
+    one reads is not lent to a later pool.
     """
     reads = relax.analysis.free_vars(binding.value) if retyped else []
     if not any(hash(var) in retyped for var in reads):
         return binding
     value = relax.BlockBuilder().normalize(_Substitution(retyped).visit_expr(binding.value))
-    if isinstance(binding, relax.MatchCast):
-        return relax.MatchCast(binding.var, value, binding.ty, binding.span)
     same = structural_equal(value.ty, binding.value.ty)
     return bind(binding.var if same else dataflow_var(binding.var, value.ty), value, binding.span)
 
