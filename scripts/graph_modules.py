@@ -34,8 +34,10 @@ SAME_NAMES = (
 
 def constant(node: Node) -> np.ndarray:
     """The constant of an op; factors are small, so that no chain of them overflows."""
-    rng = np.random.default_rng(node.attrs["seed"])
     value = node.value
+    if "value" in node.attrs:
+        return np.asarray(node.attrs["value"], value.dtype)
+    rng = np.random.default_rng(node.attrs["seed"])
     shape = node.attrs.get("shape", None)
     if shape is None:
         shape = (value.shape[node.attrs["axis"]],)

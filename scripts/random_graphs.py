@@ -127,7 +127,7 @@ def _cast(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     Past casts that wrap around TVM itself proves wrong bounds, and drops a maximum with 0.
     """
     value = nodes[at].value
-    dtype = draw(st.sampled_from(("float32", "float16", "int8", "uint8", "int32")))
+    dtype = draw(st.sampled_from(CASTS))
     cast = Node("cast", (at,), replace(value, dtype=dtype), {"dtype": dtype})
     if value.dtype == "bfloat16":
         return []
@@ -245,6 +245,32 @@ PADDINGS = (
     (2, 2, 2, 2),
     (0, 3, 0, 3),
 )
+
+
+def _parted(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    """A pool between ops that Relay takes for one where they meet: clip and casts, c / sqrt(x)."""
+    value = nodes[at].value
+    if value.dtype == "bfloat16":
+        return _pool(draw, at, nodes)
+    found = [*nodes, Node("clip", (at,), value, {"low": 1, "high": 100})]
+    has_root = value.is_float and draw(st.booleans())
+    if has_root:
+        found.append(Node("sqrt", (len(found) - 1,), value))
+    found += _pool(draw, len(found) - 1, found)
+    value = found[-1].value
+    if draw(st.integers(0, 2)) == 0:
+        found.append(Node("multiply", (len(found) - 1,), value, NEUTRAL))
+    if has_root:
+        found.append(Node("divide", (len(found) - 1,), value, NEUTRAL | {"value": 3, "flip": True}))
+        return found[len(nodes) :]
+    for dtype in draw(st.lists(st.sampled_from(CASTS), min_size=2, max_size=2)):
+        value = replace(value, dtype=dtype)
+        found.append(Node("cast", (len(found) - 1,), value, {"dtype": dtype}))
+    return found[len(nodes) :]
+
+
+CASTS = ("float32", "float16", "int8", "uint8", "int32")
+NEUTRAL = {"shape": (), "value": 1, "flip": False, "shared": False}
 
 
 def _padding(sides: tuple[int, ...], rank: int) -> tuple[int, ...]:
@@ -386,4 +412,4 @@ ACTIVATIONS = (
     _requantize,
 )
 MOVES = (_pad, _pad, _transpose, _transpose, _reshape, _reshape)
-POOLS = (*[_pool] * 6, _reduce, _reduce, _residual)
+POOLS = (*[_pool] * 6, _reduce, _reduce, _residual, _parted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import islice, takewhile
 
 from tvm_passes.decline import Decline, Direction, Ends, Reason
 from tvm_passes.legality import (
@@ -18,6 +18,7 @@ from tvm_passes.legality import (
     not_folded,
     sinks_below_all,
 )
+from tvm_passes.neighbours import is_dropped_op
 from tvm_passes.rule import SELECTED
 from tvm_passes.site import ElementwiseOp, Pool, Producer, Site
 
@@ -96,7 +97,7 @@ def decide(
         decline = precondition(site)
         if decline is not None:
             return Decision(site, (), decline)
-    decline = not_folded(next(_but_signs(site.chain), site.chain[0]), site)
+    decline = not_folded(next(_lasting(site.chain), site.chain[0]), site)
     if decline is not None:
         return Decision(site, (), decline)
     directions, decline = _legal_prefix(site, allow)
@@ -163,13 +164,13 @@ def _has_ends(site: Site, count: int, needed: Ends, ends: Collection[Ends]) -> b
 def _split(site: Site, count: int) -> Decline | None:
     """Why the lowest `count` ops may not part from what is above them."""
     downwards = (site.chain[n] for n in reversed(range(count)))
-    lowest = next(_but_signs(downwards), site.chain[0])
+    lowest = next(_lasting(downwards), site.chain[0])
     return keeps_rounding(lowest, _above(site, count))
 
 
-def _but_signs(ops: Iterable[ElementwiseOp]) -> Iterator[ElementwiseOp]:
-    """The ops that a compiler does not contract others past."""
-    return (op for op in ops if not op.rule.is_sign)
+def _lasting(ops: Iterable[ElementwiseOp]) -> Iterator[ElementwiseOp]:
+    """The ops that a compiler neither contracts others past nor drops."""
+    return (op for op in ops if not op.rule.is_sign and not is_dropped_op(op))
 
 
 def _needs_other_end(op: ElementwiseOp, site: Site) -> Decline:
@@ -240,4 +241,6 @@ def _refusal(op: ElementwiseOp, site: Site, pool: Pool, allow: Collection[str]) 
 
 
 def _above(site: Site, count: int) -> ElementwiseOp | Producer:
-    return site.chain[count] if count < len(site.chain) else site.producer
+    """What the lowest `count` ops read once what is dropped is gone."""
+    stays = (op for op in islice(site.chain, count, None) if not is_dropped_op(op))
+    return next(stays, site.producer)

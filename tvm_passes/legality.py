@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Sequence
 from fractions import Fraction
 
 from tvm_passes.decline import Condition, Decline, Direction, Reason
+from tvm_passes.neighbours import MERGED, may_merge
 from tvm_passes.rule import INTEGERS
-from tvm_passes.site import ElementwiseOp, Operand, Pool, Producer, Site, elements, extents
+from tvm_passes.site import CALLER, ElementwiseOp, Operand, Pool, Producer, Site, elements, extents
 
 # Preconditions of every op of a chain.
 
@@ -307,9 +308,9 @@ def keeps_rounding(op: ElementwiseOp, above: ElementwiseOp | Producer) -> Declin
 
     TVM lets LLVM and nvcc contract a * b + c into one fused multiply-add, and Relay merges
     (x + a) + b into x + (a + b).  An addition that sinks away from arithmetic which stays would
-    round twice where it rounded once.  Of integers nothing is rounded, but casts merge.
+    round twice where it rounded once.  Of integers nothing is rounded, but other ops merge, too.
     """
-    merged = op.rule.merges and _may_merge(above)
+    merged = _merged(above, op)
     is_exact = op.reads in INTEGERS or _is_rounded(above)
     if not op.rule.is_arithmetic or (is_exact and not merged):
         return None
@@ -326,9 +327,14 @@ def not_folded(op: ElementwiseOp, site: Site) -> Decline | None:
     Compilers fold constants of neighbouring arithmetic, as Relay's SimplifyExpr does when it
     turns (x + a) + b into x + (a + b): equal in real numbers, not in floating point.
     """
-    if not op.rule.is_arithmetic or not site.arithmetic_below:
+    found = [
+        name
+        for name in site.arithmetic_below
+        if op.rule.is_arithmetic or name == CALLER or may_merge(op.op, name)
+    ]
+    if not found or not (op.rule.is_arithmetic or op.op in MERGED):
         return None
-    below = ", ".join(sorted(set(site.arithmetic_below)))
+    below = ", ".join(sorted(set(found)))
     return Decline(
         Reason.FOLDING,
         f"{op.op} would be next to {below}, and could be folded with it",
@@ -358,7 +364,7 @@ def _is_rounded(above: ElementwiseOp | Producer) -> bool:
     return above.rule.rounds_result
 
 
-def _may_merge(above: ElementwiseOp | Producer) -> bool:
+def _merged(above: ElementwiseOp | Producer, op: ElementwiseOp) -> bool:
     if isinstance(above, Producer):
-        return not above.rounded
-    return above.rule.merges
+        return not above.rounded and op.op in MERGED
+    return may_merge(above.op, op.op)

@@ -26,6 +26,8 @@ def carried(shape: Shape, move: Move) -> Shape | None:
     >>> carried((1, 8, 1, 1), Move("reshape", (1, 8, 4, 4), (8, 16)))
     (8, 1)
     """
+    if None in shape:
+        return None
     if move.axes is not None:
         order = [axis for axis in move.axes if shape[axis] != 1]
         return tuple(shape[axis] for axis in move.axes) if order == sorted(order) else None
@@ -91,8 +93,6 @@ def _reshaped(shape: Shape, move: Move) -> Shape | None:
     before, after = _known(move.in_shape), _known(move.out_shape)
     unknown = [side.count(UNKNOWN) for side in (before, after)]
     if unknown not in ([0, 0], [1, 1]) or 0 in before or prod(before) != prod(after):
-        return None
-    if None in shape:
         return None
     result: list[int | None] = []
     for group, to in _groups(before, after):

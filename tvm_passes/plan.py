@@ -16,8 +16,9 @@ from tvm_passes.decline import Ends
 from tvm_passes.describe import Vocabulary, describe_producer, resolve
 from tvm_passes.elementwise import Descriptions
 from tvm_passes.graph import Graph, Node
+from tvm_passes.neighbours import DROPPED, is_dropped
 from tvm_passes.readers import Readers, read_by, value_of
-from tvm_passes.site import Producer, Site
+from tvm_passes.site import CALLER, Producer, Site
 
 __all__ = ["Plan", "plan"]
 
@@ -168,21 +169,21 @@ def _that_read_what_it_reads(graph: Graph[Node], pool: Node, words: Vocabulary) 
 def _arithmetic_below(graph: Graph[Node], pool: Node, words: Vocabulary) -> tuple[str, ...]:
     """What arithmetic above the pool's readers may be folded into.
 
-    Below a transposition, a reshape or a negation, too: compilers inline those; and who calls a
-    function that may be inlined.
+    Below a transposition, a reshape, a negation or what is dropped, too: compilers inline those;
+    and who calls a function that may be inlined.
     """
     found: list[str] = []
     below = [pool]
     while below:
         reading = read_by(graph, below.pop())
         if reading.leaves and graph.may_be_inlined:
-            found.append("a caller")
+            found.append(CALLER)
         for reader in reading.nodes:
             op = graph.op_name(reader)
-            if words.passes_on(op):
-                below.append(reader)
-            elif words.may_fold(op):
+            if words.may_fold(op) and not words.passes_on(op):
                 found.append(op or "a tuple or a binding")
+            if words.passes_on(op) or (op in DROPPED and is_dropped(graph.view(reader))):
+                below.append(reader)
     return tuple(found)
 
 

@@ -271,8 +271,7 @@ RISING: tuple[Rule, ...] = (
         source="derivative exp(x) > 0",
     ),
     # Rounding to another element type keeps order.  A cast between floats hides no product from a
-    # sum: LLVM narrows fptrunc(fpext(x) * y), and contracts what comes of it.  Relay's SimplifyExpr
-    # takes x for float32(int8(x)).
+    # sum: LLVM narrows fptrunc(fpext(x) * y), and contracts what comes of it.
     *(
         Rule(
             name=name,
@@ -283,7 +282,6 @@ RISING: tuple[Rule, ...] = (
             conditions=(converted_right(), condition),
             image=converted,
             is_arithmetic=True,
-            merges=True,
             rounds_result=name == "cast",
             nan="NaN; of integers any number",
             negative_zero="kept; of integers 0",

@@ -74,8 +74,6 @@ class Rule:
     is_arithmetic
         Whether it is an addition or a multiplication, or a compiler may move one past it: it may
         be contracted with a multiplication above it, or folded with arithmetic below it.
-    merges
-        Whether a compiler may take two in a row for one, of whatever element types.
     is_sign
         Whether it changes the sign alone: a compiler contracts a product above it with an addition
         below it.
@@ -105,7 +103,6 @@ class Rule:
     conditions: tuple[Condition, ...] = ()
     image: Image = anything
     is_arithmetic: bool = False
-    merges: bool = False
     is_sign: bool = False
     is_call: bool = False
     is_scale: bool = False

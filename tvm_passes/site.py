@@ -248,6 +248,10 @@ class Producer:
     macs_per_output: int | None = None
 
 
+CALLER = "a caller"
+"""What reads the result of a function that may be inlined."""
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """A pool, the chain of elementwise ops above it, nearest the pool first, and its producer.

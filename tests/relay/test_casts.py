@@ -108,7 +108,7 @@ def test_the_type_changes_past_a_second_pool():
 
 
 def test_a_cast_does_not_get_next_to_another():
-    """Relay's SimplifyExpr takes x for float32(int8(x))."""
+    """Relay's SimplifyExpr takes clip(x) for float32(int8(clip(x)))."""
     pooled = max_pool(relay.cast(relay.clip(data(), 0.0, 100.0), "int8"))
     before = module(relay.cast(pooled, "float32"))
     assert_untouched(before, Reason.FOLDING)

@@ -38,6 +38,12 @@ STAYS = {
     "maximum over the height": (lambda x: relay.max(relu(x), [2]), Reason.EMPTY_WINDOW),
     "rounded up": (lambda x: max_pool(relu(x), ceil_mode=True), Reason.EMPTY_WINDOW),
     "stride 1": (lambda x: max_pool(relu(x), 3, 1), Reason.DOES_NOT_PAY),
+    "addend of a symbolic extent past a transpose": (
+        lambda x: max_pool(
+            relay.transpose(x + data((1, relay.Any(), 1, 1), name="b"), (0, 2, 3, 1)), layout="NHWC"
+        ),
+        Reason.LAYOUT,
+    ),
 }
 
 

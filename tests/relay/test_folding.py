@@ -10,6 +10,9 @@ from relay_builders import const, data, max_pool, module, run_pass
 from relay_runs import bits, outputs
 from tvm import relay
 
+from tvm_passes.decline import Reason
+from tvm_passes.relay.reorder import decisions
+
 SHAPE = (1, 16, 13, 11)
 
 
@@ -18,17 +21,18 @@ def batch_norm(x):
     return relay.nn.batch_norm(x, gamma, beta, mean, var)[0]
 
 
-def changed(bodies):
-    """Those of `bodies`, by name, whose results the pass changes.
+def changed(bodies, x=None):
+    """Those of `bodies`, by name, whose results the pass changes, on `x` or normal values.
 
     Each is built by itself: among others, SimplifyExpr misses what it folds in one of its own.
     """
-    x = np.random.default_rng(4).standard_normal(SHAPE).astype("float32")
+    if x is None:
+        x = np.random.default_rng(4).standard_normal(SHAPE).astype("float32")
     found = []
     for name, body in bodies.items():
         before = module(body)
-        (a,), (b,) = outputs(before, x), outputs(run_pass(before)[0], x)
-        if not np.array_equal(bits(a), bits(b)):
+        pairs = zip(outputs(before, x), outputs(run_pass(before)[0], x), strict=True)
+        if not all(np.array_equal(bits(a), bits(b)) for a, b in pairs):
             found.append(name)
     return found
 
@@ -105,3 +109,65 @@ def test_folding_is_real():
     (a,), (b,) = outputs(apart, value), outputs(together, value)
     assert not np.array_equal(a, b)
     assert np.allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+# What SimplifyExpr takes for one op: c / sqrt(x), and casts below a clip whose bounds they hold.
+
+
+def casts(x, *dtypes):
+    for dtype in dtypes:
+        x = relay.cast(x, dtype)
+    return x
+
+
+def clipped(x):
+    return relay.clip(x, 0.1, 6.0)
+
+
+ONE, MOST = const(1.0), float(np.finfo("float32").max)
+
+MEETS = {
+    "truncated": lambda x: casts(max_pool(clipped(x)), "uint8", "float32"),
+    "rounded": lambda x: casts(max_pool(clipped(x)), "float16", "float32"),
+    "truncated past a product with 1": lambda x: casts(
+        max_pool(clipped(x)) * ONE, "uint8", "float32"
+    ),
+    "truncated past a clip of all": lambda x: casts(
+        max_pool(relay.clip(clipped(x), -MOST, MOST)), "uint8", "float32"
+    ),
+    "truncated past a clip of all below": lambda x: casts(
+        relay.clip(max_pool(clipped(x)), -MOST, MOST), "uint8", "float32"
+    ),
+    "root": lambda x: const(3.0) / max_pool(relay.sqrt(clipped(x))),
+    "root past a sum with 0": lambda x: (
+        const(3.0) / (const(0.0) + max_pool(relay.sqrt(clipped(x))))
+    ),
+    "root past a cast to the same": lambda x: (
+        const(3.0) / relay.cast(max_pool(relay.sqrt(clipped(x))), "float32")
+    ),
+    "root past a quotient by 1": lambda x: const(3.0) / max_pool(relay.sqrt(clipped(x)) / ONE),
+}
+
+
+@pytest.mark.parametrize("name", MEETS)
+def test_what_is_taken_for_one_does_not_meet(name):
+    assert changed({name: MEETS[name](data(SHAPE))}) == []
+    (decision,) = decisions(module(MEETS[name](data(SHAPE))))
+    assert decision.decline.reason is Reason.FOLDING
+
+
+@pytest.mark.parametrize("addend", [None, 0], ids=["next to it", "past a sum with 0"])
+def test_a_cast_is_not_parted_from_one_that_wraps_around(addend):
+    x = data(SHAPE, "int8")
+    wrapped = relay.cast(x, "uint8")
+    if addend is not None:
+        wrapped = relay.add(wrapped, relay.const(addend, "uint8"))
+    values = np.random.default_rng(4).integers(-128, 128, SHAPE).astype("int8")
+    assert changed({"cast": max_pool(relay.cast(wrapped, "float32"))}, values) == []
+
+
+def test_taking_casts_below_a_clip_for_nothing_is_real():
+    # As in `test_folding_is_real`.
+    value = np.random.default_rng(4).uniform(0, 6, SHAPE).astype("float32")
+    (found,) = outputs(module(casts(clipped(data(SHAPE)), "uint8", "float32")), value)
+    assert not np.array_equal(found, np.trunc(found))

@@ -49,7 +49,18 @@ def _sunk(item: Sink[relay.Expr], new: dict[int, relay.Expr]) -> relay.Expr:
         expr = _steps(relay.maximum(*ends), item.steps[: item.joined], new)
     else:
         expr = _steps(_end(item, expr, item.ends), item.steps, new)
-    return relay.squeeze(expr, item.squeezed) if item.squeezed else expr
+    return _dropping_axes(expr, item) if item.squeezed else expr
+
+
+def _dropping_axes(expr: relay.Expr, item: Sink[relay.Expr]) -> relay.Expr:
+    """The value without the axes that the pool drops.
+
+    Where all extents are known it is a reshape: AlterOpLayout fails on a squeezed channel axis.
+    """
+    shape = item.pool.checked_type.shape
+    if all(isinstance(extent, tvm.tir.IntImm) for extent in shape):
+        return relay.reshape(expr, shape)
+    return relay.squeeze(expr, item.squeezed)
 
 
 def _end(item: Sink[relay.Expr], data: relay.Expr, end: Ends) -> relay.Expr:
