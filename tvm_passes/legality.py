@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from fractions import Fraction
 
 from tvm_passes.decline import Condition, Decline, Direction, Reason
-from tvm_passes.neighbours import MERGED, may_merge
+from tvm_passes.neighbours import MERGED, is_merged, may_merge
 from tvm_passes.rule import INTEGERS
 from tvm_passes.site import CALLER, ElementwiseOp, Operand, Pool, Producer, Site, elements, extents
 
@@ -310,9 +310,8 @@ def keeps_rounding(op: ElementwiseOp, above: ElementwiseOp | Producer) -> Declin
     (x + a) + b into x + (a + b).  An addition that sinks away from arithmetic which stays would
     round twice where it rounded once.  Of integers nothing is rounded, but other ops merge, too.
     """
-    merged = _merged(above, op)
     is_exact = op.reads in INTEGERS or _is_rounded(above)
-    if not op.rule.is_arithmetic or (is_exact and not merged):
+    if not _merged(above, op) and (is_exact or not op.rule.is_arithmetic):
         return None
     return Decline(
         Reason.ROUNDING,
@@ -330,9 +329,11 @@ def not_folded(op: ElementwiseOp, site: Site) -> Decline | None:
     found = [
         name
         for name in site.arithmetic_below
-        if op.rule.is_arithmetic or name == CALLER or may_merge(op.op, name)
+        if op.rule.is_arithmetic or (name == CALLER and op.op in MERGED) or may_merge(op.op, name)
     ]
-    if not found or not (op.rule.is_arithmetic or op.op in MERGED):
+    if op.op == "cast" and op.dtype in INTEGERS:
+        found += site.casts_below
+    if not found:
         return None
     below = ", ".join(sorted(set(found)))
     return Decline(
@@ -365,6 +366,8 @@ def _is_rounded(above: ElementwiseOp | Producer) -> bool:
 
 
 def _merged(above: ElementwiseOp | Producer, op: ElementwiseOp) -> bool:
-    if isinstance(above, Producer):
-        return not above.rounded and op.op in MERGED
-    return may_merge(above.op, op.op)
+    if may_merge(above.op, op.op):
+        return True
+    if not isinstance(above, Producer) or above.rounded or not is_merged(op.op):
+        return False
+    return op.op in MERGED or not above.reads_activation

@@ -5,7 +5,7 @@ A rewrite that brings two such ops together, or parts them, would change the res
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tvm_passes.describe import CallView
 
 MERGED: Mapping[str, frozenset[str]] = {
-    "cast": frozenset({"cast"}),
+    "cast": frozenset({"cast", "qnn.requantize"}),
     "relax.astype": frozenset({"relax.astype"}),
     "clip": frozenset({"cast"}),
     "sqrt": frozenset({"divide"}),
@@ -26,7 +26,7 @@ MERGED: Mapping[str, frozenset[str]] = {
 """By op, the ops below it that it may be taken for one with.
 
 int32(float32(x)) becomes x; casts below a clip whose bounds they hold are dropped, rounded or not;
-c / sqrt(x) becomes c rsqrt(x).
+c / sqrt(x) becomes c rsqrt(x).  Ops of quantized models become casts and others first.
 """
 
 NEUTRAL: Mapping[str, float] = {"add": 0.0, "subtract": 0.0, "multiply": 1.0, "divide": 1.0}
@@ -45,6 +45,20 @@ def may_merge(above: str, below: str) -> bool:
     (True, False)
     """
     return below in MERGED.get(above, ())
+
+
+def is_merged(below: str) -> bool:
+    """Whether an op may be taken for one with any other above it."""
+    return any(below in ops for ops in MERGED.values())
+
+
+def may_begin_with_cast(op: str, producers: Container[str]) -> bool:
+    """Whether an op that reads integers may become a cast of these, and others.
+
+    >>> may_begin_with_cast("qnn.requantize", ()), may_begin_with_cast("nn.relu", ())
+    (True, False)
+    """
+    return op.startswith("qnn.") or op in producers
 
 
 def is_dropped(call: CallView) -> bool:

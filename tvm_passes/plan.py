@@ -16,7 +16,7 @@ from tvm_passes.decline import Ends
 from tvm_passes.describe import Vocabulary, describe_producer, resolve
 from tvm_passes.elementwise import Descriptions
 from tvm_passes.graph import Graph, Node
-from tvm_passes.neighbours import DROPPED, is_dropped
+from tvm_passes.neighbours import DROPPED, is_dropped, may_begin_with_cast
 from tvm_passes.readers import Readers, read_by, value_of
 from tvm_passes.site import CALLER, Producer, Site
 
@@ -103,7 +103,8 @@ class _Planner(Generic[Node]):
     def _decision(self, site: Site, chain: Chain[Node]) -> Decision:
         # The ids are those of objects that `told` and `decided` keep.
         ops = tuple(map(id, chain.ops))
-        alike = (id(site.pool), site.producer, site.arithmetic_below, site.absorbers, ops)
+        below = (site.arithmetic_below, site.casts_below)
+        alike = (id(site.pool), site.producer, below, site.absorbers, ops)
         if alike not in self.decided:
             resolved = replace(site, chain=resolve(chain.ops, site.pool))
             self.decided[alike] = decide(resolved, self.words.allow), chain.ops
@@ -117,13 +118,15 @@ class _Planner(Generic[Node]):
     def _bare_site(self, node: Node, chain: Chain[Node]) -> Site:
         """The site of a pool, without its chain."""
         graph, words = self.graph, self.words
+        arithmetic, casts = _below(graph, node, words)
         return Site(
             function=self.function,
             index=self.indices[graph.key(node)],
             pool=self.told.pool(graph.view(node)),
             chain=(),
             producer=self._producer(chain.top),
-            arithmetic_below=_arithmetic_below(graph, node, words),
+            arithmetic_below=arithmetic,
+            casts_below=casts,
             absorbers=_absorbers(graph, chain.top, node, words),
             location=graph.location(node),
         )
@@ -166,25 +169,30 @@ def _that_read_what_it_reads(graph: Graph[Node], pool: Node, words: Vocabulary) 
     return reading.nodes if all_pools and not reading.leaves else [pool]
 
 
-def _arithmetic_below(graph: Graph[Node], pool: Node, words: Vocabulary) -> tuple[str, ...]:
-    """What arithmetic above the pool's readers may be folded into.
+def _below(
+    graph: Graph[Node], pool: Node, words: Vocabulary
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What arithmetic above the pool's readers may be folded into, and what may begin with a cast.
 
     Below a transposition, a reshape, a negation or what is dropped, too: compilers inline those;
     and who calls a function that may be inlined.
     """
-    found: list[str] = []
+    arithmetic: list[str] = []
+    casts: list[str] = []
     below = [pool]
     while below:
         reading = read_by(graph, below.pop())
         if reading.leaves and graph.may_be_inlined:
-            found.append(CALLER)
+            arithmetic.append(CALLER)
         for reader in reading.nodes:
             op = graph.op_name(reader)
             if words.may_fold(op) and not words.passes_on(op):
-                found.append(op or "a tuple or a binding")
+                arithmetic.append(op or "a tuple or a binding")
+            if may_begin_with_cast(op, words.producers):
+                casts.append(op)
             if words.passes_on(op) or (op in DROPPED and is_dropped(graph.view(reader))):
                 below.append(reader)
-    return tuple(found)
+    return tuple(arithmetic), tuple(casts)
 
 
 def _absorbers(graph: Graph[Node], top: Node, pool: Node, words: Vocabulary) -> tuple[str, ...]:

@@ -264,6 +264,8 @@ class Site:
         Position among the function's pools, in the order in which they are computed.
     arithmetic_below
         Ops below the pool that a compiler may fold arithmetic above them into.
+    casts_below
+        Ops below the pool that may begin with a cast of integers that they read.
     absorbers
         Layers above the chain and ops below the pool through which a compiler may fold a factor
         into a layer's weights.
@@ -277,6 +279,7 @@ class Site:
     chain: tuple[ElementwiseOp, ...]
     producer: Producer
     arithmetic_below: tuple[str, ...] = ()
+    casts_below: tuple[str, ...] = ()
     absorbers: tuple[str, ...] = ()
     location: str = ""
 

@@ -26,7 +26,6 @@ from tvm_passes.conditions import (
 )
 from tvm_passes.decline import Reason
 from tvm_passes.legality import keeps_rounding, not_absorbed, rule_conditions
-from tvm_passes.neighbours import is_dropped_op
 from tvm_passes.site import Operand
 
 NHWC = pool(layout="NHWC", in_shape=(1, 16, 16, 8), out_shape=(1, 8, 8, 8))
@@ -361,49 +360,6 @@ SCALES = {f"{op}{sign}" for op in ("multiply", "divide") for sign in ("", "_nega
 SCALES |= {"quantize (relay)", "dequantize", "multiply_by_channel", "divide_by_channel"}
 SQUARES = {"square", "square, as a power", "cast between floats"}
 SUMS = {"bias_add", "subtract", "subtract_from"}
-
-
-def test_what_is_dropped():
-    half = np.asarray(0.5)
-    bounds = {"low": -1.0, "high": 1.0}
-    most = float(np.finfo("float32").max)
-    kinds = {
-        "x + 0": bias((1, 1, 1, 1), 0.0, op="add"),
-        "x + 1": bias((1, 1, 1, 1), 1.0, op="add"),
-        "x + 0 by channel": bias(value=0.0, op="add"),
-        "x * 1": op("multiply", op="multiply", params={"factor": Operand((1,), 2 * half)}),
-        "x / 0.5": op("divide", op="divide", params={"divisor": Operand((1,), half)}),
-        "x / ?": op("divide", op="divide", params={"divisor": Operand((1,))}),
-        "1 / x": op("divide_into", op="divide", params={"dividend": Operand((1,), 2 * half)}),
-        "clip": op("clip", op="clip", params=bounds),
-        "clip to all": op("clip", op="clip", params={"low": -most, "high": most}),
-        "clip to all bytes": op(
-            "clip", op="clip", params={"low": -128, "high": 127}, dtype="int8", data_dtype="int8"
-        ),
-        "clip to bfloat16": op(
-            "clip", op="clip", params={"low": -inf, "high": inf}, dtype="bfloat16"
-        ),
-        "clip to unknown": op("clip", op="clip", params={}),
-        "cast": op("cast", op="cast", dtype="float16", data_dtype="float32"),
-        "cast to the same": op("cast", op="cast"),
-        "relu": op("relu", op="nn.relu"),
-    }
-    assert [name for name, each in kinds.items() if is_dropped_op(each)] == [
-        "x + 0",
-        "x * 1",
-        "clip to all",
-        "clip to all bytes",
-        "clip to bfloat16",
-        "cast to the same",
-    ]
-
-
-def test_a_cast_is_not_parted_from_one_above_it():
-    integers = op("cast", op="cast", dtype="float32", data_dtype="int8")
-    assert keeps_rounding(integers, op("cast", op="cast", dtype="int8")).reason is Reason.ROUNDING
-    assert keeps_rounding(integers, op("relu", dtype="int8")) is None
-    assert keeps_rounding(integers, MULTIPLY).reason is Reason.ROUNDING
-    assert keeps_rounding(op("bias_add", dtype="int8"), op("cast", dtype="int8")) is None
 
 
 def test_sums_and_products_round_with_what_is_above_them():

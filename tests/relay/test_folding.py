@@ -124,6 +124,17 @@ def clipped(x):
     return relay.clip(x, 0.1, 6.0)
 
 
+def requantized(x):
+    scales = (const(0.3), relay.const(0), const(0.05), relay.const(2))
+    return relay.qnn.requantize(x, *scales, compute_dtype="float32", out_dtype="int8")
+
+
+def convolved(x):
+    weight = relay.const(np.ones((4, 16, 1, 1), "int8"))
+    numbers = (relay.const(1), relay.const(0), const(0.3), const(0.1))
+    return relay.qnn.conv2d(x, weight, *numbers, kernel_size=(1, 1), channels=4)
+
+
 ONE, MOST = const(1.0), float(np.finfo("float32").max)
 
 MEETS = {
@@ -138,6 +149,8 @@ MEETS = {
     "truncated past a clip of all below": lambda x: casts(
         relay.clip(max_pool(clipped(x)), -MOST, MOST), "uint8", "float32"
     ),
+    "truncated by a requantization": lambda x: requantized(max_pool(casts(clipped(x), "int8"))),
+    "truncated by a convolution": lambda x: convolved(max_pool(casts(clipped(x), "int8"))),
     "root": lambda x: const(3.0) / max_pool(relay.sqrt(clipped(x))),
     "root past a sum with 0": lambda x: (
         const(3.0) / (const(0.0) + max_pool(relay.sqrt(clipped(x))))
@@ -156,6 +169,13 @@ def test_what_is_taken_for_one_does_not_meet(name):
     assert decision.decline.reason is Reason.FOLDING
 
 
+def test_a_clip_meets_another():
+    (decision,) = decisions(
+        module(casts(relay.clip(max_pool(clipped(data(SHAPE))), 1.0, 4.0), "uint8", "float32"))
+    )
+    assert decision.passed
+
+
 @pytest.mark.parametrize("addend", [None, 0], ids=["next to it", "past a sum with 0"])
 def test_a_cast_is_not_parted_from_one_that_wraps_around(addend):
     x = data(SHAPE, "int8")
@@ -164,6 +184,21 @@ def test_a_cast_is_not_parted_from_one_that_wraps_around(addend):
         wrapped = relay.add(wrapped, relay.const(addend, "uint8"))
     values = np.random.default_rng(4).integers(-128, 128, SHAPE).astype("int8")
     assert changed({"cast": max_pool(relay.cast(wrapped, "float32"))}, values) == []
+
+
+def test_a_requantization_is_not_parted_from_a_cast():
+    cast = relay.cast(clipped(data(SHAPE)), "int8")
+    body = relay.Tuple([max_pool(requantized(cast)), relay.nn.relu(cast)])
+    assert changed({"requantize": body}) == []
+    (decision,) = decisions(module(body))
+    assert decision.decline.reason in (Reason.ROUNDING, Reason.SHARED)
+    assert not decision.passed
+
+
+def test_a_requantization_of_several_sinks():
+    x = data(SHAPE, "int8")
+    (decision,) = decisions(module(max_pool(requantized(relay.concatenate([x, x], 1)))))
+    assert decision.passed
 
 
 def test_taking_casts_below_a_clip_for_nothing_is_real():

@@ -1,0 +1,157 @@
+"""What a compiler takes for one op, and what it drops."""
+
+from dataclasses import replace
+from math import inf
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from site_builders import MULTIPLY, bias, op, site
+
+from tvm_passes.decision import decide
+from tvm_passes.decline import Reason
+from tvm_passes.describe import CallView
+from tvm_passes.legality import keeps_rounding, not_folded
+from tvm_passes.neighbours import is_dropped, is_dropped_op
+from tvm_passes.site import CALLER, Operand, Producer
+
+MOST = float(np.finfo("float32").max)
+MOST_BFLOAT16 = float.fromhex("0x1.fep127")
+
+
+def number(value, size=1):
+    return Operand((size,), None if value is None else np.full(size, value, "float32"))
+
+
+def clip(low, high, dtype="float32"):
+    params = {"low": low, "high": high}
+    return op("clip", op="clip", params=params, dtype=dtype, data_dtype=dtype)
+
+
+OPS = {
+    "x + 0": bias((1, 1, 1, 1), 0.0, op="add"),
+    "x + 1": bias((1, 1, 1, 1), 1.0, op="add"),
+    "x + ?": bias((1, 1, 1, 1), None, op="add"),
+    "x + 0 by channel": bias(value=0.0, op="add"),
+    "x * 1": op("multiply", op="multiply", params={"factor": number(1)}),
+    "x / 0.5": op("divide", op="divide", params={"divisor": number(0.5)}),
+    "1 / x": op("divide_into", op="divide", params={"dividend": number(1)}),
+    "clip": clip(-1, 1),
+    "clip to half of all": clip(-MOST, 0),
+    "clip to the other half": clip(0, MOST),
+    "clip to all": clip(-MOST, MOST),
+    "clip to positive bytes": clip(0, 127, "int8"),
+    "clip to negative bytes": clip(-128, 0, "int8"),
+    "clip to all bytes": clip(-128, 127, "int8"),
+    "clip to numbers of bfloat16": clip(-MOST_BFLOAT16, MOST_BFLOAT16),
+    "clip to all of bfloat16": clip(-MOST_BFLOAT16, MOST_BFLOAT16, "bfloat16"),
+    "clip from an unknown number": clip(None, inf),
+    "clip to an unknown number": clip(-inf, None),
+    "cast": op("cast", op="cast", dtype="float16", data_dtype="float32"),
+    "cast to the same": op("cast", op="cast"),
+    "relu": op("relu", op="nn.relu"),
+}
+DROPPED = [
+    "x + 0",
+    "x * 1",
+    "clip to all",
+    "clip to all bytes",
+    "clip to all of bfloat16",
+    "cast to the same",
+]
+
+
+def test_what_is_dropped():
+    assert [name for name, each in OPS.items() if is_dropped_op(each)] == DROPPED
+
+
+def call(name, *args, dtype="float32", **attrs):
+    return CallView(name, SimpleNamespace(**attrs), args, (1, 8), dtype)
+
+
+DATA = Operand((1, 8), dtype="float32")
+CALLS = {
+    "x + 0": call("add", DATA, number(0)),
+    "0 + x": call("add", number(0), DATA),
+    "x - 0": call("subtract", DATA, number(0)),
+    "0 - x": call("subtract", number(0), DATA),
+    "x / 1": call("divide", DATA, number(1)),
+    "1 / x": call("divide", number(1), DATA),
+    "x * 1 by channel": call("multiply", DATA, number(1, 8)),
+    "maximum": call("maximum", DATA, number(1)),
+    "cast": call("cast", DATA, dtype="int8"),
+    "cast to the same": call("cast", DATA),
+    "clip": call("clip", DATA, a_min=0, a_max=6),
+    "clip to all": call("clip", DATA, a_min=-inf, a_max=inf),
+}
+
+
+def test_which_calls_are_dropped():
+    dropped = ["x + 0", "0 + x", "x - 0", "x / 1", "cast to the same", "clip to all"]
+    assert [name for name, each in CALLS.items() if is_dropped(each)] == dropped
+
+
+def test_a_cast_is_not_parted_from_one_above_it():
+    integers = op("cast", op="cast", dtype="float32", data_dtype="int8")
+    assert keeps_rounding(integers, op("cast", op="cast", dtype="int8")).reason is Reason.ROUNDING
+    assert keeps_rounding(integers, op("relu", dtype="int8")) is None
+    assert keeps_rounding(integers, MULTIPLY).reason is Reason.ROUNDING
+    assert keeps_rounding(op("bias_add", dtype="int8"), op("cast", dtype="int8")) is None
+
+
+UNROUNDED = Producer("a variable", rounded=False, reads_activation=False)
+
+
+def test_a_cast_is_not_parted_from_what_may_be_one():
+    integers = op("cast", op="cast", dtype="float32", data_dtype="int8")
+    assert keeps_rounding(integers, UNROUNDED).reason is Reason.ROUNDING
+    assert keeps_rounding(bias(dtype="int8", data_dtype="int8"), UNROUNDED) is None
+    assert keeps_rounding(clip(0, 6), UNROUNDED) is None
+
+
+@pytest.mark.parametrize("name", ["cast", CALLER])
+def test_a_clip_does_not_meet_a_cast(name):
+    assert not_folded(clip(0, 6), site(clip(0, 6), arithmetic_below=("add", name))).reason is (
+        Reason.FOLDING
+    )
+    assert not_folded(clip(0, 6), site(clip(0, 6), arithmetic_below=("add",))) is None
+
+
+def test_a_root_does_not_meet_a_quotient():
+    root = op("sqrt", op="sqrt")
+    assert not_folded(root, site(root, arithmetic_below=("divide",))).reason is Reason.FOLDING
+    assert not_folded(root, site(root, arithmetic_below=("cast",))) is None
+
+
+def test_what_meets_nothing_meets_a_caller():
+    relu = op("relu", op="nn.relu")
+    assert not_folded(relu, site(relu, arithmetic_below=("cast", CALLER))) is None
+
+
+def test_integers_of_a_cast_do_not_meet_what_begins_with_one():
+    cast = op("cast", op="cast", dtype="int8", data_dtype="float32")
+    assert not_folded(cast, site(cast, casts_below=("nn.conv2d",))).reason is Reason.FOLDING
+    assert not_folded(cast, site(cast)) is None
+    for other in (
+        op("cast", op="cast", dtype="float16", data_dtype="float32"),
+        op("relu", op="nn.relu", dtype="int8", data_dtype="int8"),
+    ):
+        assert not_folded(other, site(other, casts_below=("nn.conv2d",))) is None
+
+
+def test_a_requantization_is_not_parted_from_what_may_be_a_cast():
+    requantize = op("requantize", op="qnn.requantize")
+    assert keeps_rounding(requantize, op("cast", op="cast")).reason is Reason.ROUNDING
+    assert keeps_rounding(requantize, UNROUNDED).reason is Reason.ROUNDING
+    assert keeps_rounding(requantize, replace(UNROUNDED, reads_activation=True)) is None
+    assert keeps_rounding(requantize, replace(UNROUNDED, rounded=True)) is None
+    assert keeps_rounding(op("relu", op="nn.relu"), UNROUNDED) is None
+
+
+def test_what_is_dropped_hides_nothing():
+    cast = op("cast", op="cast", dtype="float32", data_dtype="int8")
+    zero = bias((1, 1, 1, 1), 0.0, op="add", dtype="int8", data_dtype="int8")
+    stays = op("cast", op="cast", dtype="int8", data_dtype="float16")
+    assert decide(site(cast, zero, stays)).decline is not None
+    meets = decide(site(clip(-MOST, MOST), clip(0, 6), arithmetic_below=("cast",)))
+    assert meets.decline.reason is Reason.FOLDING
