@@ -256,14 +256,18 @@ def _parted(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     has_root = value.is_float and draw(st.booleans())
     if has_root:
         found.append(Node("sqrt", (len(found) - 1,), value))
-    found += _pool(draw, len(found) - 1, found)
+    pool = _pool(draw, len(found) - 1, found)
+    found += pool
     value = found[-1].value
+    attrs = pool[0].attrs if pool else {}
+    pads = any(attrs.get("padding", ())) or attrs.get("ceil_mode")
+    dtypes = CASTS[:2] if pads else CASTS  # the lowest number is no integer of theirs
     if draw(st.integers(0, 2)) == 0:
         found.append(Node("multiply", (len(found) - 1,), value, NEUTRAL))
     if has_root:
         found.append(Node("divide", (len(found) - 1,), value, NEUTRAL | {"value": 3, "flip": True}))
         return found[len(nodes) :]
-    for dtype in draw(st.lists(st.sampled_from(CASTS), min_size=2, max_size=2)):
+    for dtype in draw(st.lists(st.sampled_from(dtypes), min_size=2, max_size=2)):
         value = replace(value, dtype=dtype)
         found.append(Node("cast", (len(found) - 1,), value, {"dtype": dtype}))
     return found[len(nodes) :]

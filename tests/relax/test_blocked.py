@@ -42,6 +42,14 @@ CASES = {
     "3x3/2, padded": ((2, 3, 21, 19), {"filters": 33, "strides": (2, 2), "pool": OVERLAP}),
     "3x3/2": ((1, 4, 19, 23), {"pool": HALVE | {"pool_size": (3, 3)}}),
     "ceil": ((1, 8, 18, 13), {"pool": OVERLAP | {"padding": (0, 0), "ceil_mode": True}}),
+    "ceil, the last window past the data": (
+        (1, 8, 7, 8),
+        {"pool": HALVE | {"padding": (1, 1), "ceil_mode": True}},
+    ),
+    "ceil, the last window past the data, in wide padding": (
+        (1, 8, 7, 7),
+        {"pool": HALVE | {"padding": (1, 1, 2, 3), "ceil_mode": True}},
+    ),
     "2x3/2x1": ((1, 8, 12, 13), {"pool": {"pool_size": (2, 3), "strides": (2, 1)}}),
     "gaps between windows": ((1, 8, 16, 16), {"pool": HALVE | {"strides": (3, 3)}}),
     "dilated pool": ((1, 8, 14, 14), {"pool": HALVE | {"dilation": (2, 2)}}),

@@ -41,6 +41,10 @@ CASES = {
     "2x2": ((1, 16, 18, 14), {"filters": 32, "padding": (1, 1), "pool": HALVE}),
     "3x3/2, padded": ((2, 3, 41, 39), {"filters": 33, "strides": (2, 2), "pool": OVERLAP}),
     "ceil": ((1, 8, 18, 13), {"pool": OVERLAP | {"ceil_mode": True}}),
+    "ceil, the last window past the data": (
+        (1, 8, 7, 8),
+        {"pool": HALVE | {"padding": (1, 1), "ceil_mode": True}},
+    ),
     "asymmetric": ((1, 7, 12, 9), {"padding": (0, 1, 2, 0), "pool": OVERLAP}),
     "dilated": ((1, 8, 16, 15), {"dilation": (2, 2), "padding": (2, 2), "pool": HALVE}),
     "groups": ((1, 8, 12, 12), {"filters": 64, "groups": 2, "pool": HALVE}),

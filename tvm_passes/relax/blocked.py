@@ -143,7 +143,8 @@ class _Rewriter:
             self.said.declined(conv)
             return False
         if reader is not None and op_name(reader.value) == MAX_POOL2D:
-            found = read_max_pool2d(reader.value.attrs, conv)
+            shapes = shape_of(reader.value.args[0]) or (), shape_of(reader.value) or ()
+            found = read_max_pool2d(reader.value.attrs, conv, *shapes)
             pool, apart = (None, found) if isinstance(found, Decline) else (found, None)
         self.said.apart(apart)
         weight = partial(weight_of, binding.value)

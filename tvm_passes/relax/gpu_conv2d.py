@@ -248,7 +248,8 @@ def _pool(
     reader = only_reader(binding.var, users, bound)
     if reader is None or op_name(reader.value) != MAX_POOL2D:
         return binding.var, None
-    pool = read_max_pool2d(reader.value.attrs, conv)
+    shapes = shape_of(binding.value) or (), shape_of(reader.value) or ()
+    pool = read_max_pool2d(reader.value.attrs, conv, *shapes)
     return (binding.var, None) if isinstance(pool, Decline) else (reader.var, pool)
 
 

@@ -131,7 +131,7 @@ def _layer(
     reader = readers.get(key(call))
     pool = apart = None
     if isinstance(reader, relay.Call) and op_name(reader) == MAX_POOL2D:
-        read = read_max_pool2d(reader.attrs, conv)
+        read = read_max_pool2d(reader.attrs, conv, shape_of(call) or (), shape_of(reader) or ())
         pool, apart = (None, read) if isinstance(read, Decline) else (read, None)
     algorithm = chooser.fastest(conv, pool, shape_of(call.args[0]), partial(weight_of, call))
     pool_call = None if algorithm.pool is None else reader

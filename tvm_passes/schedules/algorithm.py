@@ -178,11 +178,7 @@ def written_nest(conv: Conv2d, pool: MaxPool2d | None, images: tuple[int, int, i
     rows, columns = _outputs(conv, images)
     out = [rows, columns]
     if pool is not None:
-        for axis in (0, 1):
-            reach = (pool.kernel[axis] - 1) * pool.dilation[axis] + 1
-            extent = out[axis] + sum(pool.padding[axis::2]) - reach
-            step = pool.strides[axis]
-            out[axis] = (ceil(extent / step) if pool.ceil_mode else extent // step) + 1
+        out = [pool.windows(axis, out[axis]) for axis in (0, 1)]
         rows += pool.padding[0]  # which the kernel computes: see `conv2d`
     per_group = conv.channels // conv.groups
     row = (images[2] + sum(conv.padding[1::2])) * conv.channels * 4

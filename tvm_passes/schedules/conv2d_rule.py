@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvm_passes.namespaces import Schedule, ScheduleRule
-from tvm_passes.schedules.machine import machine_of
+from tvm_passes.schedules.machine import STACK, machine_of
 from tvm_passes.schedules.structure import Layer, layer_of, split_axes
 from tvm_passes.schedules.tiles import Tiles, candidates
 
@@ -113,7 +113,6 @@ def _place(sch: Schedule, layer: Layer, tiles: Tiles, loops: _Loops) -> None:
 
 def _convolve_in_registers(sch: Schedule, convolution: Any) -> None:
     """Accumulate the windows of one tile of outputs in registers that the pool reads."""
-    sch.set_scope(convolution, 0, "local")
     spatial, reduction = split_axes(sch, convolution)
     sch.reorder(*reduction, *spatial)
     _vectorize_tile(sch, spatial)
@@ -125,7 +124,7 @@ def _convolve_strip(sch: Schedule, convolution: Any, tiles: Tiles) -> None:
     (image, block, row, column, lane), reduction = split_axes(sch, convolution)
     tile, column = sch.split(column, [None, tiles.pixels])
     sch.reorder(image, row, tile, *reduction, block, column, lane)
-    stored = sch.cache_write(convolution, 0, "local")
+    stored = sch.cache_write(convolution, 0, STACK)
     sch.reverse_compute_at(stored, tile, preserve_unit_loops=True)
     _cut_off_last(sch, tile)
     _vectorize_tile(sch, [block, column, lane])
@@ -135,7 +134,6 @@ def _convolve_strip(sch: Schedule, convolution: Any, tiles: Tiles) -> None:
 
 def _pool_in_registers(sch: Schedule, pool: Any) -> None:
     """Take the maxima of a tile of windows, each in a register."""
-    sch.set_scope(pool, 0, "local")
     spatial, reduction = split_axes(sch, pool)
     sch.reorder(*reduction, *spatial)
     for loop in reduction:

@@ -154,11 +154,8 @@ def _unpooled(shape: Any, conv: Conv2d, axis: int) -> int:
 
 def _axis(shape: Any, conv: Conv2d, pool: MaxPool2d | None, axis: int) -> Axis:
     of = pool or NO_POOL
-    reach = (of.kernel[axis] - 1) * of.dilation[axis] + 1
-    room = _unpooled(shape, conv, axis) + of.padding[axis] + of.padding[axis + 2] - reach
-    steps = ceil(room / of.strides[axis]) if of.ceil_mode else room // of.strides[axis]
     return Axis(
-        steps + 1,
+        of.windows(axis, _unpooled(shape, conv, axis)),
         conv.kernel[axis],
         conv.strides[axis],
         conv.dilation[axis],

@@ -11,6 +11,13 @@ from typing import Any
 
 from tvm_passes.namespaces import cpu_features, host_cpu
 
+STACK = "global"
+"""The scope of what registers hold: in it alone TVM puts less than 1,024 bytes on the stack.
+
+LLVM drops what nothing reads on the stack.  In another scope it is memory of TVM's pool: the
+accumulators of one loop stay in registers past the next, to be stored, and that one spills its own.
+"""
+
 
 @dataclass(frozen=True)
 class Machine:

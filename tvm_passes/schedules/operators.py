@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,16 @@ class MaxPool2d:
     dilation: Pair
     padding: Sides
     ceil_mode: bool = False
+
+    def reach(self, axis: int) -> int:
+        """Elements from the first to the last that a window reads along rows (0) or columns (1)."""
+        return (self.kernel[axis] - 1) * self.dilation[axis] + 1
+
+    def windows(self, axis: int, extent: int) -> int:
+        """Windows over so many elements of an axis."""
+        room = extent + sum(self.padding[axis::2]) - self.reach(axis)
+        step = self.strides[axis]
+        return (-(-room // step) if self.ceil_mode else room // step) + 1
 
 
 @dataclass(frozen=True)
@@ -158,10 +168,21 @@ def _layout_or_dtype(call: ConvCall, layout: str, out_layout: str) -> Decline | 
     return None
 
 
-def read_max_pool2d(attrs: Any, conv: Conv2d) -> MaxPool2d | Decline:
+def read_max_pool2d(
+    attrs: Any, conv: Conv2d, data: tuple[int, ...], result: tuple[int, ...]
+) -> MaxPool2d | Decline:
     """A max-pool of a convolution's result, or why it stays a kernel of its own.
 
     TVM's schedules refuse what reads only some rows of what they compute.
+
+    Parameters
+    ----------
+    attrs
+        The pool's attributes.
+    conv
+        The convolution.
+    data, result
+        Extents of what the pool reads and gives, in the convolution's layout.
     """
     layout = "NHWC" if conv.channels_last else "NCHW"
     if str(attrs.layout) != layout or str(attrs.out_layout) not in ("", layout):
@@ -177,7 +198,22 @@ def read_max_pool2d(attrs: Any, conv: Conv2d) -> MaxPool2d | Decline:
             f"windows of {kernel[0]}x{kernel[1]} in steps of {strides[0]}x{strides[1]} leave gaps",
             "the max-pool stays a kernel of its own",
         )
-    return MaxPool2d(kernel, strides, dilation, sides(attrs.padding), bool(attrs.ceil_mode))
+    pool = MaxPool2d(kernel, strides, dilation, sides(attrs.padding), bool(attrs.ceil_mode))
+    return _of_windows(pool, images_of(data, conv)[1:], images_of(result, conv)[1:])
+
+
+def _of_windows(pool: MaxPool2d, extents: Sequence[int], windows: Sequence[int]) -> MaxPool2d:
+    """The pool with so many windows.
+
+    Where it rounds up, Relax leaves out a last window that begins past the data, as PyTorch does,
+    and Relay does not.
+    """
+    if all(pool.windows(n, extents[n]) == windows[n] for n in range(2)):
+        return pool
+    ends = ((windows[n] - 1) * pool.strides[n] + pool.reach(n) for n in range(2))
+    before = pool.padding[:2]
+    bottom, right = (max(end - extents[n] - before[n], 0) for n, end in enumerate(ends))
+    return replace(pool, padding=(*before, bottom, right), ceil_mode=False)
 
 
 UNPOOLED_READ = Decline(

@@ -19,7 +19,7 @@ from tvm_passes.namespaces import (
     buffer_of,
     tir,
 )
-from tvm_passes.schedules.machine import Machine, machine_of
+from tvm_passes.schedules.machine import STACK, Machine, machine_of
 from tvm_passes.schedules.structure import ELEMENTWISE, MAXIMUM, TOTAL, kind_of, split_axes
 
 PARALLEL_ELEMENTS = 1 << 14
@@ -72,7 +72,7 @@ def _schedule(sch: Schedule, blocks: list[Any], reduction: Any | None, machine: 
         if item is not reduction:
             sch.compute_inline(item)
     if reduction is last:
-        last = sch.cache_write(reduction, 0, "local")
+        last = sch.cache_write(reduction, 0, STACK)
     axes = sch.get(last).iter_vars
     across = None
     if reduction is None:
@@ -127,7 +127,6 @@ def _tile(sch: Schedule, last: Any, across: int | None, lanes: int) -> tuple[lis
 
 def _reduce(sch: Schedule, reduction: Any, vector: bool) -> None:
     """Reduce in a register, a vector of results at a time."""
-    sch.set_scope(reduction, 0, "local")
     spatial, window = split_axes(sch, reduction)
     sch.reorder(*window, *spatial)
     if prod(int(sch.get(loop).extent) for loop in window) <= UNROLLED:

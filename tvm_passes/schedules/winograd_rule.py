@@ -13,7 +13,7 @@ from typing import Any
 
 from tvm_passes.namespaces import Schedule, ScheduleRule, block
 from tvm_passes.schedules.conv2d_rule import SPACE
-from tvm_passes.schedules.machine import machine_of
+from tvm_passes.schedules.machine import STACK, machine_of
 from tvm_passes.schedules.structure import (
     BLOCKED_RANK,
     ELEMENTWISE,
@@ -217,7 +217,6 @@ def _tile_output(sch: Schedule, layer: WinogradLayer, tiles: WinogradTiles) -> t
 
 def _in_registers(sch: Schedule, item: Any, tile: Any) -> None:
     """Compute what a tile of the result takes where it is used, in straight-line code."""
-    sch.set_scope(item, 0, "local")
     sch.compute_at(item, tile, preserve_unit_loops=True)
     spatial, window = split_axes(sch, item)
     if window:
@@ -246,7 +245,6 @@ def _transform_inputs(sch: Schedule, layer: WinogradLayer, group: Any, parallel:
     (row, column, image, down, across, channel, lane), _ = split_axes(sch, layer.transformed)
     sch.reorder(image, down, across, channel, row, column, lane)
     sch.storage_align(layer.transformed, 0, ACROSS, 2 * LINE, LINE)
-    sch.set_scope(layer.half_transformed, 0, "local")
     sch.compute_at(layer.half_transformed, channel, preserve_unit_loops=True)
     _vectorize(sch, row, column, lane)
     _vectorize(sch, *sch.get_loops(layer.half_transformed)[-3:])
@@ -268,7 +266,7 @@ def multiply(sch: Schedule, products: Any, tiles: WinogradTiles) -> None:
     sch.reorder(
         row, column, image, channel, down, across, *reduction, channels, rows, columns, lane
     )
-    stored = sch.cache_write(products, 0, "local")
+    stored = sch.cache_write(products, 0, STACK)
     sch.reverse_compute_at(stored, across, preserve_unit_loops=True)
     sch.annotate(across, "pragma_loop_partition_hint", 1)
     _vectorize(sch, channels, rows, columns, lane)
