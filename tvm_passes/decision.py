@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, takewhile
+from itertools import takewhile
 
 from tvm_passes.decline import Decline, Direction, Ends, Reason
 from tvm_passes.legality import (
@@ -242,5 +242,5 @@ def _refusal(op: ElementwiseOp, site: Site, pool: Pool, allow: Collection[str]) 
 
 def _above(site: Site, count: int) -> ElementwiseOp | Producer:
     """What the lowest `count` ops read once what is dropped is gone."""
-    stays = (op for op in islice(site.chain, count, None) if not is_dropped_op(op))
-    return next(stays, site.producer)
+    stays = (site.chain[n] for n in range(count, len(site.chain)))
+    return next((op for op in stays if not is_dropped_op(op)), site.producer)
