@@ -62,7 +62,7 @@ def may_begin_with_cast(op: str, producers: Container[str]) -> bool:
 
 
 def is_dropped(call: CallView) -> bool:
-    """Whether a call is dropped, so that what it reads meets what reads it."""
+    """Whether a call of one of `DROPPED` is dropped, so that what it reads meets what reads it."""
     args = call.args
     if call.op == "cast":
         return isinstance(args[0], Operand) and args[0].dtype == call.dtype
@@ -74,6 +74,8 @@ def is_dropped(call: CallView) -> bool:
 
 def is_dropped_op(op: ElementwiseOp) -> bool:
     """`is_dropped` of an op of a chain."""
+    if op.op not in DROPPED:
+        return False
     if op.op == "cast":
         return op.reads == op.dtype
     if op.op == "clip":
@@ -86,9 +88,9 @@ def is_dropped_op(op: ElementwiseOp) -> bool:
 
 
 def _is_neutral(op: str, operand: object) -> bool:
-    if not isinstance(operand, Operand) or operand.value is None or op not in NEUTRAL:
+    if not isinstance(operand, Operand) or operand.value is None or operand.value.size != 1:
         return False
-    return operand.value.size == 1 and float(operand.value.item()) == NEUTRAL[op]
+    return float(operand.value.item()) == NEUTRAL[op]
 
 
 def _covers(low: float, high: float, dtype: str) -> bool:

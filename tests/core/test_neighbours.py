@@ -78,7 +78,6 @@ CALLS = {
     "x / 1": call("divide", DATA, number(1)),
     "1 / x": call("divide", number(1), DATA),
     "x * 1 by channel": call("multiply", DATA, number(1, 8)),
-    "maximum": call("maximum", DATA, number(1)),
     "cast": call("cast", DATA, dtype="int8"),
     "cast to the same": call("cast", DATA),
     "clip": call("clip", DATA, a_min=0, a_max=6),
