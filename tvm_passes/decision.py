@@ -226,7 +226,9 @@ def _legal_prefix(site: Site, allow: Collection[str]) -> tuple[list[Direction], 
             pool = replace(pool, dtype=op.reads)
         together = composed(below, op, site.pool)
         if isinstance(together, Decline):
-            return directions, together
+            # Where what falls had made a maximum of a minimum, a second run could sink the op.
+            rising = takewhile(lambda each: each is Direction.NON_DECREASING, directions)
+            return list(rising) if pool.minimum else directions, together
         below = together
         directions.append(below)
     return directions, None

@@ -139,6 +139,15 @@ def test_a_minimum_that_takes_what_falls_becomes_a_maximum():
     assert decision.ends is Ends.OTHER
 
 
+def test_no_maximum_is_made_below_what_could_then_sink_in_a_second_run():
+    opposite = pool(minimum=True, opposite="max")
+    decision = decide(site(op(), falling(DOWN), op(), falling(BOWL), pool=opposite), ALLOW)
+    assert (len(decision.sunk), decision.ends) == (1, Ends.SAME)
+    assert decision.decline.reason is Reason.NOT_MONOTONE
+    assert decide(site(falling(DOWN), falling(BOWL), pool=opposite), ALLOW).sunk == ()
+    assert len(decide(site(falling(DOWN), falling(BOWL), pool=opposite)).sunk) == 1
+
+
 def test_what_falls_then_rises_is_evaluated_at_both_ends_and_what_is_below_it_once():
     chain = (op(), op("tanh"), falling(BOWL), falling(DOWN), op())
     decision = decide(site(*chain), ALLOW)
