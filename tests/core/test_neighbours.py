@@ -78,6 +78,7 @@ CALLS = {
     "x / 1": call("divide", DATA, number(1)),
     "1 / x": call("divide", number(1), DATA),
     "x * 1 by channel": call("multiply", DATA, number(1, 8)),
+    "x + what is no tensor": call("add", DATA, None),
     "cast": call("cast", DATA, dtype="int8"),
     "cast to the same": call("cast", DATA),
     "clip": call("clip", DATA, a_min=0, a_max=6),
