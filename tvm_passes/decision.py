@@ -123,9 +123,13 @@ def _joined(site: Site, directions: Sequence[Direction]) -> int:
 
     They never fall, and no rounding depends on the maximum between them and what is above.
     """
-    rising = takewhile(lambda each: each is Direction.NON_DECREASING, directions)
-    most = sum(1 for _ in rising)
+    most = len(_rising(directions))
     return next((n for n in range(most, 0, -1) if _split(site, n) is None), 0)
+
+
+def _rising(directions: Sequence[Direction]) -> list[Direction]:
+    """Those before the first that is not non-decreasing."""
+    return list(takewhile(lambda each: each is Direction.NON_DECREASING, directions))
 
 
 def _savings(site: Site, directions: Sequence[Direction]) -> Iterator[int]:
@@ -227,8 +231,7 @@ def _legal_prefix(site: Site, allow: Collection[str]) -> tuple[list[Direction], 
         together = composed(below, op, site.pool)
         if isinstance(together, Decline):
             # Where what falls had made a maximum of a minimum, a second run could sink the op.
-            rising = takewhile(lambda each: each is Direction.NON_DECREASING, directions)
-            return list(rising) if pool.minimum else directions, together
+            return _rising(directions) if pool.minimum else directions, together
         below = together
         directions.append(below)
     return directions, None

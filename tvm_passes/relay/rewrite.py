@@ -8,6 +8,7 @@ import tvm
 from tvm import relay
 
 from tvm_passes.decline import Ends
+from tvm_passes.relay.convolution import shape_of
 from tvm_passes.relay.nodes import Nodes, key, with_children
 from tvm_passes.sinking import Sink, Step
 
@@ -57,10 +58,8 @@ def _dropping_axes(expr: relay.Expr, item: Sink[relay.Expr]) -> relay.Expr:
 
     Where all extents are known it is a reshape: AlterOpLayout fails on a squeezed channel axis.
     """
-    shape = item.pool.checked_type.shape
-    if all(isinstance(extent, tvm.tir.IntImm) for extent in shape):
-        return relay.reshape(expr, shape)
-    return relay.squeeze(expr, item.squeezed)
+    shape = shape_of(item.pool)
+    return relay.squeeze(expr, item.squeezed) if shape is None else relay.reshape(expr, shape)
 
 
 def _end(item: Sink[relay.Expr], data: relay.Expr, end: Ends) -> relay.Expr:

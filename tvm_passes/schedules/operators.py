@@ -77,8 +77,12 @@ class MaxPool2d:
     def windows(self, axis: int, extent: int) -> int:
         """Windows over so many elements of an axis."""
         room = extent + sum(self.padding[axis::2]) - self.reach(axis)
-        step = self.strides[axis]
-        return (-(-room // step) if self.ceil_mode else room // step) + 1
+        return window_count(room, self.strides[axis], self.ceil_mode)
+
+
+def window_count(room: int, stride: int, ceil_mode: bool) -> int:
+    """Windows along an axis that has so much room beside one of them."""
+    return (-(-room // stride) if ceil_mode else room // stride) + 1
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 from tvm import te
 
 from tvm_passes.namespaces import tir
-from tvm_passes.schedules.operators import MaxPool2d, Pair
+from tvm_passes.schedules.operators import MaxPool2d, Pair, window_count
 from tvm_passes.schedules.transforms import choose
 from tvm_passes.winograd import Winograd
 
@@ -50,7 +50,7 @@ class Windows:
     def count(self) -> int:
         """How many windows there are."""
         room = self.extent + self.before + self.after - self.kernel
-        return -(-room // self.stride) + 1 if self.ceil_mode else room // self.stride + 1
+        return window_count(room, self.stride, self.ceil_mode)
 
     @property
     def tiles(self) -> int:
