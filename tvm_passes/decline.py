@@ -40,6 +40,7 @@ class Reason(Enum):
     NOT_SELECTING = "not-a-max-pool"
     NO_ACTIVATION = "no-activation"
     NO_RULE = "no-rule"
+    NOT_DATAFLOW = "not-dataflow"
     NOT_MONOTONE = "not-monotone"
     QUASI_CONVEX = "quasi-convex"
     LAYOUT = "layout"

@@ -18,6 +18,10 @@ class Graph(Protocol[Node]):
     def may_be_inlined(self) -> bool:
         """Whether its arguments and results may become values of the function that calls it."""
 
+    @property
+    def in_dataflow(self) -> bool:
+        """Whether it is known that nothing in it has effects."""
+
     def pools(self) -> Sequence[Node]:
         """The calls of pools, in the order in which they are computed."""
 

@@ -148,6 +148,17 @@ def has_chain(site: Site) -> Decline | None:
     )
 
 
+def in_dataflow(site: Site) -> Decline | None:
+    """Nothing around the pool has effects."""
+    if site.in_dataflow:
+        return None
+    return Decline(
+        Reason.NOT_DATAFLOW,
+        f"{site.pool.op} is in no dataflow block: what is around it may have effects",
+        "run relax.transform.ConvertToDataflow before this pass",
+    )
+
+
 def layout_known(site: Site) -> Decline | None:
     """The pooled axes can be told from the layout, and the pool keeps it."""
     pool = site.pool
@@ -275,6 +286,7 @@ def evaluations(pool: Pool) -> tuple[int, int]:
 SITE_PRECONDITIONS: tuple[Callable[[Site], Decline | None], ...] = (
     selects,
     has_chain,
+    in_dataflow,
     layout_known,
     windows_touch_data,
     pays,

@@ -129,6 +129,7 @@ class _Planner(Generic[Node]):
             casts_below=casts,
             absorbers=_absorbers(graph, chain.top, node, words),
             location=graph.location(node),
+            in_dataflow=graph.in_dataflow,
         )
 
     def _producer(self, node: Node) -> Producer:

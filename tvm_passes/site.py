@@ -271,6 +271,8 @@ class Site:
         into a layer's weights.
     location
         Source location carried by the pool (its span), or an empty string.
+    in_dataflow
+        Whether it is known that nothing around it has effects.
     """
 
     function: str
@@ -282,6 +284,7 @@ class Site:
     casts_below: tuple[str, ...] = ()
     absorbers: tuple[str, ...] = ()
     location: str = ""
+    in_dataflow: bool = True
 
     @property
     def name(self) -> str:

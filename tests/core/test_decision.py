@@ -46,6 +46,7 @@ SITES = {
     Reason.VARIES_IN_WINDOW: site(bias((1, 8, 16, 16))),
     Reason.DOMAIN: site(op("log", bounds=(0.0, inf))),
     Reason.PAD_VALUE: site(op("sigmoid", crosses=(PAD,))),
+    Reason.NOT_DATAFLOW: site(op(), in_dataflow=False),
     Reason.ROUNDING: site(bias(), producer=MULTIPLY),
     Reason.FOLDING: site(bias(), arithmetic_below=("multiply",)),
 }

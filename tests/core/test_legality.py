@@ -22,6 +22,7 @@ from tvm_passes.legality import (
     direction_allowed,
     dtype_covered,
     has_chain,
+    in_dataflow,
     keeps_numbers,
     keeps_rounding,
     keeps_shape,
@@ -186,6 +187,12 @@ def test_a_pool_that_mixes_its_inputs_is_declined():
     assert selects(site()) is None
     decline = selects(site(pool=pool(op="nn.avg_pool2d", selects=False)))
     assert_declined(decline, Reason.NOT_SELECTING, "nn.avg_pool2d", "select one of their inputs")
+
+
+def test_a_pool_among_what_may_have_effects_is_declined():
+    assert in_dataflow(site()) is None
+    decline = in_dataflow(site(in_dataflow=False))
+    assert_declined(decline, Reason.NOT_DATAFLOW, "nn.max_pool2d", "ConvertToDataflow")
 
 
 def test_a_pool_with_nothing_above_it_is_declined():

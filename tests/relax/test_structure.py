@@ -11,6 +11,8 @@ from relax_builders import (
     max_pool,
     module,
     pooled,
+    reasons,
+    run_pass,
 )
 from tvm import relax
 from tvm.relax import op
@@ -107,7 +109,9 @@ def test_code_outside_dataflow_blocks():
         a = R.nn.relu(x)
         return R.nn.max_pool2d(a, (2, 2), (2, 2))
 
-    assert_untouched(as_main(before))
+    assert_untouched(as_main(before), Reason.NOT_DATAFLOW)
+    _, remarks = run_pass(relax.transform.ConvertToDataflow()(as_main(before)))
+    assert reasons(remarks) == ["sunk", "cost"]
 
 
 def test_an_activation_of_an_earlier_block():

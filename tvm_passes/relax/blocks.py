@@ -1,4 +1,4 @@
-"""Reach the dataflow blocks of a Relax function, those of branches and local functions too."""
+"""Reach the blocks of a Relax function, those of branches and local functions too."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ OPAQUE_FUNCTION_ATTRS = ("Primitive", "Composite", "Codegen")
 BlockMap = Callable[[relax.DataflowBlock], relax.DataflowBlock]
 
 
-def dataflow_blocks(func: relax.Function) -> Iterator[relax.DataflowBlock]:
-    """The dataflow blocks below `func`, in program order."""
+def binding_blocks(func: relax.Function) -> Iterator[relax.BindingBlock]:
+    """The blocks below `func`, in program order; those of dataflow are `relax.DataflowBlock`."""
     stack: list[relax.Expr | relax.BindingBlock] = [func]
     while stack:
         node = stack.pop()
-        if isinstance(node, relax.DataflowBlock):
+        if isinstance(node, relax.BindingBlock):
             yield node
         stack.extend(reversed(_inside(node)))
 
 
 def _inside(node: relax.Expr | relax.BindingBlock) -> list[relax.Expr | relax.BindingBlock]:
-    """What a node holds that may hold dataflow blocks."""
+    """What a node holds that may hold blocks."""
     if isinstance(node, relax.Function):
         return [] if is_opaque(node) else [node.body]
     if isinstance(node, relax.SeqExpr):

@@ -1,4 +1,4 @@
-"""A Relax dataflow block as the graph that `tvm_passes.plan` reads; its nodes are variables."""
+"""A Relax block as the graph that `tvm_passes.plan` reads; its nodes are variables."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class _Interned:
 
 @dataclass(frozen=True)
 class RelaxGraph:
-    """A dataflow block of a normalized function.
+    """A block of a normalized function.
 
     Parameters
     ----------
@@ -72,6 +72,8 @@ class RelaxGraph:
         The variables bound to what reads each variable, by its address.
     may_be_inlined
         Whether the function is private, and `InlinePrivateFunctions` may come.
+    in_dataflow
+        Whether it is a dataflow block.
     """
 
     bindings: Mapping[int, relax.Binding]
@@ -80,6 +82,7 @@ class RelaxGraph:
     parameters: frozenset[int]
     users: Mapping[int, list[relax.Var]]
     may_be_inlined: bool = False
+    in_dataflow: bool = True
     _interned: _Interned = field(default_factory=_Interned)
     _tensors: dict[int, Tensor] = field(default_factory=dict)
     _arguments: dict[int, Argument] = field(default_factory=dict)
@@ -234,8 +237,8 @@ def _identity(argument: Argument) -> object:
     return id(argument) if isinstance(argument, Operand) else repr(argument)
 
 
-def graph_of(block: relax.DataflowBlock, func: relax.Function, words: Vocabulary) -> RelaxGraph:
-    """The graph of a dataflow block of a function."""
+def graph_of(block: relax.BindingBlock, func: relax.Function, words: Vocabulary) -> RelaxGraph:
+    """The graph of a block of a function."""
     names: dict[int, str] = {}
     bindings: dict[int, relax.Binding] = {}
     definitions: dict[int, Definition] = {}
@@ -252,7 +255,15 @@ def graph_of(block: relax.DataflowBlock, func: relax.Function, words: Vocabulary
                 readers.append(var)
     may_be_inlined = func.attrs is None or "global_symbol" not in func.attrs
     parameters = frozenset() if may_be_inlined else frozenset(map(hash, func.params))
-    return RelaxGraph(bindings, definitions, words, parameters, users, may_be_inlined)
+    return RelaxGraph(
+        bindings,
+        definitions,
+        words,
+        parameters,
+        users,
+        may_be_inlined=may_be_inlined,
+        in_dataflow=isinstance(block, relax.DataflowBlock),
+    )
 
 
 def _call(value: relax.Expr, names: dict[int, str]) -> tuple[str, Sequence[relax.Expr]]:

@@ -12,7 +12,7 @@ from tvm_passes.collector import collector_paused
 from tvm_passes.decision import Decision
 from tvm_passes.describe import Vocabulary, vocabulary
 from tvm_passes.plan import Plan, plan
-from tvm_passes.relax.blocks import dataflow_blocks, map_dataflow_blocks
+from tvm_passes.relax.blocks import binding_blocks, map_dataflow_blocks
 from tvm_passes.relax.graph import RelaxGraph, graph_of
 from tvm_passes.relax.rewrite import sink
 from tvm_passes.remarks import PASS_NAME, Remark, may_go_on, remarks_of_round
@@ -24,7 +24,7 @@ from tvm_passes.sinking import sinks
 class ReorderActivationAfterMaxPool:
     """Sink elementwise ops below the max-pools that alone read them.
 
-    Looks into every dataflow block of each function.
+    Rewrites every dataflow block of each function; what is in no dataflow block gets a remark.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def decisions(
 def plans(
     mod: tvm.IRModule, rules: Sequence[Rule] = RULES, allow: Collection[str] = ()
 ) -> tuple[Plans, ...]:
-    """The graph of every dataflow block of a module, and what would become of its pools."""
+    """The graph of every block of a module, and what would become of its pools."""
     words = vocabulary(rules, RELAX, allow)
     return tuple(
         found
@@ -105,10 +105,10 @@ Plans = tuple[RelaxGraph, tuple[Plan[relax.Var], ...]]
 
 
 def _plans(func: relax.Function, name: Callable[[], str], words: Vocabulary) -> dict[int, Plans]:
-    """The graph and the plans of each dataflow block, by the block's address."""
+    """The graph and the plans of each block, by the block's address."""
     plans: dict[int, Plans] = {}
     pools = 0
-    for block in dataflow_blocks(func):
+    for block in binding_blocks(func):
         graph = graph_of(block, func, words)
         items = plan(graph, name, words, pools)
         plans[hash(block)] = graph, items

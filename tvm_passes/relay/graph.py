@@ -34,6 +34,8 @@ class RelayGraph:
         Addresses of what the function returns, and of its arguments that are stored.
     may_be_inlined
         Whether the function is marked for `relay.transform.Inline`: no argument is stored then.
+    in_dataflow
+        Whether nothing in it has effects: Relay's ops have none.
     """
 
     nodes: Nodes
@@ -42,6 +44,7 @@ class RelayGraph:
     outputs: frozenset[int]
     parameters: frozenset[int]
     may_be_inlined: bool = False
+    in_dataflow: bool = True
     _types: dict[int, tuple[Shape, str]] = field(default_factory=dict)
     _views: dict[int, CallView] = field(default_factory=dict)
     _unsettled: dict[int, bool] = field(default_factory=dict)
