@@ -17,7 +17,7 @@ from tvm_passes.rules import RELAX
 if installed() == RELAX:
     from tvm import tirx as tir
     from tvm.ir import TensorLoad as BufferLoad
-    from tvm.s_tir import Schedule, dlight, meta_schedule
+    from tvm.s_tir import Schedule, ScheduleError, dlight, meta_schedule
     from tvm.support.tar import tar
     from tvm.sym import Analyzer, detect_linear_equation
 
@@ -52,7 +52,9 @@ if installed() == RELAX:
 
     def _is_wide(func: Any) -> bool:
         sch = Schedule(func)
-        inside = sch.get(sch.get_sblock("root")).alloc_buffers
+        if not blocks_of(sch):
+            return True
+        inside = sch.get(block(sch, "root")).alloc_buffers
         found = [*buffers(func), *inside]
         large = any(prod(map(int, buffer.shape)) >= 1 << 31 for buffer in found)
         return large or any("int64" in str(buffer.dtype) for buffer in found)
@@ -71,7 +73,7 @@ else:
     from tvm import dlight, meta_schedule, tir
     from tvm.arith import Analyzer, detect_linear_equation
     from tvm.contrib.tar import tar
-    from tvm.tir import BufferLoad, Schedule
+    from tvm.tir import BufferLoad, Schedule, ScheduleError
 
     TIR = "tir"
 
@@ -107,6 +109,15 @@ ScheduleRule = dlight.ScheduleRule
 
 PARALLEL_DATA, REDUCTION = 0, 2
 """``IterVar.iter_type`` of a block's axes."""
+
+
+def blocks_of(sch: Schedule) -> list[Any]:
+    """The blocks of a function, in order; none of one without a root, as TVM's scans and sorts."""
+    try:
+        root = block(sch, "root")
+    except ScheduleError:
+        return []
+    return list(sch.get_child_blocks(root))
 
 
 def cpu_features(target: tvm.target.Target) -> frozenset[str]:
@@ -155,8 +166,10 @@ __all__ = [
     "Analyzer",
     "BufferLoad",
     "Schedule",
+    "ScheduleError",
     "ScheduleRule",
     "block",
+    "blocks_of",
     "buffer_of",
     "buffers",
     "build_module",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from tvm_passes.namespaces import PARALLEL_DATA, Schedule, ScheduleRule, block
+from tvm_passes.namespaces import PARALLEL_DATA, Schedule, ScheduleRule, blocks_of
 from tvm_passes.schedules.gpu_banks import WARP
 from tvm_passes.schedules.gpu_conv2d import LAYER, SPREAD_RANK, TILE, LayerOf, tile_of
 from tvm_passes.schedules.gpu_space import layer_in, stated, tiles_of
@@ -84,7 +84,7 @@ class Layer:
 
 def layer_of(sch: Schedule) -> Layer | None:
     """The layer that a function computes, or None where it is none."""
-    blocks = list(sch.get_child_blocks(block(sch, "root")))
+    blocks = blocks_of(sch)
     marked = [n for n, item in enumerate(blocks) if TILE in sch.get(item).annotations]
     if len(marked) != 1 or marked[0] != 1:
         return None

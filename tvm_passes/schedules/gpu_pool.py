@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from tvm_passes.namespaces import PARALLEL_DATA, Schedule, ScheduleRule, block, tir
+from tvm_passes.namespaces import PARALLEL_DATA, Schedule, ScheduleRule, block, blocks_of, tir
 from tvm_passes.schedules.structure import ELEMENTWISE, MAXIMUM, kind_of
 
 THREADS = 256
@@ -25,7 +25,7 @@ class MaxPool(ScheduleRule):
         if "gpu" not in [str(key) for key in target.keys]:
             return None
         sch = Schedule(func)
-        blocks = list(sch.get_child_blocks(block(sch, "root")))
+        blocks = blocks_of(sch)
         kinds = [kind_of(sch.get(item)) for item in blocks]
         if kinds.count(MAXIMUM) != 1 or set(kinds) - {MAXIMUM, ELEMENTWISE}:
             return None

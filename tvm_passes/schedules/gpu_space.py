@@ -14,7 +14,7 @@ import tvm
 from tvm import te
 
 from tvm_passes.cuda.gpu import Gpu, known_gpus, read_gpu
-from tvm_passes.namespaces import Schedule, block, meta_schedule
+from tvm_passes.namespaces import Schedule, blocks_of, meta_schedule
 from tvm_passes.schedules.gpu_conv2d import LAYER, LayerOf, conv2d, flat, tile_of
 from tvm_passes.schedules.gpu_tiles import (
     Tile,
@@ -117,7 +117,7 @@ def stated(layer: LayerOf, tile: Tile) -> Any:
 def layer_in(func: Any) -> tuple[LayerOf, bool] | None:
     """The layer that a function computes, and whether it computes nothing more; None: no layer."""
     sch = Schedule(func)
-    blocks = list(sch.get_child_blocks(block(sch, "root")))
+    blocks = blocks_of(sch)
     noted = [sch.get(item).annotations for item in blocks]
     marked = [annotations for annotations in noted if LAYER in annotations]
     if len(marked) != 1:
@@ -155,7 +155,7 @@ def chosen(sch: Schedule) -> Tile | None:
 
 def _sums(sch: Schedule) -> Any:
     """The block that sums."""
-    blocks = sch.get_child_blocks(block(sch, "root"))
+    blocks = blocks_of(sch)
     return next(item for item in blocks if LAYER in sch.get(item).annotations)
 
 

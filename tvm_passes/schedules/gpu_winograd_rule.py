@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvm_passes.namespaces import Schedule, ScheduleRule, block
+from tvm_passes.namespaces import Schedule, ScheduleRule, blocks_of
 from tvm_passes.schedules.gpu_tiles import VECTOR
 from tvm_passes.schedules.gpu_winograd import DATA, PRODUCTS, RESULT
 from tvm_passes.schedules.gpu_winograd_tiles import TRANSFORM_THREADS, ProductTile
@@ -30,7 +30,7 @@ class WinogradKernels(ScheduleRule):
 def schedule(func: Any) -> Schedule | None:
     """The kernel of `func` on threads; None if it is none of them."""
     sch = Schedule(func)
-    blocks = list(sch.get_child_blocks(block(sch, "root")))
+    blocks = blocks_of(sch)
     for item in blocks[:1]:
         noted = sch.get(item).annotations
         if DATA in noted and len(blocks) == TRANSFORM_BLOCKS:

@@ -15,7 +15,7 @@ from tvm_passes.namespaces import (
     Analyzer,
     Schedule,
     ScheduleRule,
-    block,
+    blocks_of,
     buffer_of,
     tir,
 )
@@ -43,7 +43,7 @@ class Spatial(ScheduleRule):
         if str(target.kind.name) != "llvm":
             return None
         sch = Schedule(func)
-        blocks = list(sch.get_child_blocks(block(sch, "root")))
+        blocks = blocks_of(sch)
         kinds = [kind_of(sch.get(item)) for item in blocks]
         reductions = [n for n, kind in enumerate(kinds) if kind in (MAXIMUM, TOTAL)]
         if len(reductions) > 1 or not {*kinds} <= {ELEMENTWISE, MAXIMUM, TOTAL}:

@@ -13,7 +13,7 @@ from tvm_passes.namespaces import (
     REDUCTION,
     BufferLoad,
     Schedule,
-    block,
+    blocks_of,
     buffer_of,
     detect_linear_equation,
     tir,
@@ -57,7 +57,7 @@ class Layer:
 
 def layer_of(sch: Schedule) -> Layer | None:
     """The layer that a function computes, or None where it is no blocked convolution."""
-    blocks = list(sch.get_child_blocks(block(sch, "root")))
+    blocks = blocks_of(sch)
     kinds = [kind_of(sch.get(item)) for item in blocks]
     sums = [n for n, kind in enumerate(kinds) if kind == SUM]
     pools = [n for n, kind in enumerate(kinds) if kind == MAXIMUM]

@@ -11,7 +11,7 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
-from tvm_passes.namespaces import Schedule, ScheduleRule, block
+from tvm_passes.namespaces import Schedule, ScheduleRule, blocks_of
 from tvm_passes.schedules.conv2d_rule import SPACE
 from tvm_passes.schedules.machine import STACK, machine_of
 from tvm_passes.schedules.structure import (
@@ -101,7 +101,7 @@ def ranked_tiles(func: Any, target: Any) -> list[WinogradTiles]:
 
 def winograd_layer_of(sch: Schedule) -> WinogradLayer | None:
     """The layer that a function computes, or None where it is no Winograd convolution."""
-    blocks = list(sch.get_child_blocks(block(sch, "root")))
+    blocks = blocks_of(sch)
     stmts = [sch.get(item) for item in blocks]
     kinds = [kind_of(stmt) for stmt in stmts]
     expected = [ELEMENTWISE] * 3 + [SUM] + [ELEMENTWISE] * 2
