@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from tvm_passes import dialects
+from tvm_passes.cli import main
 from tvm_passes.errors import MissingExtraError, ModelError, TvmPassesError, last_line
 from tvm_passes.frontends import importer, load_model
 from tvm_passes.frontends import tensorflow as tensorflow_frontend
@@ -422,6 +423,23 @@ def test_onnx_cnn_with_a_dynamic_batch(tmp_path):
     (expected,) = ReferenceEvaluator(model).run(None, {"input.1": data})
     # Sums of 27 and 144 products of magnitude 1 in another order: 144 * 2**-23 * 5.
     np.testing.assert_allclose(compile_for_cpu(mod)(data), expected, rtol=0, atol=1e-4)
+
+
+def test_onnx_with_an_embedding_compiles(tmp_path):
+    """Its kernel loads from where the words say."""
+    table = np.random.default_rng(5).standard_normal((40, 24), dtype="float32")
+    node = helper.make_node("Gather", ["table", "words"], ["vectors"], axis=0)
+    words = helper.make_tensor_value_info("words", TensorProto.INT64, (2, 7))
+    out = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, (2, 7, 24))
+    weights = [numpy_helper.from_array(table, "table")]
+    graph = helper.make_graph([node], "embedding", [words], [out], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+    folder = tmp_path / "out"
+    assert main(["compile", str(saved(tmp_path / "embedding.onnx", model)), "-o", str(folder)]) == 0
+    values = np.random.default_rng(6).integers(0, 40, (2, 7))
+    (found,) = dialects.engine().load(folder / "lib.so", ["words"])(values)
+    assert np.array_equal(found, table[values])
 
 
 def test_onnx_with_a_dynamic_height(tmp_path):

@@ -52,3 +52,28 @@ def test_no_rule_schedules_a_function_without_a_root_block(target):
     (func,) = (func for func in mod.functions.values() if isinstance(func, tir.PrimFunc))
     for rule in (*cpu_rules(), TiledConv2d(), WinogradKernels(), MaxPool()):
         assert rule.apply(func, tvm.target.Target(target), False) is None
+
+
+DATA_DEPENDENT = {
+    "take": lambda x, rows: op.take(x, rows, 0),
+    "take, along vectors": lambda x, rows: op.take(x, rows, 1),
+    "take, elementwise ops around": lambda x, rows: op.nn.relu(op.take(op.negative(x), rows, 0)),
+    "take, maxima": lambda x, rows: op.max(op.take(x, rows, 0), [2]),
+    "gather_elements": lambda x, rows: op.gather_elements(x, rows, 0),
+    "gather_nd": lambda x, rows: op.gather_nd(x, op.strided_slice(rows, [1], [0], [2])),
+    "index_tensor": lambda x, rows: op.index_tensor(x, relax.Tuple([rows])),
+}
+
+
+@pytest.mark.parametrize("body", DATA_DEPENDENT.values(), ids=DATA_DEPENDENT)
+def test_loads_from_where_data_say(body):
+    assert_as_stock(indexed(body), hard_values((8, 12), "float32"), ROWS)
+
+
+def test_an_embedding():
+    table, words = (
+        hard_values((40, 24), "float32"),
+        np.random.default_rng(4).integers(0, 40, (2, 7)),
+    )
+    mod = module(lambda x, i: op.take(x, i, 0), data((40, 24)), data((2, 7), "int64", "words"))
+    assert_as_stock(mod, table, words)

@@ -166,18 +166,21 @@ def _steps(stmt: Any, axis: Any, lanes: int) -> list[int | None]:
         if buffer_of(read).same_as(stmt.body.buffer):
             continue
         offsets = [_offset(read, stmt, axis, value) for value in range(count)]
-        moves = {b - a for a, b in pairwise(offsets)}
+        moves = {None if a is None or b is None else b - a for a, b in pairwise(offsets)}
         found.append(moves.pop() if len(moves) == 1 else None if moves else 0)
     return found
 
 
-def _offset(read: Any, stmt: Any, axis: Any, value: int) -> int:
-    """Where a load starts, with one axis at `value` and the others at 0."""
+def _offset(read: Any, stmt: Any, axis: Any, value: int) -> int | None:
+    """Where a load starts, with one axis at `value` and the others at 0; None where data say so."""
     analyzer = Analyzer()
     for each in stmt.iter_vars:
         at = value if each.var.same_as(axis.var) else 0
         analyzer.bind(each.var, each.dom.min + at)
     offset = 0
     for dim, extent in zip(read.region, buffer_of(read).shape, strict=True):
-        offset = offset * int(extent) + int(analyzer.simplify(dim.min))
+        start = analyzer.simplify(dim.min)
+        if not isinstance(start, tir.IntImm) or not isinstance(extent, tir.IntImm):
+            return None
+        offset = offset * int(extent) + int(start)
     return offset
