@@ -17,6 +17,7 @@ from tvm_passes.rules import RELAX
 if installed() == RELAX:
     from tvm import tirx as tir
     from tvm.ir import TensorLoad as BufferLoad
+    from tvm.s_tir import SBlockRealize as BlockRealize
     from tvm.s_tir import Schedule, ScheduleError, dlight, meta_schedule
     from tvm.support.tar import tar
     from tvm.sym import Analyzer, detect_linear_equation
@@ -73,7 +74,7 @@ else:
     from tvm import dlight, meta_schedule, tir
     from tvm.arith import Analyzer, detect_linear_equation
     from tvm.contrib.tar import tar
-    from tvm.tir import BufferLoad, Schedule, ScheduleError
+    from tvm.tir import BlockRealize, BufferLoad, Schedule, ScheduleError
 
     TIR = "tir"
 
@@ -164,6 +165,7 @@ __all__ = [
     "SCHEDULED",
     "TIR",
     "Analyzer",
+    "BlockRealize",
     "BufferLoad",
     "Schedule",
     "ScheduleError",

@@ -1,30 +1,10 @@
-"""Compute elementwise blocks where they are read, in kernels that have no other schedule.
-
-LLVM contracts a product with the sum that it is added to, one rounding for two, unless it goes
-through memory.  Whether it does must not depend on what else TVM fuses with the two.
-"""
+"""Compute elementwise blocks where they are read."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tvm_passes.namespaces import Schedule, ScheduleError, ScheduleRule, blocks_of, tir
-from tvm_passes.schedules.structure import ELEMENTWISE, SUM, kind_of
-
-
-class Inlined(ScheduleRule):
-    """A dlight schedule rule for what others leave: loops stay, elementwise blocks are inlined.
-
-    A sum of products, which reads an element many times, has its operands from memory.
-    """
-
-    def apply(self, func: Any, target: Any, _tunable: bool) -> Schedule | None:
-        """Inline what can be, for a target of kind llvm; None if nothing can."""
-        if str(target.kind.name) != "llvm":
-            return None
-        sch = Schedule(func)
-        moved = [item for item in blocks_of(sch) if _is_cheap(sch, item) and inline(sch, item)]
-        return sch if moved else None
+from tvm_passes.namespaces import Schedule, ScheduleError
 
 
 def inline(sch: Schedule, item: Any) -> bool:
@@ -34,17 +14,3 @@ def inline(sch: Schedule, item: Any) -> bool:
     except ScheduleError:
         return False
     return True
-
-
-def _is_cheap(sch: Schedule, item: Any) -> bool:
-    """Whether a block is elementwise and its readers would hardly compute more than it does.
-
-    A softmax's exponentials, which a sum and a quotient read, would be computed twice.
-    """
-    if kind_of(sch.get(item)) != ELEMENTWISE:
-        return False
-    readers = [sch.get(reader) for reader in sch.get_consumers(item)]
-    kinds = {kind_of(reader) for reader in readers}
-    if kinds == {ELEMENTWISE}:
-        return True
-    return len(readers) == 1 and SUM not in kinds and isinstance(readers[0].body, tir.BufferStore)

@@ -13,12 +13,14 @@ from typing import Any
 from tvm_passes.namespaces import (
     PARALLEL_DATA,
     Analyzer,
+    BlockRealize,
     Schedule,
     ScheduleRule,
     blocks_of,
     buffer_of,
     tir,
 )
+from tvm_passes.schedules.inlining import inline
 from tvm_passes.schedules.machine import STACK, Machine, machine_of
 from tvm_passes.schedules.structure import ELEMENTWISE, MAXIMUM, TOTAL, kind_of, split_axes
 
@@ -27,6 +29,8 @@ PARALLEL_ELEMENTS = 1 << 14
 
 TURNS = 8
 """Iterations of a parallel loop for each core: what is left over at the end is short then."""
+
+REDUCTIONS = {MAXIMUM, TOTAL}
 
 UNROLLED = 32
 """Elements of a window that are read in straight-line code."""
@@ -44,20 +48,27 @@ class Spatial(ScheduleRule):
             return None
         sch = Schedule(func)
         blocks = blocks_of(sch)
-        kinds = [kind_of(sch.get(item)) for item in blocks]
-        reductions = [n for n, kind in enumerate(kinds) if kind in (MAXIMUM, TOTAL)]
-        if len(reductions) > 1 or not {*kinds} <= {ELEMENTWISE, MAXIMUM, TOTAL}:
+        if not blocks or not _is_spatial(sch, blocks):
             return None
-        if not blocks or not all(_static(sch.get(item)) for item in blocks):
+        *others, last = blocks
+        reduction = next((item for item in blocks if kind_of(sch.get(item)) in REDUCTIONS), None)
+        if not all(inline(sch, item) for item in others if item is not reduction):
             return None
-        windows = [a for a in sch.get(blocks[-1]).iter_vars if int(a.iter_type) != PARALLEL_DATA]
-        if len(sch.get_loops(blocks[-1])) <= len(windows):
-            return None  # one number: there is no loop to vectorize
-        if not all(sch.get_consumers(item) for item in blocks[:-1]):
-            return None
-        reduction = blocks[reductions[0]] if reductions else None
-        _schedule(sch, blocks, reduction, machine_of(target))
+        _schedule(sch, last, reduction, machine_of(target))
         return sch
+
+
+def _is_spatial(sch: Schedule, blocks: list[Any]) -> bool:
+    """Whether blocks are those of such a function, written as ops are, of more than one result."""
+    stmts = [sch.get(item) for item in blocks]
+    kinds = [kind_of(stmt) for stmt in stmts]
+    if sum(kind in REDUCTIONS for kind in kinds) > 1 or {*kinds} - {ELEMENTWISE, *REDUCTIONS}:
+        return False
+    if not all(map(_static, stmts)) or not all(_is_plain(sch, item) for item in blocks):
+        return False
+    if all(int(axis.iter_type) != PARALLEL_DATA for axis in stmts[-1].iter_vars):
+        return False  # one number: there is no loop to vectorize
+    return all(sch.get_consumers(item) for item in blocks[:-1])
 
 
 def _static(stmt: Any) -> bool:
@@ -66,11 +77,21 @@ def _static(stmt: Any) -> bool:
     return bool(extents) and all(isinstance(n, tir.IntImm) and int(n) for n in extents)
 
 
-def _schedule(sch: Schedule, blocks: list[Any], reduction: Any | None, machine: Machine) -> None:
-    *others, last = blocks
-    for item in others:
-        if item is not reduction:
-            sch.compute_inline(item)
+def _is_plain(sch: Schedule, item: Any) -> bool:
+    """Whether a nest of serial loops, one for each axis, has the block alone in it."""
+    loops = [sch.get(loop) for loop in sch.get_loops(item)]
+    if not loops or not isinstance(loops[-1].body, BlockRealize):
+        return False
+    values, always = loops[-1].body.iter_values, loops[-1].body.predicate
+    if len(values) != len(loops) or not isinstance(always, tir.IntImm):
+        return False
+    if not all(outer.body.same_as(inner) for outer, inner in pairwise(loops)):
+        return False
+    bound = [loop.loop_var.same_as(value) for loop, value in zip(loops, values, strict=True)]
+    return all(bound) and all(int(loop.kind) == tir.ForKind.SERIAL for loop in loops)
+
+
+def _schedule(sch: Schedule, last: Any, reduction: Any | None, machine: Machine) -> None:
     if reduction is last:
         last = sch.cache_write(reduction, 0, STACK)
     axes = sch.get(last).iter_vars

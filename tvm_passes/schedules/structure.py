@@ -83,7 +83,10 @@ def kind_of(stmt: Any) -> str:
     if not isinstance(store, tir.BufferStore) or not types <= {PARALLEL_DATA, REDUCTION}:
         return OTHER
     if REDUCTION not in types:
-        return ELEMENTWISE
+        again = any(buffer_of(read).same_as(store.buffer) for read in stmt.reads)
+        return OTHER if again else ELEMENTWISE
+    if stmt.init is None:
+        return OTHER
     if isinstance(store.value, tir.Max) and _loads(store.value.a, store.buffer):
         return MAXIMUM
     if not isinstance(store.value, tir.Add) or not _loads(store.value.a, store.buffer):
