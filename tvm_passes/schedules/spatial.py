@@ -22,7 +22,14 @@ from tvm_passes.namespaces import (
 )
 from tvm_passes.schedules.inlining import inline
 from tvm_passes.schedules.machine import STACK, Machine, machine_of
-from tvm_passes.schedules.structure import ELEMENTWISE, MAXIMUM, TOTAL, kind_of, split_axes
+from tvm_passes.schedules.structure import (
+    ELEMENTWISE,
+    MAXIMUM,
+    MINIMUM,
+    TOTAL,
+    kind_of,
+    split_axes,
+)
 
 PARALLEL_ELEMENTS = 1 << 14
 """Elements below which waking TVM's threads costs more than it saves: about 10 microseconds."""
@@ -30,7 +37,7 @@ PARALLEL_ELEMENTS = 1 << 14
 TURNS = 8
 """Iterations of a parallel loop for each core: what is left over at the end is short then."""
 
-REDUCTIONS = {MAXIMUM, TOTAL}
+REDUCTIONS = {MAXIMUM, MINIMUM, TOTAL}
 
 UNROLLED = 32
 """Elements of a window that are read in straight-line code."""

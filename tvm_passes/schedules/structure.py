@@ -23,7 +23,8 @@ from tvm_passes.schedules.tiles import Nest
 BLOCKED_RANK = 5
 """Axes of a blocked result: image, block of channels, row, column, channel in the block."""
 
-SUM, TOTAL, MAXIMUM = "sum of products", "sum", "maximum"
+SUM, TOTAL = "sum of products", "sum"
+MAXIMUM, MINIMUM = "maximum", "minimum"
 ELEMENTWISE, OTHER = "elementwise", "other"
 
 
@@ -61,7 +62,9 @@ def layer_of(sch: Schedule) -> Layer | None:
     kinds = [kind_of(sch.get(item)) for item in blocks]
     sums = [n for n, kind in enumerate(kinds) if kind == SUM]
     pools = [n for n, kind in enumerate(kinds) if kind == MAXIMUM]
-    if len(sums) != 1 or len(pools) > 1 or {TOTAL, OTHER} & set(kinds) or sums[0] > 1:
+    if len(sums) != 1 or len(pools) > 1 or sums[0] > 1:
+        return None
+    if set(kinds) - {SUM, MAXIMUM, ELEMENTWISE}:
         return None
     at, last = sums[0], pools[0] if pools else sums[0]
     if last < at or last == len(blocks) - 1 or not _flows(sch, blocks, at):
@@ -85,13 +88,13 @@ def kind_of(stmt: Any) -> str:
     if REDUCTION not in types:
         again = any(buffer_of(read).same_as(store.buffer) for read in stmt.reads)
         return OTHER if again else ELEMENTWISE
-    if stmt.init is None:
+    if not isinstance(store.value, tir.Max | tir.Min | tir.Add):
         return OTHER
-    if isinstance(store.value, tir.Max) and _loads(store.value.a, store.buffer):
-        return MAXIMUM
-    if not isinstance(store.value, tir.Add) or not _loads(store.value.a, store.buffer):
+    if not _loads(store.value.a, store.buffer):
         return OTHER
-    return SUM if isinstance(store.value.b, tir.Mul) else TOTAL
+    if isinstance(store.value, tir.Add):
+        return SUM if isinstance(store.value.b, tir.Mul) else TOTAL
+    return MAXIMUM if isinstance(store.value, tir.Max) else MINIMUM
 
 
 def _loads(expr: Any, buffer: Any) -> bool:
