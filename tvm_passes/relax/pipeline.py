@@ -25,6 +25,7 @@ from tvm_passes.schedules.families import NONE_BARRED, Barred
 from tvm_passes.schedules.gpu_conv2d_rule import TiledConv2d
 from tvm_passes.schedules.gpu_pool import MaxPool
 from tvm_passes.schedules.gpu_winograd_rule import WinogradKernels
+from tvm_passes.schedules.inlining import Inlined
 from tvm_passes.schedules.rules import cpu_rules
 
 PIPELINE_NAME = "tvm_reorder"
@@ -70,6 +71,7 @@ def tvm_reorder_pipeline(
             *passes_before_schedules(target, rules, on_remark, allow, barred),
             dlight.ApplyDefaultSchedule(*cpu_rules()),
             NarrowKernels(),
+            dlight.ApplyDefaultSchedule(Inlined()),
             *cpu.dataflow_lower_passes(target),
             *cpu.finalize_passes(target),
         ]

@@ -1,10 +1,30 @@
-"""Compute elementwise blocks where they are read."""
+"""Compute elementwise blocks where they are read, in kernels that have no other schedule.
+
+LLVM contracts a product with the sum that it is added to, one rounding for two, unless it goes
+through memory.  Whether it does must not depend on what else TVM fuses with the two.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tvm_passes.namespaces import Schedule, ScheduleError
+from tvm_passes.namespaces import Schedule, ScheduleError, ScheduleRule, blocks_of
+from tvm_passes.schedules.structure import ELEMENTWISE, SUM, kind_of
+
+
+class Inlined(ScheduleRule):
+    """A dlight schedule rule for what others leave: loops stay, elementwise blocks are inlined.
+
+    A sum of products, which reads an element many times, has its operands from memory.
+    """
+
+    def apply(self, func: Any, target: Any, _tunable: bool) -> Schedule | None:
+        """Inline what can be, for a target of kind llvm; None if nothing can."""
+        if str(target.kind.name) != "llvm":
+            return None
+        sch = Schedule(func)
+        moved = [item for item in blocks_of(sch) if _is_cheap(sch, item) and inline(sch, item)]
+        return sch if moved else None
 
 
 def inline(sch: Schedule, item: Any) -> bool:
@@ -14,3 +34,14 @@ def inline(sch: Schedule, item: Any) -> bool:
     except ScheduleError:
         return False
     return True
+
+
+def _is_cheap(sch: Schedule, item: Any) -> bool:
+    """Whether a block is elementwise and its readers would hardly compute more than it does.
+
+    A softmax's exponentials, which a sum and a quotient read, would be computed twice.
+    """
+    if kind_of(sch.get(item)) != ELEMENTWISE:
+        return False
+    readers = [kind_of(sch.get(reader)) for reader in sch.get_consumers(item)]
+    return set(readers) == {ELEMENTWISE} or (len(readers) == 1 and readers[0] != SUM)
