@@ -241,6 +241,10 @@ def by_an_input(x):
     return op.matmul(y, op.permute_dims(y))
 
 
+def in_four_dimensions(x):
+    return op.nn.max_pool2d(op.nn.relu(op.matmul(x, weights(14, 9))), (2, 2), (2, 2))
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -252,6 +256,7 @@ def by_an_input(x):
         along_rows,
         broadcast,
         by_an_input,
+        in_four_dimensions,
     ],
 )
 def test_what_needs_plain_values(body):

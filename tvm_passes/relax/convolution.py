@@ -6,6 +6,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from tvm_passes.blocked import rows_of
 from tvm_passes.decline import Decline
 from tvm_passes.schedules.operators import DTYPES, Conv2d, ConvCall, oihw
 from tvm_passes.schedules.operators import read_conv2d as read
@@ -69,6 +70,8 @@ def read_matmul(call: relax.Call, block: int) -> Conv2d | None:
     dtype = str(call.ty.dtype)
     if shape is None or matrix is None or len(matrix) != 2 or len(shape) < 2:
         return None
+    if len(shape) == len(rows_of(shape)) and shape != rows_of(shape):
+        return None  # its rows would be taken for those of an image
     if not is_constant(weight) or dtype not in DTYPES:
         return None
     if {str(data.ty.dtype), str(weight.ty.dtype)} != {dtype}:
