@@ -58,14 +58,14 @@ def node(op, source, target, *weights, **attrs):
     return helper.make_node(op, [source, *weights], [target], **attrs)
 
 
-def saved(path, *nodes, weights=None, y=None, outputs=("out",)):
+def saved(path, *nodes, weights=None, x="x", y=None, outputs=("out",)):
     """Write an ONNX model of float32 inputs: x, of [1, 4, 12, 12], and y if it has a shape."""
 
     def info(name, shape):
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
     constants = [numpy_helper.from_array(value, name) for name, value in (weights or {}).items()]
-    inputs = [info("x", (1, 4, 12, 12)), *([info("y", y)] if y else [])]
+    inputs = [info(x, (1, 4, 12, 12)), *([info("y", y)] if y else [])]
     results = [info(name, (None,) * 4) for name in outputs]
     graph = helper.make_graph(nodes, "graph", inputs, results, constants)
     opset = helper.make_opsetid("", 13)
@@ -595,6 +595,36 @@ class TestNotCompared:
         assert "skipped" in out
         assert f"{site()}: not compared: {reason}" in out
         assert "; 1 sites were not compared by themselves" in out.splitlines()[-1]
+
+
+class TestNamesOfInputs:
+    @pytest.fixture
+    def model(self, tmp_path):
+        """Make a model of a constant, and of an input of a name."""
+
+        def named(name):
+            nodes = [
+                node("Relu", name, "f"),
+                node("MaxPool", "f", "pool", **POOLS["2x2/2"]),
+                node("Add", "pool", "out", "c"),
+            ]
+            weights = {"c": np.full((1, 4, 1, 1), 3, "float32")}
+            return saved(tmp_path / "named.onnx", *nodes, weights=weights, x=name)
+
+        return named
+
+    @pytest.mark.parametrize("name", ["p0", "p1", "p10"])
+    def test_that_relay_gives_constants(self, run, model, name):
+        if DIALECT == RELAX:
+            assert run(model(name), "--rounds", 1)[0] == 0
+            return
+        line = refusal(run(model(name)))
+        assert f"main has an input named {name!r}, as Relay's graph executor names" in line
+        assert "rename the input" in line
+
+    @pytest.mark.parametrize("name", ["p", "p00", "P0", "p0:0", "xp0", "p\u0661"])
+    def test_that_only_look_so(self, run, model, name):
+        assert run(model(name), "--rounds", 1)[0] == 0
 
 
 class TestRefusals:

@@ -47,6 +47,9 @@ __all__ = [
 
 DIALECT = RELAY
 
+OF_CONSTANTS = re.compile("p(0|[1-9][0-9]*)")
+"""Names that the graph executor gives constants, by their number, and mixes up with an input's."""
+
 
 def reorder(mod: tvm.IRModule, allow: Collection[str] = ()) -> tvm.IRModule:
     """The module after the pass."""
@@ -64,9 +67,19 @@ def signature(mod: tvm.IRModule) -> Mapping[str, list[dict[str, Any]]]:
     result = func.checked_type.ret_type
     outputs = list(result.fields) if isinstance(result, relay.TupleType) else [result]
     return {
-        "inputs": [{"name": str(v.name_hint), **_tensor(v.checked_type)} for v in func.params],
+        "inputs": [{"name": _name(v), **_tensor(v.checked_type)} for v in func.params],
         "outputs": [_tensor(ty) for ty in outputs],
     }
+
+
+def _name(var: relay.Var) -> str:
+    name = str(var.name_hint)
+    if OF_CONSTANTS.fullmatch(name):
+        raise ModelError(
+            f"main has an input named {name!r}, as Relay's graph executor names constants: "
+            "rename the input, to 'input', say"
+        )
+    return name
 
 
 def _tensor(ty: tvm.ir.Type) -> dict[str, Any]:
