@@ -1,5 +1,8 @@
 """The target of this machine."""
 
+import json
+
+import pytest
 import tvm
 
 from tvm_passes import target
@@ -19,6 +22,11 @@ def test_host_lacks_what_a_hypervisor_hides(monkeypatch):
     monkeypatch.setattr(target, "_lacks", lambda: frozenset({"sse4.2", "cx16", "avx10.9"}))
     assert {"sse4.2", "cx16"} <= cpu_features(tvm.target.Target({**HASWELL, "mcpu": host_cpu()}))
     assert parse_target("host")["mattr"] == ["-sse4.2"]
+
+
+@pytest.mark.parametrize("options", [{"num-cores": 1}, {"num-cores": 4}, {"cl-opt": []}])
+def test_options_that_change_no_result(options):
+    assert parse_target(json.dumps({**HASWELL, **options})) == {**HASWELL, **options}
 
 
 def test_features_may_be_taken_away():

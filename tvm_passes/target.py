@@ -69,6 +69,8 @@ def parse_target(text: str) -> dict[str, Any]:
         config = {**OPENCL_LIMITS, **config}
     try:
         target = tvm.target.Target(config)
+        if kind == LLVM:
+            _let_llvm_look(tvm, config)
     except (ValueError, TypeError, RuntimeError) as err:
         raise TargetError(f"TVM refuses the target {text!r}: {_last_sentence(err)}") from err
     if kind == LLVM:
@@ -218,13 +220,21 @@ def _object(source: str, text: str) -> dict[str, Any]:
     return config
 
 
+INEXACT = ("fast-math", "cl-opt")
+"""Beginnings of the names of options that allow LLVM to change results; cl-opt hands it any."""
+
+MOST_CORES = (1 << 31) - 1
+"""TVM's loops over cores count in int32."""
+
+
 def _check_options(config: dict[str, Any], text: str) -> None:
     """Refuse what would break the promise of equal results, or cannot be linked here."""
-    fast = [name for name, value in config.items() if name.startswith("fast-math") and value]
+    fast = [name for name, value in config.items() if name.startswith(INEXACT) and value]
     if fast:
         raise TargetError(
             f"target {text!r} sets {fast[0]}, with which results change: leave it out"
         )
+    _check_values(config, text)
     if "host" in config:
         raise TargetError(
             f"target {text!r} names a host: {config['kind']} is its own, leave it out"
@@ -237,6 +247,19 @@ def _check_options(config: dict[str, Any], text: str) -> None:
         )
 
 
+def _check_values(config: dict[str, Any], text: str) -> None:
+    """Refuse values that TVM takes without a look."""
+    for name, value in config.items():
+        if value is None or (isinstance(value, list) and None in value):  # TVM 0.19 crashes on it
+            raise TargetError(f"target {text!r} sets {name} to null: give a value or leave it out")
+    cores = config.get("num-cores", 1)
+    if type(cores) is not int or not 1 <= cores <= MOST_CORES:  # True is an int to isinstance
+        raise TargetError(
+            f"target {text!r} sets num-cores to {cores!r}: "
+            f"expected a whole number from 1 to {MOST_CORES}"
+        )
+
+
 def _check_arch(config: dict[str, Any], text: str) -> None:
     """Fill in the architecture, for which TVM would ask the GPU of this machine."""
     arch = config.setdefault("arch", DEFAULT_ARCH)
@@ -244,6 +267,14 @@ def _check_arch(config: dict[str, Any], text: str) -> None:
         raise TargetError(
             f"target {text!r} names the GPU architecture {arch!r}: expected sm_90, say"
         )
+
+
+def _let_llvm_look(tvm: Any, config: Mapping[str, Any]) -> None:
+    """Have options read, such as jit, that TVM reads no earlier than when it generates code."""
+    from tvm_passes.namespaces import cpu_features
+
+    rest = {name: value for name, value in config.items() if name not in ("mcpu", "mattr")}
+    cpu_features(tvm.target.Target(rest))
 
 
 def _check_cpu(tvm: Any, target: Any, config: dict[str, Any]) -> None:
@@ -271,4 +302,6 @@ def _check_known(what: str, name: str, known: Iterable[Any]) -> None:
 
 def _last_sentence(err: BaseException) -> str:
     """TVM's own message: the last line, without the C++ locations before it."""
-    return str(err).strip().rpartition("\n")[2].removeprefix("ValueError: ")
+    return (
+        str(err).strip().rpartition("\n")[2].removeprefix("ValueError: ").removeprefix("TVMError: ")
+    )
