@@ -67,6 +67,15 @@ class TestHelp:
         assert out == ""
         assert "Error:" in err
 
+    @pytest.mark.parametrize(
+        "number", ["nan", "-nan", "inf", "-inf", "1e999", "0", "-1e-3", "many"]
+    )
+    def test_a_limit_of_errors_is_a_finite_number_above_0(self, run, tmp_path, number):
+        code, out, err = run("compile", MNIST, "-o", tmp_path / "out", "--max-error", number)
+        assert (code, out) == (2, "")
+        assert "Error: Invalid value for '--max-error': " in err
+        assert list(tmp_path.iterdir()) == []
+
 
 class TestInspect:
     def test_table(self, run):

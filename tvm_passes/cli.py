@@ -16,7 +16,7 @@ from rich.table import Table
 
 from tvm_passes.calibrate import MAX_ERROR
 from tvm_passes.cli_bench import bench_command
-from tvm_passes.cli_options import ALLOW, DIALECT, JSON, MODEL, QUIET, TARGET, progress
+from tvm_passes.cli_options import ALLOW, DIALECT, JSON, MODEL, QUIET, TARGET, Positive, progress
 from tvm_passes.cli_tune import tune_command
 from tvm_passes.cli_verify import verify_command
 from tvm_passes.compile import Calibration, compile_model, silent
@@ -111,7 +111,7 @@ def cli() -> None:
 )
 @click.option(
     "--max-error",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Positive(),
     default=MAX_ERROR,
     show_default=True,
     help="What an output may then be off by, relative to the largest of its layer.",
