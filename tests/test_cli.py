@@ -269,6 +269,28 @@ class TestRefusals:
         assert "more than a compiled" in refusal(run("compile", MNIST, "-o", tmp_path))
         assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
+    @pytest.mark.parametrize(
+        "manifest",
+        [
+            '{"versions": null}',
+            '{"versions": 5}',
+            '{"versions": "tvm-passes"}',
+            '{"versions": ["tvm-passes"]}',
+            '{"versions": {"tvm": "1"}}',
+            '["versions"]',
+            "5",
+            "null",
+            "",
+            "\xff",
+            '{"versions":' * 100_000,
+        ],
+    )
+    def test_output_is_a_folder_with_a_manifest_of_another_form(self, run, tmp_path, manifest):
+        (tmp_path / "lib.so").write_text("mine")
+        (tmp_path / "manifest.json").write_text(manifest, encoding="latin-1")
+        assert "more than a compiled" in refusal(run("compile", MNIST, "-o", tmp_path))
+        assert (tmp_path / "lib.so").read_text() == "mine"
+
     def test_output_holds_something_beside_an_earlier_result(self, run, tmp_path):
         folder = tmp_path / "out"
         assert run("compile", MNIST, "-o", folder)[0] == 0

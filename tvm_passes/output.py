@@ -117,9 +117,10 @@ def _is_ours(folder: Path) -> bool:
         return False
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(manifest, dict) and "tvm-passes" in manifest.get("versions", ())
+    versions = manifest.get("versions") if isinstance(manifest, dict) else None
+    return isinstance(versions, dict) and "tvm-passes" in versions
 
 
 def _replace_folder(staged: Path, path: Path) -> None:
