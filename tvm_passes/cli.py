@@ -24,7 +24,7 @@ from tvm_passes.cost import cost
 from tvm_passes.decision import Decision
 from tvm_passes.errors import TvmPassesError
 from tvm_passes.inspect import diff, inspect_model, site_json
-from tvm_passes.interruption import Asked, leaving_on_signals
+from tvm_passes.interruption import INTERRUPTED, Asked, leaving_on_signals
 from tvm_passes.output import LIBRARY, check_file, write_text
 from tvm_passes.remarks import Kind, to_yaml
 
@@ -44,20 +44,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None, asked: Asked) -> int:
-    """Run the command; an error that a signal left behind is none."""
+    """Run the command; a user's error is said, not raised."""
     try:
-        code = cli.main(args=argv, prog_name="tvm-reorder", standalone_mode=False)
+        return _call(argv, asked)
     except click.ClickException as err:
         err.show()
         return err.exit_code
     except TvmPassesError as err:
-        if asked.code is None:
-            click.echo(f"tvm-reorder: error: {err}", err=True)
+        click.echo(f"tvm-reorder: error: {err}", err=True)
         return 1
+
+
+def _call(argv: Sequence[str] | None, asked: Asked) -> int:
+    """Call the command; what it raises after a signal is what became of the signal's exception."""
+    try:
+        code = cli.main(args=argv, prog_name="tvm-reorder", standalone_mode=False)
     except click.Abort:
-        click.echo("tvm-reorder: interrupted; what was there before is untouched", err=True)
-        return 130
+        return _interrupted()
+    except BaseException:
+        if asked.code is None:
+            raise
+        return _interrupted() if asked.code == INTERRUPTED else asked.code
     return code if isinstance(code, int) else 0
+
+
+def _interrupted() -> int:
+    click.echo("tvm-reorder: interrupted; what was there before is untouched", err=True)
+    return INTERRUPTED
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

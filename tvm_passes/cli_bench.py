@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -25,6 +24,7 @@ from tvm_passes.cli_options import ALLOW, DIALECT, QUIET, progress
 from tvm_passes.cli_static import FLAG, static_command
 from tvm_passes.compile import silent
 from tvm_passes.errors import InputError
+from tvm_passes.interruption import INTERRUPTED
 from tvm_passes.output import check_file, write_text
 from tvm_passes.target import GPUS, parse_target, require_device
 
@@ -198,7 +198,7 @@ def run_command(
         _warn(f"interrupted; what was measured is in {output}" if output else "interrupted")
         if isinstance(stop, SystemExit):  # SIGTERM
             raise
-        return 128 + signal.SIGINT
+        return INTERRUPTED
     for line in (*troubles(results), *no_figures(results), *busy(results)):
         _warn(line)
     return 1 if any(entry["differing"] or not entry["versions"] for entry in results) else 0

@@ -10,6 +10,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+INTERRUPTED = 128 + signal.SIGINT
+"""The exit code after Ctrl-C."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
 LATER = 0.01
 """Seconds after which a signal is raised again that was lost in a callback."""
 
@@ -23,30 +28,30 @@ class Asked:
 
 @contextlib.contextmanager
 def leaving_on_signals() -> Iterator[Asked]:
-    """Exit with 128 + N on signal N: SIGTERM, SIGHUP.
+    """Leave on SIGTERM and SIGHUP by SystemExit, on SIGINT by KeyboardInterrupt; note the code.
 
     Python calls a handler between any two instructions, also those of a function that TVM called
-    from C++. Its exception cannot cross the C++ then: ctypes prints it and goes on. So the signal
-    is raised again a little later, until its exception reaches us. Ctrl-C is treated likewise.
+    from C++. Its exception cannot cross the C++ then. TVM 0.27 makes a RuntimeError of it, which
+    callers tell from others by the code noted. ctypes prints it and goes on: so the signal is
+    raised again a little later, until its exception reaches us.
+
+    A signal that this process was started to ignore, as by nohup, stays ignored.
     """
     asked = Asked()
 
     def leave(number: int, _frame: object) -> None:
         asked.code = 128 + number
-        sys.exit(asked.code)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(asked.code)
 
     def again(lost: sys.UnraisableHookArgs) -> None:
-        if asked.code is not None and isinstance(lost.exc_value, SystemExit):
-            number = asked.code - 128
-        elif isinstance(lost.exc_value, KeyboardInterrupt):
-            number, asked.code = signal.SIGINT, 128 + signal.SIGINT
-        else:
+        if asked.code is None or not isinstance(lost.exc_value, SystemExit | KeyboardInterrupt):
             hook(lost)
             return
-        threading.Timer(LATER, _thread.interrupt_main, [number]).start()
+        threading.Timer(LATER, _thread.interrupt_main, [asked.code - 128]).start()
 
     hook, sys.unraisablehook = sys.unraisablehook, again
-    handlers = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    handlers = {number: signal.signal(number, leave) for number in heard}
     try:
         yield asked
     finally:

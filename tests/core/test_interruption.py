@@ -41,3 +41,72 @@ def test_other_errors_of_a_callback_are_still_printed():
     done = ran(source)
     assert "ZeroDivisionError" in done.stderr
     assert done.returncode == 0
+
+
+CONVERTED = """
+import signal, sys
+from tvm_passes import cli
+
+def compile_model(*_args, **_options):
+    try:
+        signal.raise_signal(signal.{name})
+    except BaseException as stop:
+        raise {error}(str(stop)) from None  # as TVM 0.27 does, and we of some of its errors
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+cli.compile_model = compile_model
+sys.argv = ["tvm-reorder", "compile", "model.onnx", "-o", "out"]
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize("error", ["RuntimeError", "cli.TvmPassesError", "cli.click.UsageError"])
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_an_error_that_a_signals_exception_became_is_not_shown(name, code, error):
+    done = ran(CONVERTED.replace("{name}", name).replace("{error}", error))
+    assert done.returncode == code
+    said = "tvm-reorder: interrupted; what was there before is untouched\n"
+    assert done.stderr == (said if name == "SIGINT" else "")
+
+
+def test_an_error_without_a_signal_is_a_bug_and_shown():
+    source = CONVERTED.replace("signal.raise_signal(signal.{name})", "1 / 0")
+    done = ran(source.replace("{error}", "RuntimeError"))
+    assert done.returncode == 1
+    assert "RuntimeError: division by zero" in done.stderr
+
+
+IGNORED = """
+import signal
+from tvm_passes.interruption import leaving_on_signals
+
+signal.signal(signal.{name}, signal.SIG_IGN)
+with leaving_on_signals() as asked:
+    signal.raise_signal(signal.{name})
+print(asked.code, signal.getsignal(signal.{name}) is signal.SIG_IGN)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_that_is_ignored_stays_so(name):
+    done = ran(IGNORED.replace("{name}", name))
+    assert (done.returncode, done.stdout) == (0, "None True\n")
+
+
+IMPORTING = """
+import sys
+
+class Stop:
+    def find_spec(self, name, *_):
+        if name == "click":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Stop())
+from tvm_passes.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_while_modules_are_imported():
+    done = ran(IMPORTING)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
