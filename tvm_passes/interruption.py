@@ -38,6 +38,7 @@ def leaving_on_signals() -> Iterator[Asked]:
     A signal that this process was started to ignore, as by nohup, stays ignored.
     """
     asked = Asked()
+    timers: list[threading.Timer] = []
 
     def leave(number: int, _frame: object) -> None:
         asked.code = 128 + number
@@ -47,7 +48,9 @@ def leaving_on_signals() -> Iterator[Asked]:
         if asked.code is None or not isinstance(lost.exc_value, SystemExit | KeyboardInterrupt):
             hook(lost)
             return
-        threading.Timer(LATER, _thread.interrupt_main, [asked.code - 128]).start()
+        timer = threading.Timer(LATER, _thread.interrupt_main, [asked.code - 128])
+        timers.append(timer)
+        timer.start()
 
     hook, sys.unraisablehook = sys.unraisablehook, again
     heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
@@ -55,6 +58,11 @@ def leaving_on_signals() -> Iterator[Asked]:
     try:
         yield asked
     finally:
+        for number in handlers:
+            signal.signal(number, signal.SIG_IGN)
+        for timer in timers:  # else it would raise in what comes after us
+            timer.cancel()
+            timer.join()
         sys.unraisablehook = hook
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -36,6 +36,13 @@ def test_a_signal_that_a_callback_swallows_is_raised_again(name, code):
     assert done.returncode in (code, -code + 128)  # Python ends by the signal itself on SIGINT
 
 
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_a_signal_is_not_raised_again_after_the_end(name, code):
+    source = LOST.replace("{name}", name).replace("while True", "while False")
+    done = ran(f"from tvm_passes import interruption\ninterruption.LATER = 3\n{source}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"cleaned up {code}\n", "")
+
+
 def test_other_errors_of_a_callback_are_still_printed():
     source = LOST.replace("signal.raise_signal(signal.{name})", "1 / 0").replace("True", "False")
     done = ran(source)
