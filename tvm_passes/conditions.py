@@ -150,6 +150,48 @@ def ordered_bounds(low: str, high: str) -> Condition:
     return check
 
 
+def rounded_to_bfloat16(*params: str) -> Condition:
+    """Condition: of bfloat16, the bounds `params` are numbers of bfloat16, where they are used.
+
+    TVM computes it in float32, and rounds where a kernel ends: a bound that bfloat16 does not hold,
+    or that the kernel itself computes, would reach the ops below the pool as it is.
+    """
+
+    def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
+        if op.reads != "bfloat16":
+            return None
+        for param in params:
+            bound = op.params.get(param)
+            if isinstance(bound, Operand):
+                is_rounded = bound.stored
+            else:
+                is_rounded = isinstance(bound, int | float) and _is_bfloat16(bound)
+            if not is_rounded:
+                return Decline(
+                    Reason.ROUNDING,
+                    f"{param} of {op.op} is not rounded to bfloat16 until a kernel ends",
+                    "use bounds that bfloat16 holds, and that are constants or arguments",
+                )
+        return None
+
+    return check
+
+
+def _is_bfloat16(number: float) -> bool:
+    """Whether the lower half of the number, which float32 holds, is 0."""
+    rounded = np.float32(number)
+    return float(rounded) == number and not int(rounded.view(np.uint32)) & 0xFFFF
+
+
+def replaced_later(op: ElementwiseOp, _pool: Pool) -> Decline:
+    """Decline, whatever the op's parameters are."""
+    return Decline(
+        Reason.NOT_MONOTONE,
+        f"FastMath follows, and replaces {op.op} by what falls in places",
+        "run FastMath before this pass, or disable it, as below opt_level 4",
+    )
+
+
 def constant_in_window(param: str, *, contracts: bool = True) -> Condition:
     """Condition: the tensor `param` does not vary over the pooled axes, and is finite if known.
 
@@ -167,6 +209,8 @@ def constant_in_window(param: str, *, contracts: bool = True) -> Condition:
     def check(op: ElementwiseOp, pool: Pool) -> Decline | None:
         operand = op.params.get(param)
         if not isinstance(operand, Operand):
+            return _not_constant(op, param)
+        if operand.value is not None and not operand.value.size:
             return _not_constant(op, param)
         axes = pool.spatial_axes() or ()
         if any(operand.shape[axis] != 1 for axis in axes):
@@ -365,6 +409,8 @@ def _finite(op: ElementwiseOp, param: str) -> np.ndarray | Decline:
     if not isinstance(value, int | float | np.ndarray):
         return _not_constant(op, param)
     values = np.asarray(value)
+    if not values.size:
+        return _not_constant(op, param)
     return values if np.all(np.isfinite(values)) else _not_finite(op, param)
 
 

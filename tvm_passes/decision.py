@@ -18,7 +18,7 @@ from tvm_passes.legality import (
     not_folded,
     sinks_below_all,
 )
-from tvm_passes.neighbours import is_dropped_op
+from tvm_passes.neighbours import may_vanish_op
 from tvm_passes.rule import SELECTED
 from tvm_passes.site import ElementwiseOp, Pool, Producer, Site
 
@@ -97,9 +97,10 @@ def decide(
         decline = precondition(site)
         if decline is not None:
             return Decision(site, (), decline)
-    decline = not_folded(next(_lasting(site.chain), site.chain[0]), site)
-    if decline is not None:
-        return Decision(site, (), decline)
+    for op in _nearest(site.chain):
+        decline = not_folded(op, site)
+        if decline is not None:
+            return Decision(site, (), decline)
     directions, decline = _legal_prefix(site, allow)
     best, most = 0, 0
     for count, saved in enumerate(_savings(site, directions), 1):
@@ -167,14 +168,19 @@ def _has_ends(site: Site, count: int, needed: Ends, ends: Collection[Ends]) -> b
 
 def _split(site: Site, count: int) -> Decline | None:
     """Why the lowest `count` ops may not part from what is above them."""
-    downwards = (site.chain[n] for n in reversed(range(count)))
-    lowest = next(_lasting(downwards), site.chain[0])
-    return keeps_rounding(lowest, _above(site, count))
+    above = list(_above(site, count))
+    sunk = (site.chain[n] for n in reversed(range(count)))
+    declines = (keeps_rounding(op, stays) for op in _nearest(sunk) for stays in above)
+    return next((decline for decline in declines if decline is not None), None)
 
 
-def _lasting(ops: Iterable[ElementwiseOp]) -> Iterator[ElementwiseOp]:
-    """The ops that a compiler neither contracts others past nor drops."""
-    return (op for op in ops if not op.rule.is_sign and not is_dropped_op(op))
+def _nearest(ops: Iterable[ElementwiseOp]) -> Iterator[ElementwiseOp]:
+    """The ops that may come to be the first, signs aside, once some are dropped."""
+    for op in ops:
+        if not op.rule.is_sign:
+            yield op
+            if not may_vanish_op(op):
+                return
 
 
 def _needs_other_end(op: ElementwiseOp, site: Site) -> Decline:
@@ -245,7 +251,10 @@ def _refusal(op: ElementwiseOp, site: Site, pool: Pool, allow: Collection[str]) 
     return not_absorbed(op, site) or direction_allowed(op, allow)
 
 
-def _above(site: Site, count: int) -> ElementwiseOp | Producer:
-    """What the lowest `count` ops read once what is dropped is gone."""
-    stays = (site.chain[n] for n in range(count, len(site.chain)))
-    return next((op for op in stays if not is_dropped_op(op)), site.producer)
+def _above(site: Site, count: int) -> Iterator[ElementwiseOp | Producer]:
+    """What the lowest `count` ops may come to read, once some are dropped."""
+    for n in range(count, len(site.chain)):
+        yield site.chain[n]
+        if not may_vanish_op(site.chain[n]):
+            return
+    yield site.producer

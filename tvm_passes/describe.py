@@ -12,6 +12,7 @@ from functools import cache, cached_property
 from math import prod
 from typing import Any
 
+from tvm_passes.conditions import replaced_later
 from tvm_passes.decline import Direction
 from tvm_passes.errors import AllowError
 from tvm_passes.legality import rule_conditions
@@ -25,6 +26,7 @@ from tvm_passes.rules import (
     OPAQUE,
     POOLS,
     PRODUCERS,
+    STAYS,
     Form,
     Movement,
     PoolForm,
@@ -62,6 +64,7 @@ class Vocabulary:
     pools: Mapping[str, PoolForm]
     producers: Mapping[str, ProducerForm]
     opaque: frozenset[str]
+    stays: frozenset[str]
     moves: Mapping[str, Movement]
     dropouts: frozenset[str]
     absorbers: frozenset[str]
@@ -74,6 +77,11 @@ class Vocabulary:
         if op in self.activations:
             return any(rule.is_arithmetic for rule, _ in self.activations[op])
         return not (op in self.producers or op in self.pools or op in self.opaque)
+
+    def is_known(self, op: str) -> bool:
+        """Whether it is known what compilers make of this op."""
+        named = (self.activations, self.pools, self.producers, self.moves, self.dropouts)
+        return op in self.opaque or op in self.stays or any(op in names for names in named)
 
     def passes_on(self, op: str) -> bool:
         """Whether a compiler may fold arithmetic above this op into what reads it."""
@@ -92,11 +100,17 @@ class Vocabulary:
         return frozenset(op for patterns in rows for _, pattern in patterns for op in pattern.ops)
 
 
-def vocabulary(rules: Sequence[Rule], dialect: str, allow: Collection[str] = ()) -> Vocabulary:
+def vocabulary(
+    rules: Sequence[Rule],
+    dialect: str,
+    allow: Collection[str] = (),
+    replaced: Collection[str] = (),
+) -> Vocabulary:
     """The op names of one dialect, with the rows of each op, the last row first.
 
     Rows of functions that fall, then rise, and are not allowed, are left out where an op has
-    others, so that it is they that say why it stays.
+    others, so that it is they that say why it stays.  So do rows that are spelled with ops that
+    another pass has `replaced` by the time that code is made.
 
     Raises
     ------
@@ -108,6 +122,7 @@ def vocabulary(rules: Sequence[Rule], dialect: str, allow: Collection[str] = ())
         raise AllowError(
             f"allow: expected {', '.join(sorted(ALLOWABLE))}, found {', '.join(sorted(unknown))}"
         )
+    rules = [_refused(rule) if _uses(rule, dialect, replaced) else rule for rule in rules]
     rows: dict[str, tuple[tuple[Rule, Form], ...]] = {}
     optional: dict[str, tuple[tuple[Rule, Form], ...]] = {}
     for rule in rules:
@@ -120,6 +135,7 @@ def vocabulary(rules: Sequence[Rule], dialect: str, allow: Collection[str] = ())
         {form.ops[dialect]: form for form in POOLS if dialect in form.ops},
         {form.op: form for form in PRODUCERS[dialect]},
         OPAQUE[dialect],
+        STAYS[dialect],
         MOVES[dialect],
         DROPOUTS[dialect],
         ABSORBERS[dialect],
@@ -127,6 +143,18 @@ def vocabulary(rules: Sequence[Rule], dialect: str, allow: Collection[str] = ())
         _composites(rules),
         frozenset(allow),
     )
+
+
+def _uses(rule: Rule, dialect: str, ops: Collection[str]) -> bool:
+    """Whether a row is spelled with any of these ops."""
+    spelled = [form.op for form in rule.forms.get(dialect, ())]
+    return any(op in ops for op in spelled) or any(
+        op in ops for pattern in rule.patterns for op in pattern.ops
+    )
+
+
+def _refused(rule: Rule) -> Rule:
+    return replace(rule, conditions=(replaced_later, *rule.conditions))
 
 
 def _composites(rules: Sequence[Rule]) -> Mapping[str, tuple[tuple[Rule, Apply], ...]]:

@@ -12,7 +12,7 @@ from fractions import Fraction
 from tvm_passes.decline import Condition, Decline, Direction, Reason
 from tvm_passes.neighbours import MERGED, is_merged, may_merge
 from tvm_passes.rule import INTEGERS
-from tvm_passes.site import CALLER, ElementwiseOp, Operand, Pool, Producer, Site, elements, extents
+from tvm_passes.site import ElementwiseOp, Operand, Pool, Producer, Site, elements, extents
 
 # Preconditions of every op of a chain.
 
@@ -101,7 +101,9 @@ def keeps_numbers(op: ElementwiseOp, _pool: Pool) -> Decline | None:
 
 
 def rule_conditions(op: ElementwiseOp, pool: Pool) -> Decline | None:
-    """Every condition of the rule's row."""
+    """Every condition of the rule's row, where its operands are on the pool's axes."""
+    if op.stuck:
+        return commutes_with_moves(op, pool)
     declines = (condition(op, pool) for condition in op.rule.conditions)
     return next((decline for decline in declines if decline is not None), None)
 
@@ -339,10 +341,10 @@ def not_folded(op: ElementwiseOp, site: Site) -> Decline | None:
     turns (x + a) + b into x + (a + b): equal in real numbers, not in floating point.
     """
     found = [
-        name
-        for name in site.arithmetic_below
-        if op.rule.is_arithmetic or (name == CALLER and op.op in MERGED) or may_merge(op.op, name)
+        name for name in site.arithmetic_below if op.rule.is_arithmetic or may_merge(op.op, name)
     ]
+    if op.op in MERGED:
+        found += site.unknown_below
     if op.op == "cast" and op.dtype in INTEGERS:
         found += site.casts_below
     if not found:
@@ -380,6 +382,4 @@ def _is_rounded(above: ElementwiseOp | Producer) -> bool:
 def _merged(above: ElementwiseOp | Producer, op: ElementwiseOp) -> bool:
     if may_merge(above.op, op.op):
         return True
-    if not isinstance(above, Producer) or above.rounded or not is_merged(op.op):
-        return False
-    return op.op in MERGED or not above.reads_activation
+    return isinstance(above, Producer) and not above.rounded and is_merged(op.op)

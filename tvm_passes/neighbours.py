@@ -1,6 +1,7 @@
-"""What Relay's SimplifyExpr makes of ops that are next to each other, in numbers that round.
+"""What compilers make of ops that are next to each other, in numbers that round.
 
-A rewrite that brings two such ops together, or parts them, would change the results.
+A rewrite that brings two such ops together, or parts them, would change the results.  Read off
+Relay's SimplifyExpr and TIR's simplifier.
 """
 
 from __future__ import annotations
@@ -22,20 +23,29 @@ MERGED: Mapping[str, frozenset[str]] = {
     "relax.astype": frozenset({"relax.astype"}),
     "clip": frozenset({"cast"}),
     "sqrt": frozenset({"divide"}),
+    "qnn.dequantize": frozenset({"argmax", "argmin", "argsort"}),
 }
 """By op, the ops below it that it may be taken for one with.
 
 int32(float32(x)) becomes x; casts below a clip whose bounds they hold are dropped, rounded or not;
-c / sqrt(x) becomes c rsqrt(x).  Ops of quantized models become casts and others first.
+c / sqrt(x) becomes c rsqrt(x); what two integers are dequantized to may be equal.  Ops of quantized
+models become casts and others first.
 """
 
-NEUTRAL: Mapping[str, float] = {"add": 0.0, "subtract": 0.0, "multiply": 1.0, "divide": 1.0}
-"""The number with which an op is dropped."""
+NEUTRAL: Mapping[str, float] = {
+    **dict.fromkeys(("add", "nn.bias_add", "subtract", "relax.add", "relax.subtract"), 0.0),
+    **dict.fromkeys(("multiply", "divide", "relax.multiply", "relax.divide"), 1.0),
+}
+"""The number with which an op does nothing, and is dropped."""
 
-COMMUTES = frozenset({"add", "multiply"})
+COMMUTES = frozenset({"add", "multiply", "relax.add", "relax.multiply"})
+CASTS = frozenset({"cast", "relax.astype"})
+CLIPS = frozenset({"clip", "relax.clip"})
+LEAKY = frozenset({"nn.leaky_relu", "relax.nn.leakyrelu"})
+ABS = frozenset({"abs", "relax.abs"})
 
-DROPPED = frozenset({"cast", "clip", *NEUTRAL})
-"""Ops that are dropped where they do nothing."""
+VANISHING = CASTS | CLIPS | LEAKY | ABS | NEUTRAL.keys()
+"""Ops that a compiler may drop."""
 
 
 def may_merge(above: str, below: str) -> bool:
@@ -61,40 +71,61 @@ def may_begin_with_cast(op: str, producers: Container[str]) -> bool:
     return op.startswith("qnn.") or op in producers
 
 
-def is_dropped(call: CallView) -> bool:
-    """Whether a call of one of `DROPPED` is dropped, so that what it reads meets what reads it."""
-    args = call.args
-    if call.op == "cast":
+def may_vanish(call: CallView) -> bool:
+    """Whether a compiler may drop a call, so that what it reads meets what reads it.
+
+    So it may be where an operand is computed, or bound to a number later, and so may the absolute
+    value of what is not negative.
+    """
+    op, args = call.op, call.args
+    if op in CASTS:
         return isinstance(args[0], Operand) and args[0].dtype == call.dtype
-    if call.op == "clip":
-        return _covers(call.attrs.a_min, call.attrs.a_max, call.dtype)
-    operands = args if call.op in COMMUTES else args[1:]
-    return any(_is_neutral(call.op, operand) for operand in operands)
+    if op in CLIPS:
+        attrs = call.attrs
+        low, high = (attrs.a_min, attrs.a_max) if op == "clip" else args[1:]
+        return _covers(low, high, call.dtype)
+    if op in LEAKY:
+        return float(call.attrs.alpha) == 1.0
+    return op in ABS or (op in NEUTRAL and _may_do_nothing(call))
 
 
-def is_dropped_op(op: ElementwiseOp) -> bool:
-    """`is_dropped` of an op of a chain."""
-    if op.op not in DROPPED:
-        return False
-    if op.op == "cast":
+def _may_do_nothing(call: CallView) -> bool:
+    """Whether what an op of two operands gives may be one of them, which is not known."""
+    first, second = call.args
+    number = NEUTRAL[call.op]
+    of_first = not _is_known(first) and _may_be(number, second)
+    return of_first or (call.op in COMMUTES and not _is_known(second) and _may_be(number, first))
+
+
+def may_vanish_op(op: ElementwiseOp) -> bool:
+    """`may_vanish` of an op of a chain."""
+    if op.op in CASTS:
         return op.reads == op.dtype
-    if op.op == "clip":
-        low, high = op.params.get("low"), op.params.get("high")
-        if not (isinstance(low, int | float) and isinstance(high, int | float)):
-            return False
-        return _covers(low, high, op.dtype)
-    rises = op.rule.direction is Direction.NON_DECREASING
-    return rises and any(_is_neutral(op.op, operand) for operand in op.params.values())
+    if op.op in CLIPS:
+        return _covers(op.params.get("low"), op.params.get("high"), op.dtype)
+    if op.op in LEAKY:
+        return op.params.get("alpha") == 1.0
+    if op.op in NEUTRAL and op.rule.direction is not Direction.NON_INCREASING:
+        return any(_may_be(NEUTRAL[op.op], operand) for operand in op.params.values())
+    return op.op in ABS
 
 
-def _is_neutral(op: str, operand: object) -> bool:
-    if not isinstance(operand, Operand) or operand.value is None or operand.value.size != 1:
-        return False
-    return float(operand.value.item()) == NEUTRAL[op]
+def _is_known(argument: object) -> bool:
+    return isinstance(argument, Operand) and argument.value is not None
 
 
-def _covers(low: float, high: float, dtype: str) -> bool:
-    """Whether bounds hold all numbers of an element type."""
+def _may_be(number: float, argument: object) -> bool:
+    """Whether an operand may be nothing but this number."""
+    if not isinstance(argument, Operand) or argument.value is None:
+        return True
+    values = argument.value
+    return not values.size or bool(values.flat[0] == number and (values == number).all())
+
+
+def _covers(low: object, high: object, dtype: str) -> bool:
+    """Whether bounds hold all numbers of an element type, or may."""
+    if not (isinstance(low, int | float) and isinstance(high, int | float)):
+        return True
     if dtype in INTEGERS:
         limits = np.iinfo(dtype)
         return low <= limits.min and high >= limits.max

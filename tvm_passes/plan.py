@@ -5,20 +5,21 @@ An adapter shows a function as a `tvm_passes.graph.Graph`.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic
 
+from tvm_passes.below import Surroundings
 from tvm_passes.chain import Chain, Plan, climb
 from tvm_passes.collector import collector_paused
 from tvm_passes.decision import Decision, decide, decide_together
-from tvm_passes.decline import Ends
+from tvm_passes.decline import Decline, Ends, Reason
 from tvm_passes.describe import Vocabulary, describe_producer, resolve
 from tvm_passes.elementwise import Descriptions
 from tvm_passes.graph import Graph, Node
-from tvm_passes.neighbours import DROPPED, is_dropped, may_begin_with_cast
 from tvm_passes.readers import Readers, read_by, value_of
-from tvm_passes.site import CALLER, Producer, Site
+from tvm_passes.site import BINDING, Producer, Site
 
 __all__ = ["Plan", "plan"]
 
@@ -44,7 +45,11 @@ def plan(
     """
     pools = graph.pools()
     indices = {graph.key(pool): index for index, pool in enumerate(pools, first)}
-    planner = _Planner(graph, words, function() if pools else "", indices, Descriptions(words))
+    name = function() if pools else ""
+    told, surroundings = Descriptions(words), Surroundings(graph, words)
+    planner = _Planner(graph, words, name, indices, told, surroundings)
+    for node in pools:
+        planner.note(node)
     for node in pools:
         if graph.key(node) not in planner.plans:
             planner.add(_that_read_what_it_reads(graph, node, words))
@@ -59,8 +64,10 @@ class _Planner(Generic[Node]):
     ----------
     graph, words, function, indices
         The function, its dialect's op names, its name, and the numbers of its pools by key.
-    told, plans
-        Descriptions of calls, and plans by the pool's key, so far.
+    told, surroundings, plans
+        Descriptions of calls, what is below values, and plans by the pool's key, so far.
+    reading
+        The pools that read a value, or will, by its key.
     decided
         Decisions by all that they depend on, so that sites that look alike share one.
     """
@@ -70,8 +77,14 @@ class _Planner(Generic[Node]):
     function: str
     indices: Mapping[int, int]
     told: Descriptions
+    surroundings: Surroundings[Node]
     plans: dict[int, Plan[Node]] = field(default_factory=dict)
     decided: dict[tuple[object, ...], tuple[Decision, object]] = field(default_factory=dict)
+    reading: dict[int, list[Node]] = field(default_factory=lambda: defaultdict(list))
+
+    def note(self, pool: Node) -> None:
+        """Note which value a pool reads, whatever moves its elements in between."""
+        self.reading[self._root(self.graph.argument(pool, 0))].append(pool)
 
     def add(self, together: Sequence[Node]) -> None:
         """Plan a pool, or the pools that read one value."""
@@ -82,8 +95,38 @@ class _Planner(Generic[Node]):
             decisions = decide_together(sites)
         else:
             decisions = (self._alone(together[0], chains[0]),)
-        for pool, chain, decision in zip(together, chains, decisions, strict=True):
-            self.plans[self.graph.key(pool)] = Plan(pool, decision, tuple(chain.links))
+        plans = [
+            Plan(pool, decision, tuple(chain.links))
+            for pool, chain, decision in zip(together, chains, decisions, strict=True)
+        ]
+        for item in plans if self._stay_apart(plans) else map(_left_alone, plans):
+            self.plans[self.graph.key(item.pool)] = item
+            if item.decision.passed:
+                self.reading[self._root(item.path[-1].above)].append(item.pool)
+
+    def _stay_apart(self, plans: Sequence[Plan[Node]]) -> bool:
+        """Whether no pool comes to read what another pool of its kind reads."""
+        graph = self.graph
+        own = {graph.key(item.pool) for item in plans}
+        for item in plans:
+            if item.decision.passed:
+                kinds = {item.decision.site.pool.op, item.decision.site.pool.opposite}
+                beside = self.reading[self._root(item.path[-1].above)]
+                if any(graph.op_name(p) in kinds and graph.key(p) not in own for p in beside):
+                    return False
+        return True
+
+    def _root(self, node: Node) -> int:
+        """The key of the value whose elements a value is, perhaps moved or dropped out."""
+        graph, words = self.graph, self.words
+        while True:
+            item, op = graph.item(node), graph.op_name(node)
+            if item is not None and graph.op_name(item[0]) in words.dropouts:
+                node = item[0]
+            elif op in words.moves or op in words.dropouts:
+                node = graph.argument(node, 0)
+            else:
+                return graph.key(node)
 
     def _chain(self, node: Node, several: bool) -> Chain[Node]:
         graph = self.graph
@@ -103,8 +146,8 @@ class _Planner(Generic[Node]):
     def _decision(self, site: Site, chain: Chain[Node]) -> Decision:
         # The ids are those of objects that `told` and `decided` keep.
         ops = tuple(map(id, chain.ops))
-        below = (site.arithmetic_below, site.casts_below)
-        alike = (id(site.pool), site.producer, below, site.absorbers, ops)
+        below = (site.arithmetic_below, site.unknown_below, site.casts_below, site.absorbers)
+        alike = (id(site.pool), site.producer, below, ops)
         if alike not in self.decided:
             resolved = replace(site, chain=resolve(chain.ops, site.pool))
             self.decided[alike] = decide(resolved, self.words.allow), chain.ops
@@ -117,28 +160,52 @@ class _Planner(Generic[Node]):
 
     def _bare_site(self, node: Node, chain: Chain[Node]) -> Site:
         """The site of a pool, without its chain."""
-        graph, words = self.graph, self.words
-        arithmetic, casts = _below(graph, node, words)
+        graph, producer = self.graph, self._producer(chain.top)
+        below = self.surroundings.below(node)
+        layer = self._layer(chain.top, producer)
         return Site(
             function=self.function,
             index=self.indices[graph.key(node)],
             pool=self.told.pool(graph.view(node)),
             chain=(),
-            producer=self._producer(chain.top),
-            arithmetic_below=arithmetic,
-            casts_below=casts,
-            absorbers=_absorbers(graph, chain.top, node, words),
+            producer=producer,
+            arithmetic_below=below.arithmetic,
+            unknown_below=below.unknown,
+            casts_below=below.casts,
+            absorbers=(*layer, *below.absorbers),
             location=graph.location(node),
             in_dataflow=graph.in_dataflow,
         )
 
+    def _layer(self, top: Node, producer: Producer) -> tuple[str, ...]:
+        """The layer above a chain that a factor may be folded into, or what may be one."""
+        layers, op = self.words.absorbers, self.graph.op_name(top)
+        if op in layers:
+            return (op,)
+        return (BINDING,) if layers and not op and not producer.rounded else ()
+
     def _producer(self, node: Node) -> Producer:
         name = self.graph.op_name(node)
         if name in self.words.pools:
-            return Producer(name, rounded=True, reads_activation=False)
+            # An average ends in a product, which sums below it are contracted with.
+            is_rounded = self.words.pools[name].selects
+            return Producer(name, rounded=is_rounded, reads_activation=False)
         if name in self.words.producers:
             return describe_producer(self.graph.view(node), self.words.producers[name])
         return self.graph.source(node)
+
+
+def _left_alone(item: Plan[Node]) -> Plan[Node]:
+    """The plan, or that nothing sinks, where what sinks would make two pools one."""
+    if not item.decision.passed:
+        return item
+    pool = item.decision.site.pool.op
+    decline = Decline(
+        Reason.FOLDING,
+        f"{pool} would read what another {pool} reads, and become one with it",
+        "nothing to do: what reads both would be compiled otherwise",
+    )
+    return replace(item, decision=Decision(item.decision.site, (), decline))
 
 
 def _meets_a_pool(graph: Graph[Node], node: Node, words: Vocabulary) -> bool:
@@ -168,38 +235,3 @@ def _that_read_what_it_reads(graph: Graph[Node], pool: Node, words: Vocabulary) 
         return [pool]
     all_pools = all(graph.op_name(reader) in words.pools for reader in reading.nodes)
     return reading.nodes if all_pools and not reading.leaves else [pool]
-
-
-def _below(
-    graph: Graph[Node], pool: Node, words: Vocabulary
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What arithmetic above the pool's readers may be folded into, and what may begin with a cast.
-
-    Below a transposition, a reshape, a negation or what is dropped, too: compilers inline those;
-    and who calls a function that may be inlined.
-    """
-    arithmetic: list[str] = []
-    casts: list[str] = []
-    below = [pool]
-    while below:
-        reading = read_by(graph, below.pop())
-        if reading.leaves and graph.may_be_inlined:
-            arithmetic.append(CALLER)
-        for reader in reading.nodes:
-            op = graph.op_name(reader)
-            if words.may_fold(op) and not words.passes_on(op):
-                arithmetic.append(op or "a tuple or a binding")
-            if may_begin_with_cast(op, words.producers):
-                casts.append(op)
-            if words.passes_on(op) or (op in DROPPED and is_dropped(graph.view(reader))):
-                below.append(reader)
-    return tuple(arithmetic), tuple(casts)
-
-
-def _absorbers(graph: Graph[Node], top: Node, pool: Node, words: Vocabulary) -> tuple[str, ...]:
-    """The layer above, and the pool's readers, that a factor may be folded into or through."""
-    if not words.absorbers:
-        return ()
-    readers = [graph.op_name(node) for node in read_by(graph, pool).nodes]
-    layers = [op for op in (graph.op_name(top), *readers) if op in words.absorbers]
-    return (*layers, *(op for op in readers if op in words.activations))

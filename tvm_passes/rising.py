@@ -15,6 +15,7 @@ from tvm_passes.conditions import (
     factor_not_negative,
     finite_slope_not_negative,
     ordered_bounds,
+    rounded_to_bfloat16,
     softplus_as_checked,
 )
 from tvm_passes.decline import Direction
@@ -58,7 +59,7 @@ RISING: tuple[Rule, ...] = (
             Form("relax.clip", args={"low": 1, "high": 2}),
         ),
         dtypes=SELECTED | INTEGERS,
-        conditions=(ordered_bounds("low", "high"),),
+        conditions=(ordered_bounds("low", "high"), rounded_to_bfloat16("low", "high")),
         image=clipped("low", "high"),
         fixes=fixed_points.inside("low", "high"),
         nan="a bound",
@@ -176,7 +177,10 @@ RISING: tuple[Rule, ...] = (
             Form("relax.maximum", args={"bound": 1}, commutes=True),
         ),
         dtypes=SELECTED | INTEGERS,
-        conditions=(constant_in_window("bound", contracts=False),),
+        conditions=(
+            constant_in_window("bound", contracts=False),
+            rounded_to_bfloat16("bound"),
+        ),
         image=at_least("bound"),
         fixes=fixed_points.not_below("bound"),
         nan="b, or NaN, by the order of the operands",
@@ -192,7 +196,10 @@ RISING: tuple[Rule, ...] = (
             Form("relax.minimum", args={"bound": 1}, commutes=True),
         ),
         dtypes=SELECTED | INTEGERS,
-        conditions=(constant_in_window("bound", contracts=False),),
+        conditions=(
+            constant_in_window("bound", contracts=False),
+            rounded_to_bfloat16("bound"),
+        ),
         image=at_most("bound"),
         fixes=fixed_points.not_above("bound"),
         nan="b, or NaN, by the order of the operands",

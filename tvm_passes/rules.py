@@ -136,6 +136,25 @@ OPAQUE: Mapping[str, frozenset[str]] = {
 """Ops that no compiler folds arithmetic above them into, beside producers and pools; past those
 that move elements, into what reads them."""
 
+STAYS: Mapping[str, frozenset[str]] = {
+    RELAY: frozenset(
+        (
+            *("concatenate", "split", "strided_slice", "take", "image.resize2d", "nn.upsampling"),
+            *("nn.softmax", "nn.log_softmax", "nn.lrn", "nn.l2_normalize", "nn.batch_norm"),
+            *("sum", "mean", "variance"),
+        )
+    ),
+    RELAX: frozenset(
+        f"relax.{op}"
+        for op in (
+            *("concat", "split", "strided_slice", "take", "image.resize2d"),
+            *("nn.softmax", "nn.log_softmax", "nn.batch_norm", "nn.layer_norm"),
+            *("sum", "mean", "variance"),
+        )
+    ),
+}
+"""Other ops that no compiler drops, or takes for one with a cast, a clip or a root above them."""
+
 
 class Movement(Enum):
     """How an op moves the elements of its first argument; none of them computes anything."""

@@ -251,6 +251,9 @@ class Producer:
 CALLER = "a caller"
 """What reads the result of a function that may be inlined."""
 
+BINDING = "a function or a binding"
+"""What computes or reads a value and calls no op: inlined, it is whatever is inside."""
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -264,6 +267,8 @@ class Site:
         Position among the function's pools, in the order in which they are computed.
     arithmetic_below
         Ops below the pool that a compiler may fold arithmetic above them into.
+    unknown_below
+        Ops below the pool of which it is not known whether they stay, and what they are.
     casts_below
         Ops below the pool that may begin with a cast of integers that they read.
     absorbers
@@ -281,6 +286,7 @@ class Site:
     chain: tuple[ElementwiseOp, ...]
     producer: Producer
     arithmetic_below: tuple[str, ...] = ()
+    unknown_below: tuple[str, ...] = ()
     casts_below: tuple[str, ...] = ()
     absorbers: tuple[str, ...] = ()
     location: str = ""

@@ -12,7 +12,7 @@ from tvm_passes.decision import decide
 from tvm_passes.decline import Reason
 from tvm_passes.describe import CallView
 from tvm_passes.legality import keeps_rounding, not_folded
-from tvm_passes.neighbours import is_dropped, is_dropped_op
+from tvm_passes.neighbours import may_vanish, may_vanish_op
 from tvm_passes.site import CALLER, Operand, Producer
 
 MOST = float(np.finfo("float32").max)
@@ -50,19 +50,28 @@ OPS = {
     "cast": op("cast", op="cast", dtype="float16", data_dtype="float32"),
     "cast to the same": op("cast", op="cast"),
     "relu": op("relu", op="nn.relu"),
+    "leaky_relu of slope 1": op("leaky_relu", op="nn.leaky_relu", params={"alpha": 1.0}),
+    "leaky_relu": op("leaky_relu", op="nn.leaky_relu", params={"alpha": 0.5}),
+    "abs": op("abs", op="abs"),
 }
-DROPPED = [
+VANISHING = [
     "x + 0",
+    "x + ?",
+    "x + 0 by channel",
     "x * 1",
     "clip to all",
     "clip to all bytes",
     "clip to all of bfloat16",
+    "clip from an unknown number",
+    "clip to an unknown number",
     "cast to the same",
+    "leaky_relu of slope 1",
+    "abs",
 ]
 
 
-def test_what_is_dropped():
-    assert [name for name, each in OPS.items() if is_dropped_op(each)] == DROPPED
+def test_what_may_vanish():
+    assert [name for name, each in OPS.items() if may_vanish_op(each)] == VANISHING
 
 
 def call(name, *args, dtype="float32", **attrs):
@@ -72,23 +81,38 @@ def call(name, *args, dtype="float32", **attrs):
 DATA = Operand((1, 8), dtype="float32")
 CALLS = {
     "x + 0": call("add", DATA, number(0)),
-    "0 + x": call("add", number(0), DATA),
+    "0 + x": call("relax.add", number(0), DATA),
+    "x + 1": call("add", DATA, number(1)),
+    "1 + x": call("add", number(1), DATA),
+    "x + 0 and 1": call("add", DATA, Operand((2,), np.array([0.0, 1.0], "float32"))),
+    "x + y": call("add", DATA, DATA),
     "x - 0": call("subtract", DATA, number(0)),
     "0 - x": call("subtract", number(0), DATA),
+    "x - y": call("relax.subtract", DATA, DATA),
     "x / 1": call("divide", DATA, number(1)),
     "1 / x": call("divide", number(1), DATA),
     "x * 1 by channel": call("multiply", DATA, number(1, 8)),
+    "x + nothing": call("add", DATA, number(0, 0)),
     "x + what is no tensor": call("add", DATA, None),
     "cast": call("cast", DATA, dtype="int8"),
-    "cast to the same": call("cast", DATA),
+    "cast to the same": call("relax.astype", DATA),
     "clip": call("clip", DATA, a_min=0, a_max=6),
     "clip to all": call("clip", DATA, a_min=-inf, a_max=inf),
+    "relax.clip": call("relax.clip", DATA, 0, 6),
+    "relax.clip to all": call("relax.clip", DATA, -inf, inf),
+    "leaky_relu of slope 1": call("relax.nn.leakyrelu", DATA, alpha=1.0),
+    "leaky_relu": call("nn.leaky_relu", DATA, alpha=0.1),
+    "abs": call("relax.abs", DATA),
+    "relu": call("nn.relu", DATA),
 }
+STAY = [
+    *("x + 1", "1 + x", "x + 0 and 1", "0 - x", "1 / x"),
+    *("cast", "clip", "relax.clip", "leaky_relu", "relu"),
+]
 
 
-def test_which_calls_are_dropped():
-    dropped = ["x + 0", "0 + x", "x - 0", "x / 1", "cast to the same", "clip to all"]
-    assert [name for name, each in CALLS.items() if is_dropped(each)] == dropped
+def test_which_calls_may_vanish():
+    assert [name for name, each in CALLS.items() if not may_vanish(each)] == STAY
 
 
 def test_a_cast_is_not_parted_from_one_above_it():
@@ -109,11 +133,11 @@ def test_a_cast_is_not_parted_from_what_may_be_one():
     assert keeps_rounding(clip(0, 6), UNROUNDED) is None
 
 
-@pytest.mark.parametrize("name", ["cast", CALLER])
-def test_a_clip_does_not_meet_a_cast(name):
-    assert not_folded(clip(0, 6), site(clip(0, 6), arithmetic_below=("add", name))).reason is (
-        Reason.FOLDING
-    )
+@pytest.mark.parametrize(
+    "below", [{"arithmetic_below": ("add", "cast")}, {"unknown_below": (CALLER,)}]
+)
+def test_a_clip_does_not_meet_a_cast(below):
+    assert not_folded(clip(0, 6), site(clip(0, 6), **below)).reason is Reason.FOLDING
     assert not_folded(clip(0, 6), site(clip(0, 6), arithmetic_below=("add",))) is None
 
 
@@ -125,7 +149,8 @@ def test_a_root_does_not_meet_a_quotient():
 
 def test_what_meets_nothing_meets_a_caller():
     relu = op("relu", op="nn.relu")
-    assert not_folded(relu, site(relu, arithmetic_below=("cast", CALLER))) is None
+    below = {"arithmetic_below": ("cast", CALLER), "unknown_below": (CALLER, "copy")}
+    assert not_folded(relu, site(relu, **below)) is None
 
 
 def test_integers_of_a_cast_do_not_meet_what_begins_with_one():
@@ -143,15 +168,28 @@ def test_a_requantization_is_not_parted_from_what_may_be_a_cast():
     requantize = op("requantize", op="qnn.requantize")
     assert keeps_rounding(requantize, op("cast", op="cast")).reason is Reason.ROUNDING
     assert keeps_rounding(requantize, UNROUNDED).reason is Reason.ROUNDING
-    assert keeps_rounding(requantize, replace(UNROUNDED, reads_activation=True)) is None
+    assert keeps_rounding(requantize, replace(UNROUNDED, reads_activation=True)).reason is (
+        Reason.ROUNDING
+    )
     assert keeps_rounding(requantize, replace(UNROUNDED, rounded=True)) is None
     assert keeps_rounding(op("relu", op="nn.relu"), UNROUNDED) is None
 
 
-def test_what_is_dropped_hides_nothing():
+def test_what_may_vanish_hides_nothing():
     cast = op("cast", op="cast", dtype="float32", data_dtype="int8")
     zero = bias((1, 1, 1, 1), 0.0, op="add", dtype="int8", data_dtype="int8")
     stays = op("cast", op="cast", dtype="int8", data_dtype="float16")
     assert decide(site(cast, zero, stays)).decline is not None
     meets = decide(site(clip(-MOST, MOST), clip(0, 6), arithmetic_below=("cast",)))
     assert meets.decline.reason is Reason.FOLDING
+    unknown = bias((1, 1, 1, 1), None, op="add", dtype="int8", data_dtype="int8")
+    assert decide(site(cast, unknown, stays)).decline is not None
+
+
+def test_a_sum_does_not_sink_from_a_product_past_what_may_vanish():
+    leaky = op("leaky_relu", op="nn.leaky_relu", params={"alpha": 1.0})
+    for middle in (leaky, op("abs", op="abs")):
+        parted = decide(site(bias(), middle, producer=MULTIPLY))
+        assert (parted.sunk, parted.decline.reason) == ((), Reason.ROUNDING)
+    met = decide(site(leaky, bias(), arithmetic_below=("multiply",)))
+    assert met.decline.reason is Reason.FOLDING

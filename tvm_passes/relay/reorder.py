@@ -45,21 +45,25 @@ class ReorderActivationAfterMaxPool:
         on_remark: Callable[[Remark], object] | None = None,
         allow: Collection[str] = (),
     ) -> None:
+        self.rules, self.allow = rules, allow
         self.words = vocabulary(rules, RELAY, allow)
         self.on_remark = on_remark
 
     @collector_paused()
     def transform_function(
-        self, func: relay.Function, mod: tvm.IRModule, _ctx: tvm.transform.PassContext
+        self, func: relay.Function, mod: tvm.IRModule, ctx: tvm.transform.PassContext
     ) -> relay.Function:
         """Rewrite one function; `func` itself is returned where nothing moves."""
         if is_opaque(func):
             return func
+        words = self.words
+        if _fast_math_follows(ctx):
+            words = vocabulary(self.rules, RELAY, self.allow, FAST_MATH)
         changed, first = func, True
         while True:
             typed = _typed(changed, mod) if first else _typed_again(func, changed, mod)
-            graph = graph_of(typed, self.words)
-            plans = plan(graph, lambda: _name_in(mod, func), self.words)
+            graph = graph_of(typed, words)
+            plans = plan(graph, lambda: _name_in(mod, func), words)
             decided = [item.decision for item in plans]
             last = not may_go_on(decided)
             if self.on_remark is not None:
@@ -69,6 +73,19 @@ class ReorderActivationAfterMaxPool:
             if last:
                 return changed
             first = False
+
+
+FAST_MATH = frozenset({"exp", "tanh", "erf"})
+"""What FastMath replaces by polynomials, which are not monotone."""
+
+FAST_MATH_LEVEL = 4
+
+
+def _fast_math_follows(ctx: tvm.transform.PassContext) -> bool:
+    """Whether relay.build, in this context, runs FastMath."""
+    if "FastMath" in ctx.required_pass:
+        return True
+    return int(ctx.opt_level) >= FAST_MATH_LEVEL and "FastMath" not in ctx.disabled_pass
 
 
 def decisions(
@@ -82,7 +99,8 @@ def plans(
     mod: tvm.IRModule, rules: Sequence[Rule] = RULES, allow: Collection[str] = ()
 ) -> tuple[Plan[relay.Expr], ...]:
     """What would become of every pool of a module."""
-    words = vocabulary(rules, RELAY, allow)
+    follows = _fast_math_follows(tvm.transform.PassContext.current())
+    words = vocabulary(rules, RELAY, allow, FAST_MATH if follows else ())
     mod = relay.transform.InferType()(mod.clone())
     return tuple(
         item

@@ -1,0 +1,99 @@
+"""What is below a pool, as far as compilers may bring it next to what sinks there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Generic
+
+from tvm_passes.describe import Vocabulary
+from tvm_passes.graph import Graph, Node
+from tvm_passes.neighbours import VANISHING, may_begin_with_cast, may_vanish
+from tvm_passes.readers import Readers, read_by
+from tvm_passes.site import BINDING, CALLER
+
+TUPLE = "a tuple"
+
+
+@dataclass(frozen=True, slots=True)
+class Below:
+    """The names of ops that may come to read what sinks below a pool.
+
+    Parameters
+    ----------
+    arithmetic
+        Those that a compiler may fold or contract arithmetic above them into.
+    unknown
+        Those of which it is not known whether they stay, and what they are.
+    casts
+        Those that may begin with a cast of integers that they read.
+    absorbers
+        Those through which a compiler may fold a factor into a layer's weights.
+    """
+
+    arithmetic: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    casts: tuple[str, ...] = ()
+    absorbers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Surroundings(Generic[Node]):
+    """What is below the values of a graph, found once for each."""
+
+    graph: Graph[Node]
+    words: Vocabulary
+    names: dict[int, frozenset[str]] = field(default_factory=dict)
+    described: dict[frozenset[str], Below] = field(default_factory=dict)
+
+    def below(self, pool: Node) -> Below:
+        """What is below a pool: its readers, and theirs where it may go or only moves elements."""
+        names = self._names(pool)
+        if names not in self.described:
+            self.described[names] = self._describe(sorted(names))
+        return self.described[names]
+
+    def _describe(self, names: list[str]) -> Below:
+        words = self.words
+        layers = words.absorbers
+        through = (layers | words.activations.keys() | {CALLER, BINDING}) if layers else frozenset()
+        return Below(
+            tuple(name for name in names if words.may_fold(name) and not words.passes_on(name)),
+            tuple(name for name in names if not (words.is_known(name) or name == TUPLE)),
+            tuple(name for name in names if may_begin_with_cast(name, words.producers)),
+            tuple(name for name in names if name in through),
+        )
+
+    def _names(self, node: Node) -> frozenset[str]:
+        """The names of what may come to read a value."""
+        graph, found = self.graph, self.names
+        reading: dict[int, tuple[Readers[Node], list[Node]]] = {}
+        stack = [node]
+        while stack:
+            key = graph.key(stack[-1])
+            if key in found:
+                stack.pop()
+                continue
+            if key not in reading:
+                readers = read_by(graph, stack[-1])
+                reading[key] = readers, [each for each in readers.nodes if self._may_go(each)]
+                stack += reading[key][1]
+                continue
+            readers, through = reading.pop(key)
+            inlined = {CALLER} if readers.leaves and graph.may_be_inlined else ()
+            beyond = (found[graph.key(each)] for each in through)
+            found[key] = frozenset().union(map(self._name, readers.nodes), inlined, *beyond)
+        return found[graph.key(node)]
+
+    def _name(self, reader: Node) -> str:
+        is_tuple = self.graph.fields(reader) is not None or self.graph.item(reader) is not None
+        return TUPLE if is_tuple else self.graph.op_name(reader) or BINDING
+
+    def _may_go(self, reader: Node) -> bool:
+        """Whether what reads a value may be dropped, or only moves its elements."""
+        graph, words = self.graph, self.words
+        op = graph.op_name(reader)
+        if not op:
+            return graph.fields(reader) is not None or graph.item(reader) is not None
+        if words.passes_on(op) or op in words.moves or op in words.dropouts:
+            return True
+        return op in VANISHING and may_vanish(graph.view(reader))
