@@ -79,9 +79,9 @@ class Surroundings(Generic[Node]):
                 stack += reading[key][1]
                 continue
             readers, through = reading.pop(key)
-            inlined = {CALLER} if readers.leaves and graph.may_be_inlined else ()
+            callers = {CALLER} if readers.leaves and graph.may_be_joined else ()
             beyond = (found[graph.key(each)] for each in through)
-            found[key] = frozenset().union(map(self._name, readers.nodes), inlined, *beyond)
+            found[key] = frozenset().union(map(self._name, readers.nodes), callers, *beyond)
         return found[graph.key(node)]
 
     def _name(self, reader: Node) -> str:

@@ -97,7 +97,7 @@ def decide(
         decline = precondition(site)
         if decline is not None:
             return Decision(site, (), decline)
-    for op in _nearest(site.chain):
+    for op in nearest(site.chain):
         decline = not_folded(op, site)
         if decline is not None:
             return Decision(site, (), decline)
@@ -170,11 +170,11 @@ def _split(site: Site, count: int) -> Decline | None:
     """Why the lowest `count` ops may not part from what is above them."""
     above = list(_above(site, count))
     sunk = (site.chain[n] for n in reversed(range(count)))
-    declines = (keeps_rounding(op, stays) for op in _nearest(sunk) for stays in above)
+    declines = (keeps_rounding(op, stays) for op in nearest(sunk) for stays in above)
     return next((decline for decline in declines if decline is not None), None)
 
 
-def _nearest(ops: Iterable[ElementwiseOp]) -> Iterator[ElementwiseOp]:
+def nearest(ops: Iterable[ElementwiseOp]) -> Iterator[ElementwiseOp]:
     """The ops that may come to be the first, signs aside, once some are dropped."""
     for op in ops:
         if not op.rule.is_sign:

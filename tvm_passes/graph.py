@@ -15,8 +15,8 @@ class Graph(Protocol[Node]):
     """A function as a graph of values."""
 
     @property
-    def may_be_inlined(self) -> bool:
-        """Whether its arguments and results may become values of the function that calls it."""
+    def may_be_joined(self) -> bool:
+        """Whether its results may come to be next to ops that are not in it."""
 
     @property
     def in_dataflow(self) -> bool:

@@ -5,7 +5,6 @@ An adapter shows a function as a `tvm_passes.graph.Graph`.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic
@@ -14,12 +13,13 @@ from tvm_passes.below import Surroundings
 from tvm_passes.chain import Chain, Plan, climb
 from tvm_passes.collector import collector_paused
 from tvm_passes.decision import Decision, decide, decide_together
-from tvm_passes.decline import Decline, Ends, Reason
+from tvm_passes.decline import Ends
 from tvm_passes.describe import Vocabulary, describe_producer, resolve
 from tvm_passes.elementwise import Descriptions
 from tvm_passes.graph import Graph, Node
 from tvm_passes.readers import Readers, read_by, value_of
 from tvm_passes.site import BINDING, Producer, Site
+from tvm_passes.twins import Twins, apart
 
 __all__ = ["Plan", "plan"]
 
@@ -47,9 +47,10 @@ def plan(
     indices = {graph.key(pool): index for index, pool in enumerate(pools, first)}
     name = function() if pools else ""
     told, surroundings = Descriptions(words), Surroundings(graph, words)
-    planner = _Planner(graph, words, name, indices, told, surroundings)
+    twins = Twins(graph, words, told)
+    planner = _Planner(graph, words, name, indices, told, surroundings, twins)
     for node in pools:
-        planner.note(node)
+        twins.note(node)
     for node in pools:
         if graph.key(node) not in planner.plans:
             planner.add(_that_read_what_it_reads(graph, node, words))
@@ -64,10 +65,9 @@ class _Planner(Generic[Node]):
     ----------
     graph, words, function, indices
         The function, its dialect's op names, its name, and the numbers of its pools by key.
-    told, surroundings, plans
-        Descriptions of calls, what is below values, and plans by the pool's key, so far.
-    reading
-        The pools that read a value, or will, by its key.
+    told, surroundings, twins, plans
+        Descriptions of calls, what is below values, which pools read one value, and plans by the
+        pool's key, so far.
     decided
         Decisions by all that they depend on, so that sites that look alike share one.
     """
@@ -78,13 +78,9 @@ class _Planner(Generic[Node]):
     indices: Mapping[int, int]
     told: Descriptions
     surroundings: Surroundings[Node]
+    twins: Twins[Node]
     plans: dict[int, Plan[Node]] = field(default_factory=dict)
     decided: dict[tuple[object, ...], tuple[Decision, object]] = field(default_factory=dict)
-    reading: dict[int, list[Node]] = field(default_factory=lambda: defaultdict(list))
-
-    def note(self, pool: Node) -> None:
-        """Note which value a pool reads, whatever moves its elements in between."""
-        self.reading[self._root(self.graph.argument(pool, 0))].append(pool)
 
     def add(self, together: Sequence[Node]) -> None:
         """Plan a pool, or the pools that read one value."""
@@ -99,34 +95,9 @@ class _Planner(Generic[Node]):
             Plan(pool, decision, tuple(chain.links))
             for pool, chain, decision in zip(together, chains, decisions, strict=True)
         ]
-        for item in plans if self._stay_apart(plans) else map(_left_alone, plans):
+        for item in plans if self.twins.stay_apart(plans) else map(apart, plans):
             self.plans[self.graph.key(item.pool)] = item
-            if item.decision.passed:
-                self.reading[self._root(item.path[-1].above)].append(item.pool)
-
-    def _stay_apart(self, plans: Sequence[Plan[Node]]) -> bool:
-        """Whether no pool comes to read what another pool of its kind reads."""
-        graph = self.graph
-        own = {graph.key(item.pool) for item in plans}
-        for item in plans:
-            if item.decision.passed:
-                kinds = {item.decision.site.pool.op, item.decision.site.pool.opposite}
-                beside = self.reading[self._root(item.path[-1].above)]
-                if any(graph.op_name(p) in kinds and graph.key(p) not in own for p in beside):
-                    return False
-        return True
-
-    def _root(self, node: Node) -> int:
-        """The key of the value whose elements a value is, perhaps moved or dropped out."""
-        graph, words = self.graph, self.words
-        while True:
-            item, op = graph.item(node), graph.op_name(node)
-            if item is not None and graph.op_name(item[0]) in words.dropouts:
-                node = item[0]
-            elif op in words.moves or op in words.dropouts:
-                node = graph.argument(node, 0)
-            else:
-                return graph.key(node)
+            self.twins.note_plan(item)
 
     def _chain(self, node: Node, several: bool) -> Chain[Node]:
         graph = self.graph
@@ -193,19 +164,6 @@ class _Planner(Generic[Node]):
         if name in self.words.producers:
             return describe_producer(self.graph.view(node), self.words.producers[name])
         return self.graph.source(node)
-
-
-def _left_alone(item: Plan[Node]) -> Plan[Node]:
-    """The plan, or that nothing sinks, where what sinks would make two pools one."""
-    if not item.decision.passed:
-        return item
-    pool = item.decision.site.pool.op
-    decline = Decline(
-        Reason.FOLDING,
-        f"{pool} would read what another {pool} reads, and become one with it",
-        "nothing to do: what reads both would be compiled otherwise",
-    )
-    return replace(item, decision=Decision(item.decision.site, (), decline))
 
 
 def _meets_a_pool(graph: Graph[Node], node: Node, words: Vocabulary) -> bool:

@@ -249,7 +249,7 @@ class Producer:
 
 
 CALLER = "a caller"
-"""What reads the result of a function that may be inlined."""
+"""What reads a result outside: of a function that may be inlined, or of one of its blocks."""
 
 BINDING = "a function or a binding"
 """What computes or reads a value and calls no op: inlined, it is whatever is inside."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from tvm import relax
 
@@ -13,14 +13,27 @@ OPAQUE_FUNCTION_ATTRS = ("Primitive", "Composite", "Codegen")
 BlockMap = Callable[[relax.DataflowBlock], relax.DataflowBlock]
 
 
-def binding_blocks(func: relax.Function) -> Iterator[relax.BindingBlock]:
+class Placed(NamedTuple):
+    """A block, the function that it is in, and whether a branch of an If is around it there."""
+
+    block: relax.BindingBlock
+    func: relax.Function
+    in_branch: bool
+
+
+def binding_blocks(func: relax.Function) -> Iterator[Placed]:
     """The blocks below `func`, in program order; those of dataflow are `relax.DataflowBlock`."""
-    stack: list[relax.Expr | relax.BindingBlock] = [func]
+    stack: list[tuple[relax.Expr | relax.BindingBlock, relax.Function, bool]] = [
+        (func, func, False)
+    ]
     while stack:
-        node = stack.pop()
+        node, func, in_branch = stack.pop()
         if isinstance(node, relax.BindingBlock):
-            yield node
-        stack.extend(reversed(_inside(node)))
+            yield Placed(node, func, in_branch)
+        if isinstance(node, relax.Function):
+            func, in_branch = node, False
+        in_branch = in_branch or isinstance(node, relax.If)
+        stack.extend((inside, func, in_branch) for inside in reversed(_inside(node)))
 
 
 def _inside(node: relax.Expr | relax.BindingBlock) -> list[relax.Expr | relax.BindingBlock]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ import tvm_ffi
 from tvm import relax
 
 from tvm_passes.describe import PARAMETER, Argument, CallView, Vocabulary
+from tvm_passes.relax.blocks import Placed, binding_blocks
 from tvm_passes.relax.nodes import address, items
 from tvm_passes.rules import Movement
 from tvm_passes.site import Operand, Producer, Shape
@@ -70,8 +71,9 @@ class RelaxGraph:
         Addresses of the function's arguments that are stored.
     users
         The variables bound to what reads each variable, by its address.
-    may_be_inlined
-        Whether the function is private, and `InlinePrivateFunctions` may come.
+    may_be_joined
+        Whether the function is private, and `InlinePrivateFunctions` may come, or other blocks of
+        it read a value of this one.
     in_dataflow
         Whether it is a dataflow block.
     """
@@ -81,7 +83,7 @@ class RelaxGraph:
     words: Vocabulary
     parameters: frozenset[int]
     users: Mapping[int, list[relax.Var]]
-    may_be_inlined: bool = False
+    may_be_joined: bool = False
     in_dataflow: bool = True
     _interned: _Interned = field(default_factory=_Interned)
     _tensors: dict[int, Tensor] = field(default_factory=dict)
@@ -237,8 +239,21 @@ def _identity(argument: Argument) -> object:
     return id(argument) if isinstance(argument, Operand) else repr(argument)
 
 
-def graph_of(block: relax.BindingBlock, func: relax.Function, words: Vocabulary) -> RelaxGraph:
-    """The graph of a block of a function."""
+def graphs_of(func: relax.Function, words: Vocabulary) -> list[tuple[Placed, RelaxGraph]]:
+    """The graphs of all blocks of a function."""
+    found = [(placed, _graph_of(placed, words)) for placed in binding_blocks(func)]
+    elsewhere = {key for _, graph in found for key in graph.users.keys() - graph.bindings.keys()}
+    return [
+        (placed, replace(graph, may_be_joined=True))
+        if not elsewhere.isdisjoint(graph.bindings)
+        else (placed, graph)
+        for placed, graph in found
+    ]
+
+
+def _graph_of(placed: Placed, words: Vocabulary) -> RelaxGraph:
+    """The graph of a block, as far as the block itself tells it."""
+    block, func, in_branch = placed
     names: dict[int, str] = {}
     bindings: dict[int, relax.Binding] = {}
     definitions: dict[int, Definition] = {}
@@ -261,7 +276,7 @@ def graph_of(block: relax.BindingBlock, func: relax.Function, words: Vocabulary)
         words,
         parameters,
         users,
-        may_be_inlined=may_be_inlined,
+        may_be_joined=may_be_inlined or in_branch,
         in_dataflow=isinstance(block, relax.DataflowBlock),
     )
 

@@ -12,8 +12,8 @@ from tvm_passes.collector import collector_paused
 from tvm_passes.decision import Decision
 from tvm_passes.describe import Vocabulary, vocabulary
 from tvm_passes.plan import Plan, plan
-from tvm_passes.relax.blocks import binding_blocks, map_dataflow_blocks
-from tvm_passes.relax.graph import RelaxGraph, graph_of
+from tvm_passes.relax.blocks import map_dataflow_blocks
+from tvm_passes.relax.graph import RelaxGraph, graphs_of
 from tvm_passes.relax.rewrite import sink
 from tvm_passes.remarks import PASS_NAME, Remark, may_go_on, remarks_of_round
 from tvm_passes.rules import RELAX, RULES, Rule
@@ -108,10 +108,9 @@ def _plans(func: relax.Function, name: Callable[[], str], words: Vocabulary) -> 
     """The graph and the plans of each block, by the block's address."""
     plans: dict[int, Plans] = {}
     pools = 0
-    for block in binding_blocks(func):
-        graph = graph_of(block, func, words)
+    for placed, graph in graphs_of(func, words):
         items = plan(graph, name, words, pools)
-        plans[hash(block)] = graph, items
+        plans[hash(placed.block)] = graph, items
         pools += len(items)
     return plans
 

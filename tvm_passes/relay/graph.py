@@ -32,7 +32,7 @@ class RelayGraph:
         The nodes that read each node, by its address.
     outputs, parameters
         Addresses of what the function returns, and of its arguments that are stored.
-    may_be_inlined
+    may_be_joined
         Whether the function is marked for `relay.transform.Inline`: no argument is stored then.
     in_dataflow
         Whether nothing in it has effects: Relay's ops have none.
@@ -43,7 +43,7 @@ class RelayGraph:
     reading: Mapping[int, list[relay.Expr]]
     outputs: frozenset[int]
     parameters: frozenset[int]
-    may_be_inlined: bool = False
+    may_be_joined: bool = False
     in_dataflow: bool = True
     _types: dict[int, tuple[Shape, str]] = field(default_factory=dict)
     _views: dict[int, CallView] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class RelayGraph:
         known = self._unsettled.get(key(expr))
         if known is None:
             reading = self.reading[key(expr)]
-            copied = self.may_be_inlined or not isinstance(expr, relay.Constant | relay.Var)
+            copied = self.may_be_joined or not isinstance(expr, relay.Constant | relay.Var)
             alone = len(reading) == 1 and not copied
             known = not alone and dtype in LITERAL and any(self._divides(r, expr) for r in reading)
             self._unsettled[key(expr)] = known

@@ -1,0 +1,136 @@
+"""Pools that come to read one value: a compiler makes one pool of them, and what reads it meets.
+
+Relay's EliminateCommonSubexpr does.  Then ops that are alike below both become one, which several
+read, so that its product is stored, and contracted no more; and TIR puts a sum inside of a
+selection: (q > 0 ? q : q a) - q becomes q > 0 ? 0 : q a - q, which is contracted.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic
+
+import numpy as np
+
+from tvm_passes.chain import Plan
+from tvm_passes.decision import Decision, nearest
+from tvm_passes.decline import Decline, Reason
+from tvm_passes.describe import Vocabulary
+from tvm_passes.elementwise import Descriptions
+from tvm_passes.graph import Graph, Node
+from tvm_passes.readers import read_by
+from tvm_passes.site import ElementwiseOp, Operand
+
+SELECTIONS = frozenset(
+    ("nn.leaky_relu", "nn.prelu", "where", "relax.nn.leakyrelu", "relax.nn.prelu", "relax.where")
+)
+"""Ops that choose between their data and something else."""
+
+SUMS = frozenset(("add", "subtract", "relax.add", "relax.subtract"))
+
+
+@dataclass(frozen=True)
+class Twins(Generic[Node]):
+    """Which pools read which values, before the rewrite and after it.
+
+    Parameters
+    ----------
+    graph, words, told
+        The function, its dialect's op names, and descriptions of calls.
+    reading
+        The pools that read a value, or will, whatever moves its elements in between, by its key.
+    topmost
+        The topmost op that sinks below a pool, by the pool's key.
+    """
+
+    graph: Graph[Node]
+    words: Vocabulary
+    told: Descriptions
+    reading: dict[int, list[Node]] = field(default_factory=lambda: defaultdict(list))
+    topmost: dict[int, ElementwiseOp] = field(default_factory=dict)
+
+    def note(self, pool: Node) -> None:
+        """Note what a pool reads as the function is."""
+        self.reading[self._root(self.graph.argument(pool, 0))].append(pool)
+
+    def note_plan(self, plan: Plan[Node]) -> None:
+        """Note what a pool will read."""
+        if plan.decision.passed:
+            self.reading[self._root(plan.path[-1].above)].append(plan.pool)
+            self.topmost[self.graph.key(plan.pool)] = plan.decision.sunk[-1]
+
+    def stay_apart(self, plans: Sequence[Plan[Node]]) -> bool:
+        """Whether none of `plans`, whose pools read one value, meets what reads another pool."""
+        own = {self.graph.key(plan.pool) for plan in plans}
+        return not any(
+            self._meet(plan, twin)
+            for plan in plans
+            if plan.decision.passed
+            for twin in self._twins(plan)
+            if self.graph.key(twin) not in own
+        )
+
+    def _twins(self, plan: Plan[Node]) -> Iterator[Node]:
+        pool = plan.decision.site.pool
+        beside = self.reading[self._root(plan.path[-1].above)]
+        return (twin for twin in beside if self.graph.op_name(twin) in (pool.op, pool.opposite))
+
+    def _meet(self, plan: Plan[Node], twin: Node) -> bool:
+        """Whether what sinks meets what reads another pool, which the pool becomes one with."""
+        decision = plan.decision
+        meets_sums = not SUMS.isdisjoint(decision.site.arithmetic_below)
+        if meets_sums and any(op.op in SELECTIONS for op in nearest(decision.sunk)):
+            return True
+        return any(_are_alike(decision.sunk[-1], op) for op in self._readers(twin))
+
+    def _readers(self, pool: Node) -> Iterator[ElementwiseOp]:
+        """The ops that read a pool, or will."""
+        graph = self.graph
+        if graph.key(pool) in self.topmost:
+            yield self.topmost[graph.key(pool)]
+            return
+        for reader in read_by(graph, pool).nodes:
+            if graph.op_name(reader) in self.words.activations:
+                yield from self.told.of(graph.view(reader), 1, is_output=False).ops
+
+    def _root(self, node: Node) -> int:
+        """The key of the value whose elements a value is, perhaps moved or dropped out."""
+        graph, words = self.graph, self.words
+        while True:
+            item, op = graph.item(node), graph.op_name(node)
+            if item is not None and graph.op_name(item[0]) in words.dropouts:
+                node = item[0]
+            elif op in words.moves or op in words.dropouts:
+                node = graph.argument(node, 0)
+            else:
+                return graph.key(node)
+
+
+def apart(plan: Plan[Node]) -> Plan[Node]:
+    """The plan of a pool that stays what it is, as it would become one with another."""
+    if not plan.decision.passed:
+        return plan
+    site = plan.decision.site
+    decline = Decline(
+        Reason.FOLDING,
+        f"{site.pool.op} would read what another reads, and become one with it",
+        "nothing to do: what reads both would be compiled otherwise",
+    )
+    return Plan(plan.pool, Decision(site, (), decline), plan.links)
+
+
+def _are_alike(one: ElementwiseOp, other: ElementwiseOp) -> bool:
+    """Whether two ops may compute the same of the same data."""
+    if one.op != other.op or one.params.keys() != other.params.keys():
+        return False
+    return all(_may_equal(value, other.params[name]) for name, value in one.params.items())
+
+
+def _may_equal(one: object, other: object) -> bool:
+    if not (isinstance(one, Operand) and isinstance(other, Operand)):
+        return one == other
+    if one.value is None or other.value is None:
+        return True
+    return np.array_equal(one.value, other.value)
