@@ -1,8 +1,8 @@
 """Pools that come to read one value: a compiler makes one pool of them, and what reads it meets.
 
-Relay's EliminateCommonSubexpr does.  Then ops that are alike below both become one, which several
-read, so that its product is stored, and contracted no more; and TIR puts a sum inside of a
-selection: (q > 0 ? q : q a) - q becomes q > 0 ? 0 : q a - q, which is contracted.
+Relay's EliminateCommonSubexpr does.  Then an op that sinks becomes one with an op like it below the
+other pool: several read it, so that its product is stored, and contracted no more.  And TIR puts a
+sum inside of a selection: (q > 0 ? q : q a) - q becomes q > 0 ? 0 : q a - q, which is contracted.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ SELECTIONS = frozenset(
 )
 """Ops that choose between their data and something else."""
 
+WINDOWS = ("layout", "kernel", "strides", "dilation", "padding", "ceil_mode", "axes")
+"""What two pools that are one have in common."""
+
 SUMS = frozenset(("add", "subtract", "relax.add", "relax.subtract"))
 
 
@@ -41,15 +44,15 @@ class Twins(Generic[Node]):
         The function, its dialect's op names, and descriptions of calls.
     reading
         The pools that read a value, or will, whatever moves its elements in between, by its key.
-    topmost
-        The topmost op that sinks below a pool, by the pool's key.
+    sunk
+        The keys of the pools below which something sinks.
     """
 
     graph: Graph[Node]
     words: Vocabulary
     told: Descriptions
     reading: dict[int, list[Node]] = field(default_factory=lambda: defaultdict(list))
-    topmost: dict[int, ElementwiseOp] = field(default_factory=dict)
+    sunk: set[int] = field(default_factory=set)
 
     def note(self, pool: Node) -> None:
         """Note what a pool reads as the function is."""
@@ -59,7 +62,7 @@ class Twins(Generic[Node]):
         """Note what a pool will read."""
         if plan.decision.passed:
             self.reading[self._root(plan.path[-1].above)].append(plan.pool)
-            self.topmost[self.graph.key(plan.pool)] = plan.decision.sunk[-1]
+            self.sunk.add(self.graph.key(plan.pool))
 
     def stay_apart(self, plans: Sequence[Plan[Node]]) -> bool:
         """Whether none of `plans`, whose pools read one value, meets what reads another pool."""
@@ -73,9 +76,13 @@ class Twins(Generic[Node]):
         )
 
     def _twins(self, plan: Plan[Node]) -> Iterator[Node]:
+        """The pools of the same windows that read, or will, what the plan's pool will."""
         pool = plan.decision.site.pool
-        beside = self.reading[self._root(plan.path[-1].above)]
-        return (twin for twin in beside if self.graph.op_name(twin) in (pool.op, pool.opposite))
+        for twin in self.reading[self._root(plan.path[-1].above)]:
+            if self.graph.op_name(twin) in (pool.op, pool.opposite):
+                other = self.told.pool(self.graph.view(twin))
+                if all(getattr(pool, name) == getattr(other, name) for name in WINDOWS):
+                    yield twin
 
     def _meet(self, plan: Plan[Node], twin: Node) -> bool:
         """Whether what sinks meets what reads another pool, which the pool becomes one with."""
@@ -83,17 +90,15 @@ class Twins(Generic[Node]):
         meets_sums = not SUMS.isdisjoint(decision.site.arithmetic_below)
         if meets_sums and any(op.op in SELECTIONS for op in nearest(decision.sunk)):
             return True
+        if self.graph.key(twin) in self.sunk:  # ops alike above them are one before, too
+            return False
         return any(_are_alike(decision.sunk[-1], op) for op in self._readers(twin))
 
     def _readers(self, pool: Node) -> Iterator[ElementwiseOp]:
-        """The ops that read a pool, or will."""
-        graph = self.graph
-        if graph.key(pool) in self.topmost:
-            yield self.topmost[graph.key(pool)]
-            return
-        for reader in read_by(graph, pool).nodes:
-            if graph.op_name(reader) in self.words.activations:
-                yield from self.told.of(graph.view(reader), 1, is_output=False).ops
+        """The ops that read a pool."""
+        for reader in read_by(self.graph, pool).nodes:
+            if self.graph.op_name(reader) in self.words.activations:
+                yield from self.told.of(self.graph.view(reader), 1, is_output=False).ops
 
     def _root(self, node: Node) -> int:
         """The key of the value whose elements a value is, perhaps moved or dropped out."""

@@ -88,12 +88,12 @@ MEET = {
     "ops alike": lambda x: relay.Tuple(
         [relay.nn.relu(max_pool(x)) * FACTOR, max_pool(relay.nn.relu(x)) * FACTOR + SHIFT]
     ),
-    "ops alike that sink": lambda x: relay.Tuple(
-        [max_pool(relay.nn.relu(x)), max_pool(relay.nn.relu(relay.nn.dropout(x)))]
+    "ops alike past dropout": lambda x: relay.Tuple(
+        [max_pool(relay.nn.relu(relay.nn.dropout(x))), relay.nn.relu(max_pool(x))]
     ),
-    "ops alike past a transposition": lambda x: relay.Tuple(
+    "ops alike past a reshape": lambda x: relay.Tuple(
         [
-            spatial_most(relay.nn.relu(relay.transpose(x, (0, 2, 3, 1))), (1, 2)),
+            spatial_most(relay.reshape(relay.nn.relu(x), (2, 4, 16, 16))),
             relay.nn.relu(spatial_most(x)),
         ]
     ),
@@ -129,6 +129,7 @@ APART = {
         max_pool(relay.maximum(x, const(1.0))),
         relay.maximum(max_pool(x), const(2.0)),
     ],
+    "of other windows": lambda x: [max_pool(relay.nn.relu(x)), relay.nn.relu(max_pool(x, 3, 2))],
     "of other kinds": lambda x: [max_pool(relay.nn.relu(x)), relay.nn.relu(spatial_most(x))],
     "a selection without a sum": lambda x: [max_pool(leaky(x)), max_pool(x)],
 }
@@ -138,6 +139,13 @@ APART = {
 def test_pools_that_may_become_one(bodies):
     made = decisions(module(relay.Tuple(bodies(data()))))
     assert [decision.passed for decision in made].count(True) == 1
+
+
+def test_ops_alike_that_both_sink_are_one_before():
+    x = data()
+    both = [max_pool(relay.nn.relu(x)), max_pool(relay.nn.relu(relay.nn.dropout(x)))]
+    made = decisions(module(relay.Tuple(both)))
+    assert [decision.passed for decision in made] == [True, True]
 
 
 def test_pools_of_one_activation_stay_what_they_are():
