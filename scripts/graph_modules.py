@@ -66,7 +66,8 @@ _kept: dict[tuple[object, ...], Any] = {}
 def weight(node: Node) -> np.ndarray:
     """A convolution's weight, in OIHW."""
     attrs = node.attrs
-    shape = (attrs["channels"], attrs["in_channels"], attrs["size"], attrs["size"])
+    inputs = attrs["in_channels"] // attrs["groups"]
+    shape = (attrs["channels"], inputs, attrs["size"], attrs["size"])
     return np.random.default_rng(attrs["seed"]).uniform(-1, 1, shape).astype("float32")
 
 
@@ -214,7 +215,8 @@ if installed() == RELAX:
 
     def _relax_conv(node: Node, x: relax.Expr) -> relax.Expr:
         layout = node.attrs["layout"]
-        return op.nn.conv2d(x, relax.const(weight(node)), data_layout=layout, out_layout=layout)
+        given = {"groups": node.attrs["groups"], "data_layout": layout, "out_layout": layout}
+        return op.nn.conv2d(x, relax.const(weight(node)), **given)
 
     RELAX_OPS: Mapping[str, Callable[..., relax.Expr]] = {
         **dict.fromkeys(SAME_NAMES, _same_name),
@@ -238,6 +240,9 @@ if installed() == RELAX:
         "reshape": lambda n, x: op.reshape(x, n.attrs["shape"]),
         "conv": _relax_conv,
         "residual": lambda _, x, y: op.add(x, y),
+        "difference": lambda _, x, y: op.subtract(x, y),
+        "plus zeros": lambda _, x: op.add(x, op.zeros_like(x)),
+        "times ones": lambda _, x: op.multiply(x, op.ones_like(x)),
         "quantize": lambda n, x: op.quantize(x, *_relax_scales(n), out_dtype=n.value.dtype),
         "dequantize": lambda n, x: op.dequantize(x, *_relax_scales(n)),
         "requantize": _relax_requantize,
@@ -302,6 +307,7 @@ else:
             relay.const(array),
             channels=a["channels"],
             kernel_size=(a["size"], a["size"]),
+            groups=a["groups"],
             data_layout=a["layout"],
             kernel_layout=kernel,
         )
@@ -330,6 +336,11 @@ else:
         "reshape": lambda n, x: relay.reshape(x, n.attrs["shape"]),
         "conv": _relay_conv,
         "residual": lambda _, x, y: relay.add(x, y),
+        "difference": lambda _, x, y: relay.subtract(x, y),
+        "plus zeros": lambda _, x: relay.add(x, relay.zeros_like(x)),
+        "times ones": lambda _, x: relay.multiply(x, relay.ones_like(x)),
+        "dropout": lambda _, x: relay.nn.dropout(x),
+        "cast_like": lambda n, x: relay.cast_like(x, relay.const(0, n.value.dtype)),
         "quantize": lambda n, x: relay.qnn.op.quantize(
             x, *_relay_scales(n), out_dtype=n.value.dtype
         ),

@@ -146,6 +146,8 @@ def _clip(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     bounds = draw(st.lists(st.integers(low, 6), min_size=2, max_size=2))
     inverted = draw(st.integers(0, 9)) == 0
     first, second = bounds if inverted else sorted(bounds)
+    if value.is_float and draw(st.booleans()):  # no numbers of bfloat16
+        first, second = first / 10, second / 10
     return [Node("clip", (at,), value, {"low": first, "high": second})]
 
 
@@ -271,6 +273,8 @@ def _parted(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     dtypes = CASTS[:2] if pads else CASTS  # the lowest number is no integer of theirs
     if draw(st.integers(0, 2)) == 0:
         found.append(Node("multiply", (len(found) - 1,), value, NEUTRAL))
+    if draw(st.integers(0, 2)) == 0:
+        found += _nothing(draw, len(found) - 1, found)
     if has_root:
         found.append(Node("divide", (len(found) - 1,), value, NEUTRAL | {"value": 3, "flip": True}))
         return found[len(nodes) :]
@@ -372,9 +376,13 @@ def _conv(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     channels, size = draw(st.integers(1, 4)), draw(st.integers(1, 2))
     extents = {"N": value.extent("N"), "C": channels}
     extents |= {letter: value.extent(letter) - size + 1 for letter in "HW"}
+    groups = 1
+    if value.layout == "NCHW" and draw(st.integers(0, 3)) == 0:
+        groups = value.extent("C")
+        channels = extents["C"] = groups * draw(st.integers(1, 3))
     shape = tuple(extents[letter] for letter in value.layout)
     attrs = {"channels": channels, "in_channels": value.extent("C"), "size": size}
-    attrs |= {"layout": value.layout, "seed": draw(st.integers(0, 9))}
+    attrs |= {"layout": value.layout, "seed": draw(st.integers(0, 9)), "groups": groups}
     return [Node("conv", (at,), replace(value, shape=shape), attrs)]
 
 
@@ -399,16 +407,44 @@ def _requantize(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     return [Node("requantize", (at,), replace(value, dtype=dtype), attrs)] if known else []
 
 
+def _average(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    """The mean of windows next to each other, which ends in a product."""
+    value = nodes[at].value
+    rank = len(value.spatial)
+    size = draw(st.integers(2, 3))
+    if not rank or not value.is_float or min(map(value.extent, value.spatial)) < size:
+        return []
+    attrs = {"kernel": (size,) * rank, "strides": (1,) * rank, "dilation": (1,) * rank}
+    attrs |= {"padding": (0,) * 2 * rank, "ceil_mode": False}
+    attrs["layout"] = value.layout.replace("c", f"{BLOCK}c")
+    pooled = {letter: value.extent(letter) - size + 1 for letter in value.spatial}
+    shape = tuple(
+        pooled.get(letter, n) for letter, n in zip(value.layout, value.shape, strict=True)
+    )
+    return [Node("avg_pool", (at,), replace(value, shape=shape), attrs)]
+
+
+def _nothing(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
+    """What does nothing, and is dropped sooner or later: a sum with zeros, a product with ones."""
+    value = nodes[at].value
+    ops = ("plus zeros", "times ones") if installed() == RELAX else NOTHING
+    return [Node(draw(st.sampled_from(ops)), (at,), value)]
+
+
+NOTHING = ("plus zeros", "times ones", "dropout", "cast_like")
+
+
 def _residual(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
-    """The sum of two values of one shape."""
+    """The sum or the difference of two values of one shape."""
     value = nodes[at].value
     same = [n for n, node in enumerate(nodes) if node.value == value and n != at]
     if not same or not value.is_float:
         return []
-    return [Node("residual", (at, draw(st.sampled_from(same))), value)]
+    op = draw(st.sampled_from(("residual", "residual", "difference")))
+    return [Node(op, (at, draw(st.sampled_from(same))), value)]
 
 
-PRODUCERS = (_conv, _conv, _conv, _arithmetic, _unary, _residual, _exp)
+PRODUCERS = (_conv, _conv, _conv, _arithmetic, _unary, _residual, _exp, _average)
 ACTIVATIONS = (
     *[_unary] * 4,
     *[_arithmetic] * 2,
@@ -421,6 +457,7 @@ ACTIVATIONS = (
     _cast,
     _quantize,
     _requantize,
+    _nothing,
 )
 MOVES = (_pad, _pad, _transpose, _transpose, _reshape, _reshape)
 POOLS = (*[_pool] * 6, _reduce, _reduce, _residual, _parted)

@@ -1,0 +1,177 @@
+"""What compilers make of ops because of what is next to them, beside folding numbers."""
+
+import numpy as np
+import pytest
+from relax_builders import (
+    as_main,
+    assert_sinks,
+    assert_untouched,
+    built,
+    const,
+    data,
+    max_pool,
+    module,
+    per_channel,
+    positive,
+    reasons,
+    run_pass,
+)
+from tvm import relax
+from tvm.relax import op
+from tvm.script import relax as R  # noqa: N812 - TVMScript's own name
+
+from tvm_passes.decline import Reason
+
+FACTOR, SHIFT = positive((8, 1, 1)), per_channel((8, 1, 1))
+
+
+def average(x):
+    return op.nn.avg_pool2d(x, (2, 2), (1, 1))
+
+
+def biased(x):
+    return op.add(x, SHIFT)
+
+
+def test_a_sum_is_contracted_with_the_product_that_an_average_ends_in():
+    assert_untouched(
+        module(lambda x: max_pool(biased(average(x)))), Reason.NOT_SELECTING, Reason.ROUNDING
+    )
+
+
+def test_what_is_no_sum_sinks_below_an_average():
+    assert_sinks(
+        module(lambda x: max_pool(op.nn.relu(average(x)))),
+        module(lambda x: op.nn.relu(max_pool(average(x)))),
+        declined=Reason.NOT_SELECTING,
+    )
+
+
+def scaled(x):
+    return op.multiply(x, FACTOR)
+
+
+@pytest.mark.parametrize("vanishes", [op.abs, lambda x: op.nn.leakyrelu(x, 1.0)])
+def test_a_product_meets_a_sum_past_what_may_vanish(vanishes):
+    below = module(lambda x: biased(vanishes(max_pool(scaled(x)))))
+    above = module(lambda x: biased(max_pool(vanishes(scaled(x)))))
+    assert_untouched(below, Reason.FOLDING)
+    _, remarks = run_pass(above, allow={"quasi-convex"})
+    assert reasons(remarks) == [Reason.FOLDING.value]
+
+
+def test_a_sum_is_not_parted_from_a_product_past_what_may_vanish():
+    mod = module(lambda x: max_pool(biased(op.abs(scaled(x)))))
+    assert_untouched(mod, Reason.ROUNDING)
+
+
+def test_a_product_meets_a_sum_past_what_does_not():
+    mod = module(lambda x: biased(op.nn.relu(max_pool(scaled(x)))))
+    _, remarks = run_pass(mod)
+    assert reasons(remarks) == ["sunk", "cost"]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "sinks"), [((-0.3, 0.1), False), ((-0.3, 0.5), False), ((-0.5, 6.0), True)]
+)
+def test_bounds_that_bfloat16_does_not_hold(bounds, sinks):
+    for dtype, passes in (("bfloat16", sinks), ("float32", True)):
+        mod = module(lambda x: max_pool(op.clip(x, *bounds)), data(dtype=dtype))
+        _, remarks = run_pass(mod)
+        assert reasons(remarks)[0] == ("sunk" if passes else Reason.ROUNDING.value)
+
+
+def test_a_bound_of_bfloat16_that_is_computed():
+    def body(bound):
+        return built(
+            lambda builder, x, b: max_pool(
+                builder.emit(op.minimum(x, builder.emit(op.multiply(b, b)) if bound else b))
+            ),
+            data(dtype="bfloat16"),
+            data((1, 8, 1, 1), "bfloat16", name="b"),
+        )
+
+    assert reasons(run_pass(body(bound=True))[1]) == [Reason.ROUNDING.value]
+    assert reasons(run_pass(body(bound=False))[1]) == ["sunk", "cost"]
+
+
+def two_blocks(second, *, dataflow):
+    """A module whose first block ends in a pool below a product, and what reads it after that."""
+    builder, x = relax.BlockBuilder(), data()
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            pooled = builder.emit_output(max_pool(builder.emit(scaled(x))))
+        if dataflow:
+            seen = builder.emit(op.cos(x))  # else the two blocks are made one
+            with builder.dataflow():
+                result = builder.emit_output(second(pooled))
+            builder.emit_func_output(relax.Tuple([result, seen]))
+        else:
+            builder.emit_func_output(builder.emit(second(pooled)))
+    return builder.finalize()
+
+
+@pytest.mark.parametrize("dataflow", [True, False])
+def test_what_another_block_reads_may_meet_it(dataflow):
+    assert_untouched(two_blocks(biased, dataflow=dataflow), Reason.FOLDING)
+
+
+def test_what_no_other_block_reads_sinks():
+    mod = module(lambda x: max_pool(scaled(x)))
+    assert reasons(run_pass(mod)[1]) == ["sunk", "cost"]
+
+
+def test_a_branch_may_meet_what_follows_it():
+    @R.function
+    def before(x: R.Tensor((1, 8, 16, 16), "float32"), c: R.Tensor((), "bool")):
+        if c:
+            with R.dataflow():
+                a = R.multiply(x, R.const(0.3))
+                b = R.nn.max_pool2d(a, (2, 2), (2, 2))
+                R.output(b)
+            r = b
+        else:
+            with R.dataflow():
+                d = R.nn.relu(x)
+                e = R.nn.max_pool2d(d, (2, 2), (2, 2))
+                R.output(e)
+            r = e
+        return r
+
+    _, remarks = run_pass(as_main(before))
+    assert sorted(reasons(remarks)) == ["cost", Reason.FOLDING.value, "sunk"]
+
+
+def test_a_local_function_may_be_inlined():
+    builder, x, y = relax.BlockBuilder(), data(), data(name="y")
+    inner = relax.BlockBuilder()
+    with inner.function("inner", [y], private=True):
+        with inner.dataflow():
+            result = inner.emit_output(max_pool(inner.emit(scaled(inner.emit(op.sigmoid(y))))))
+        inner.emit_func_output(result)
+    local = inner.get()["inner"]
+    with builder.function("main", [x]):
+        f = builder.emit(local, "f")
+        builder.emit_func_output(builder.emit(biased(builder.emit(relax.Call(f, [x])))))
+    assert Reason.FOLDING.value in reasons(run_pass(builder.get())[1])
+
+
+def test_data_of_unknown_rank():
+    anything = relax.Var("x", relax.TensorType(dtype="float32"))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [anything]):
+        with builder.dataflow():
+            added = builder.emit(op.add(anything, const(np.ones(4))))
+            image = builder.emit(op.reshape(added, (1, 4, 8, 8)))
+            result = builder.emit_output(max_pool(image))
+        builder.emit_func_output(result)
+    _, remarks = run_pass(builder.get())
+    assert [remark.kind.value for remark in remarks] == ["Missed"]
+
+
+@pytest.mark.parametrize("f", [op.multiply, op.add, op.maximum])
+def test_operands_of_no_elements(f):
+    empty = const(np.zeros((1, 0, 1, 1)))
+    mod = module(lambda x: max_pool(f(x, empty)), data((1, 0, 8, 8)))
+    _, remarks = run_pass(mod)
+    assert [remark.kind.value for remark in remarks] == ["Missed"]
