@@ -252,9 +252,11 @@ def _refusal(op: ElementwiseOp, site: Site, pool: Pool, allow: Collection[str]) 
 
 
 def _above(site: Site, count: int) -> Iterator[ElementwiseOp | Producer]:
-    """What the lowest `count` ops may come to read, once some are dropped."""
+    """What the lowest `count` ops may come to read, signs aside, once some are dropped."""
     for n in range(count, len(site.chain)):
-        yield site.chain[n]
-        if not may_vanish_op(site.chain[n]):
-            return
+        op = site.chain[n]
+        if not op.rule.is_sign:
+            yield op
+            if not may_vanish_op(op):
+                return
     yield site.producer

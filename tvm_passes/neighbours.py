@@ -47,6 +47,16 @@ ABS = frozenset({"abs", "relax.abs"})
 VANISHING = CASTS | CLIPS | LEAKY | ABS | NEUTRAL.keys()
 """Ops that a compiler may drop."""
 
+SELECTIONS = frozenset(
+    ("nn.leaky_relu", "nn.prelu", "where", "relax.nn.leakyrelu", "relax.nn.prelu", "relax.where")
+)
+"""Ops that choose between their data and something else: TIR may put a sum below inside."""
+
+
+def heeds_readers(op: ElementwiseOp) -> bool:
+    """Whether it matters to an op what reads its result."""
+    return op.rule.is_arithmetic or op.op in MERGED or op.op in SELECTIONS
+
 
 def may_merge(above: str, below: str) -> bool:
     """Whether two ops may be taken for one.

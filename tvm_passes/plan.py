@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic
 
-from tvm_passes.below import Surroundings
+from tvm_passes.below import Below, Surroundings
 from tvm_passes.chain import Chain, Plan, climb
 from tvm_passes.collector import collector_paused
 from tvm_passes.decision import Decision, decide, decide_together
@@ -17,6 +17,7 @@ from tvm_passes.decline import Ends
 from tvm_passes.describe import Vocabulary, describe_producer, resolve
 from tvm_passes.elementwise import Descriptions
 from tvm_passes.graph import Graph, Node
+from tvm_passes.neighbours import heeds_readers, may_vanish_op
 from tvm_passes.readers import Readers, read_by, value_of
 from tvm_passes.site import BINDING, Producer, Site
 from tvm_passes.twins import Twins, apart
@@ -121,7 +122,9 @@ class _Planner(Generic[Node]):
         alike = (id(site.pool), site.producer, below, ops)
         if alike not in self.decided:
             resolved = replace(site, chain=resolve(chain.ops, site.pool))
-            self.decided[alike] = decide(resolved, self.words.allow), chain.ops
+            decision = decide(resolved, self.words.allow)
+            self.decided[alike] = decision, chain.ops
+            return decision
         decision, _ = self.decided[alike]
         return replace(decision, site=replace(site, chain=decision.site.chain))
 
@@ -132,7 +135,7 @@ class _Planner(Generic[Node]):
     def _bare_site(self, node: Node, chain: Chain[Node]) -> Site:
         """The site of a pool, without its chain."""
         graph, producer = self.graph, self._producer(chain.top)
-        below = self.surroundings.below(node)
+        below = self.surroundings.below(node) if self._may_meet(chain) else Below()
         layer = self._layer(chain.top, producer)
         return Site(
             function=self.function,
@@ -147,6 +150,17 @@ class _Planner(Generic[Node]):
             location=graph.location(node),
             in_dataflow=graph.in_dataflow,
         )
+
+    def _may_meet(self, chain: Chain[Node]) -> bool:
+        """Whether it matters to any op of a chain, by any of its rows, what is below the pool."""
+        if self.words.absorbers and any(op.rule.is_scale for rows in chain.ops for op in rows):
+            return True
+        for rows in chain.ops:
+            if any(heeds_readers(op) for op in rows):
+                return True
+            if not any(op.rule.is_sign or may_vanish_op(op) for op in rows):
+                return False
+        return False
 
     def _layer(self, top: Node, producer: Producer) -> tuple[str, ...]:
         """The layer above a chain that a factor may be folded into, or what may be one."""

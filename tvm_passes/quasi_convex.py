@@ -20,6 +20,7 @@ QUASI_CONVEX: tuple[Rule, ...] = (
         direction=Direction.QUASI_CONVEX,
         forms=forms("abs", "relax.abs"),
         image=between(0.0, inf),
+        rounds_result=True,
         nan="NaN",
         negative_zero="+0",
         infinity="+inf",

@@ -20,13 +20,9 @@ from tvm_passes.decline import Decline, Reason
 from tvm_passes.describe import Vocabulary
 from tvm_passes.elementwise import Descriptions
 from tvm_passes.graph import Graph, Node
+from tvm_passes.neighbours import SELECTIONS
 from tvm_passes.readers import read_by
 from tvm_passes.site import ElementwiseOp, Operand
-
-SELECTIONS = frozenset(
-    ("nn.leaky_relu", "nn.prelu", "where", "relax.nn.leakyrelu", "relax.nn.prelu", "relax.where")
-)
-"""Ops that choose between their data and something else."""
 
 WINDOWS = ("layout", "kernel", "strides", "dilation", "padding", "ceil_mode", "axes")
 """What two pools that are one have in common."""
