@@ -382,4 +382,6 @@ def _is_rounded(above: ElementwiseOp | Producer) -> bool:
 def _merged(above: ElementwiseOp | Producer, op: ElementwiseOp) -> bool:
     if may_merge(above.op, op.op):
         return True
-    return isinstance(above, Producer) and not above.rounded and is_merged(op.op)
+    if not isinstance(above, Producer) or above.rounded or above.stays:
+        return False
+    return is_merged(op.op)

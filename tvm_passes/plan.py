@@ -177,7 +177,8 @@ class _Planner(Generic[Node]):
             return Producer(name, rounded=is_rounded, reads_activation=False)
         if name in self.words.producers:
             return describe_producer(self.graph.view(node), self.words.producers[name])
-        return self.graph.source(node)
+        stays = name in self.words.stays
+        return replace(self.graph.source(node), stays=True) if stays else self.graph.source(node)
 
 
 def _meets_a_pool(graph: Graph[Node], node: Node, words: Vocabulary) -> bool:

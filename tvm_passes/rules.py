@@ -142,6 +142,7 @@ STAYS: Mapping[str, frozenset[str]] = {
             *("concatenate", "split", "strided_slice", "take", "image.resize2d", "nn.upsampling"),
             *("nn.softmax", "nn.log_softmax", "nn.lrn", "nn.l2_normalize", "nn.batch_norm"),
             *("sum", "mean", "variance"),
+            *("qnn.conv2d", "qnn.conv2d_transpose", "qnn.dense", "qnn.batch_matmul"),
         )
     ),
     RELAX: frozenset(

@@ -240,12 +240,15 @@ class Producer:
         Whether the op may itself be an activation that no rule covers.
     macs_per_output
         Multiply-adds an output element takes, or None where that is not known.
+    stays
+        Whether it is known that no compiler drops it, or takes it for one with a cast below it.
     """
 
     op: str
     rounded: bool
     reads_activation: bool
     macs_per_output: int | None = None
+    stays: bool = False
 
 
 CALLER = "a caller"

@@ -172,6 +172,7 @@ def test_a_requantization_is_not_parted_from_what_may_be_a_cast():
         Reason.ROUNDING
     )
     assert keeps_rounding(requantize, replace(UNROUNDED, rounded=True)) is None
+    assert keeps_rounding(requantize, replace(UNROUNDED, stays=True)) is None
     assert keeps_rounding(op("relu", op="nn.relu"), UNROUNDED) is None
 
 

@@ -49,8 +49,8 @@ def test_arithmetic_next_to_the_caller_s_stays(f, reason):
     [
         (lambda y: max_pool(relay.nn.relu(y)), lambda y: relay.nn.relu(max_pool(y))),
         (
-            lambda y: max_pool(relay.tanh(relay.tanh(y) * FACTOR)),
-            lambda y: relay.tanh(relay.tanh(max_pool(y)) * FACTOR),
+            lambda y: max_pool(relay.tanh(relay.tanh(y) + SHIFT)),
+            lambda y: relay.tanh(relay.tanh(max_pool(y)) + SHIFT),
         ),
     ],
     ids=["no arithmetic", "arithmetic inside"],
