@@ -69,19 +69,19 @@ class Surroundings(Generic[Node]):
         reading: dict[int, tuple[Readers[Node], list[Node]]] = {}
         stack = [node]
         while stack:
-            key = graph.key(stack[-1])
+            current = stack.pop()
+            key = graph.key(current)
             if key in found:
-                stack.pop()
                 continue
             if key not in reading:
-                readers = read_by(graph, stack[-1])
+                readers = read_by(graph, current)
                 reading[key] = readers, [each for each in readers.nodes if self._may_go(each)]
-                stack += reading[key][1]
-                continue
-            readers, through = reading.pop(key)
-            callers = {CALLER} if readers.leaves and graph.may_be_joined else ()
-            beyond = (found[graph.key(each)] for each in through)
-            found[key] = frozenset().union(map(self._name, readers.nodes), callers, *beyond)
+                stack += [current, *reading[key][1]]
+            else:
+                readers, through = reading.pop(key)
+                callers = {CALLER} if readers.leaves and graph.may_be_joined else ()
+                beyond = (found[graph.key(each)] for each in through)
+                found[key] = frozenset().union(map(self._name, readers.nodes), callers, *beyond)
         return found[graph.key(node)]
 
     def _name(self, reader: Node) -> str:

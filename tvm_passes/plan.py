@@ -5,7 +5,7 @@ An adapter shows a function as a `tvm_passes.graph.Graph`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic
 
@@ -19,7 +19,7 @@ from tvm_passes.elementwise import Descriptions
 from tvm_passes.graph import Graph, Node
 from tvm_passes.neighbours import heeds_readers, may_vanish_op
 from tvm_passes.readers import Readers, read_by, value_of
-from tvm_passes.site import BINDING, Producer, Site
+from tvm_passes.site import BINDING, ElementwiseOp, Producer, Site
 from tvm_passes.twins import Twins, apart
 
 __all__ = ["Plan", "plan"]
@@ -153,14 +153,11 @@ class _Planner(Generic[Node]):
 
     def _may_meet(self, chain: Chain[Node]) -> bool:
         """Whether it matters to any op of a chain, by any of its rows, what is below the pool."""
-        if self.words.absorbers and any(op.rule.is_scale for rows in chain.ops for op in rows):
-            return True
-        for rows in chain.ops:
-            if any(heeds_readers(op) for op in rows):
-                return True
-            if not any(op.rule.is_sign or may_vanish_op(op) for op in rows):
-                return False
-        return False
+        return self._has_factor(chain) or any(map(heeds_readers, _lowest(chain)))
+
+    def _has_factor(self, chain: Chain[Node]) -> bool:
+        ops = (op for rows in chain.ops for op in rows)
+        return bool(self.words.absorbers) and any(op.rule.is_scale for op in ops)
 
     def _layer(self, top: Node, producer: Producer) -> tuple[str, ...]:
         """The layer above a chain that a factor may be folded into, or what may be one."""
@@ -179,6 +176,14 @@ class _Planner(Generic[Node]):
             return describe_producer(self.graph.view(node), self.words.producers[name])
         stays = name in self.words.stays
         return replace(self.graph.source(node), stays=True) if stays else self.graph.source(node)
+
+
+def _lowest(chain: Chain[Node]) -> Iterator[ElementwiseOp]:
+    """The ops, by each of their rows, that may come to be the lowest, once some are dropped."""
+    for rows in chain.ops:
+        yield from rows
+        if not any(op.rule.is_sign or may_vanish_op(op) for op in rows):
+            return
 
 
 def _meets_a_pool(graph: Graph[Node], node: Node, words: Vocabulary) -> bool:

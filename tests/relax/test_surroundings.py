@@ -175,3 +175,81 @@ def test_operands_of_no_elements(f):
     mod = module(lambda x: max_pool(f(x, empty)), data((1, 0, 8, 8)))
     _, remarks = run_pass(mod)
     assert [remark.kind.value for remark in remarks] == ["Missed"]
+
+
+def leaky(x):
+    return op.nn.leakyrelu(x, 0.1)
+
+
+def most(x):
+    return op.max(x, [2, 3])
+
+
+def rotated(x):
+    return op.reshape(x, (2, 4, 16, 16))
+
+
+def kept(builder, x):
+    """Dropout of data, which is nothing at inference."""
+    return builder.emit(relax.TupleGetItem(builder.emit(op.nn.dropout(x, 0.5)), 0))
+
+
+MEET = {
+    "a selection and its data": lambda _, x: op.subtract(max_pool(leaky(x)), max_pool(x)),
+    "two selections": lambda _, x: op.add(
+        max_pool(leaky(x)), max_pool(op.nn.prelu(x, positive((8,)), axis=1))
+    ),
+    "ops alike": lambda _, x: op.concat([op.nn.relu(max_pool(x)), max_pool(op.nn.relu(x))]),
+    "ops alike past dropout": lambda builder, x: op.concat(
+        [op.nn.relu(max_pool(x)), max_pool(op.nn.relu(kept(builder, x)))]
+    ),
+    "ops alike past a reshape": lambda _, x: op.concat(
+        [
+            op.reshape(op.nn.relu(most(x)), (1, 8)),
+            op.reshape(most(rotated(op.nn.relu(x))), (1, 8)),
+        ]
+    ),
+    "with an operand that is not known": lambda _, x: op.concat(
+        [
+            op.maximum(max_pool(x), op.cos(per_channel((8, 1, 1)))),
+            max_pool(op.maximum(x, op.sin(per_channel((8, 1, 1))))),
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("body", MEET.values(), ids=MEET)
+def test_two_pools_do_not_become_one(body):
+    _, remarks = run_pass(built(body, data()))
+    assert Reason.FOLDING.value in reasons(remarks)
+    assert reasons(remarks).count("sunk") <= 1
+
+
+APART = {
+    "what reads them is unlike": lambda x: [max_pool(op.nn.relu(x)), op.tanh(max_pool(x))],
+    "of other bounds": lambda x: [max_pool(op.clip(x, 0.0, 1.0)), op.clip(max_pool(x), 0.0, 6.0)],
+    "of other numbers": lambda x: [
+        max_pool(op.maximum(x, const(1.0))),
+        op.maximum(max_pool(x), const(2.0)),
+    ],
+    "of other windows": lambda x: [max_pool(op.nn.relu(x)), op.nn.relu(max_pool(x, 4, 2))],
+    "a selection without a sum": lambda x: [max_pool(leaky(x)), max_pool(x)],
+}
+
+
+@pytest.mark.parametrize("bodies", APART.values(), ids=APART)
+def test_pools_that_may_become_one(bodies):
+    def body(builder, x):
+        values = [builder.emit(value) for value in bodies(x)]
+        return op.concat([op.reshape(value, (-1,)) for value in values])
+
+    _, remarks = run_pass(built(body, data()))
+    assert reasons(remarks).count("sunk") == 1
+
+
+def test_ops_alike_that_both_sink_are_one_before():
+    def body(builder, x):
+        both = [max_pool(op.nn.relu(x)), max_pool(op.nn.relu(kept(builder, x)))]
+        return op.concat(both)
+
+    assert reasons(run_pass(built(body, data()))[1]).count("sunk") == 2
