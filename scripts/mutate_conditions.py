@@ -36,7 +36,7 @@ from tvm_passes.output import write_text
 from tvm_passes.rules import RELAX, RELAY
 
 ROOT = Path(__file__).parent.parent
-DECLINES = ("Decline", "_not_constant", "_not_finite", "_negative")
+DECLINES = ("Decline", "not_constant", "_not_finite", "_negative")
 QUICK = [
     f"tests/core/test_{name}.py"
     for name in (
@@ -159,7 +159,7 @@ class _Finder(ast.NodeVisitor):
         return start + len(text.encode()[:column].decode())
 
 
-DECIDING = ("conditions.py", "legality.py")
+DECIDING = ("conditions.py", "kernel_conditions.py", "legality.py")
 """Files whose functions decline."""
 
 FINDING = (

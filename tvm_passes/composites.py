@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from math import sqrt
 
-from tvm_passes.conditions import (
-    divisor_positive,
-    factor_not_positive,
-    falls_as_computed,
-    finite_slope_not_negative,
-)
+from tvm_passes.conditions import divisor_positive, factor_not_positive, finite_slope_not_negative
 from tvm_passes.decline import Condition, Direction
+from tvm_passes.kernel_conditions import falls_as_computed
 from tvm_passes.pattern import Apply, Data, Number, Pattern
 from tvm_passes.rule import Rule
 

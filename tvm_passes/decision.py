@@ -102,30 +102,30 @@ def decide(
         if decline is not None:
             return Decision(site, (), decline)
     directions, decline = _legal_prefix(site, allow)
+    cuts = _Cuts.of(site)
     best, most = 0, 0
     for count, saved in enumerate(_savings(site, directions), 1):
         possible = _has_ends(site, count, ENDS[directions[count - 1]], ends)
-        if possible and saved >= max(most, 1) and _split(site, count) is None:
+        if possible and saved >= max(most, 1) and cuts.decline(count) is None:
             best, most = count, saved
     if best < len(directions):
         has_ends = _has_ends(site, best + 1, ENDS[directions[best]], ends)
         stays = _costs_more if has_ends else _needs_other_end
-        decline = _split(site, best + 1) or stays(site.chain[best], site)
+        decline = cuts.decline(best + 1) or stays(site.chain[best], site)
     if not best:
         return Decision(site, (), decline)
     direction = directions[best - 1]
-    return Decision(
-        site, site.chain[:best], decline, ENDS[direction], _joined(site, directions[:best])
-    )
+    joined = _joined(cuts, directions[:best])
+    return Decision(site, site.chain[:best], decline, ENDS[direction], joined)
 
 
-def _joined(site: Site, directions: Sequence[Direction]) -> int:
+def _joined(cuts: _Cuts, directions: Sequence[Direction]) -> int:
     """How many of the lowest ops may follow the larger of two results.
 
     They never fall, and no rounding depends on the maximum between them and what is above.
     """
     most = len(_rising(directions))
-    return next((n for n in range(most, 0, -1) if _split(site, n) is None), 0)
+    return next((n for n in range(most, 0, -1) if cuts.decline(n) is None), 0)
 
 
 def _rising(directions: Sequence[Direction]) -> list[Direction]:
@@ -166,12 +166,59 @@ def _has_ends(site: Site, count: int, needed: Ends, ends: Collection[Ends]) -> b
     return needed in ends and site.chain[count - 1].reads in SELECTED
 
 
-def _split(site: Site, count: int) -> Decline | None:
-    """Why the lowest `count` ops may not part from what is above them."""
-    above = list(_above(site, count))
-    sunk = (site.chain[n] for n in reversed(range(count)))
-    declines = (keeps_rounding(op, stays) for op in nearest(sunk) for stays in above)
-    return next((decline for decline in declines if decline is not None), None)
+@dataclass(frozen=True)
+class _Cuts:
+    """Where a chain may be cut, so that no rounding depends on what parts there.
+
+    Parameters
+    ----------
+    sunk
+        For each number of ops that sink: those that may come to be the topmost of them.
+    above
+        For each number of ops that stay: what may come to be the lowest of them.
+    """
+
+    sunk: Sequence[tuple[ElementwiseOp | Producer, ...]]
+    above: Sequence[tuple[ElementwiseOp | Producer, ...]]
+
+    @classmethod
+    def of(cls, site: Site) -> _Cuts:
+        """The cuts of a site's chain."""
+        return cls(_ends_of(site.chain), _ends_of(reversed(site.chain), site.producer))
+
+    def decline(self, count: int) -> Decline | None:
+        """Why the lowest `count` ops may not part from what is above them."""
+        declines = (
+            keeps_rounding(op, stays)
+            for op in self.sunk[count]
+            if isinstance(op, ElementwiseOp)
+            for stays in self.above[-1 - count]
+        )
+        return next((decline for decline in declines if decline is not None), None)
+
+
+def _ends_of(
+    ops: Iterable[ElementwiseOp], *first: Producer
+) -> list[tuple[ElementwiseOp | Producer, ...]]:
+    """What may come to be the last of the first n ops, signs aside, once some are dropped.
+
+    Of ops that `keeps_rounding` cannot tell apart, one.
+    """
+    ends: list[tuple[ElementwiseOp | Producer, ...]] = [first]
+    for op in ops:
+        last = ends[-1]
+        if not op.rule.is_sign:
+            last = _with(op, last) if may_vanish_op(op) else (op,)
+        ends.append(last)
+    return ends
+
+
+def _with(
+    op: ElementwiseOp, others: tuple[ElementwiseOp | Producer, ...]
+) -> tuple[ElementwiseOp | Producer, ...]:
+    kind = (op.op, id(op.rule), op.reads, op.dtype)
+    known = {(o.op, id(o.rule), o.reads, o.dtype) for o in others if isinstance(o, ElementwiseOp)}
+    return others if kind in known else (op, *others)
 
 
 def nearest(ops: Iterable[ElementwiseOp]) -> Iterator[ElementwiseOp]:
@@ -249,14 +296,3 @@ def _refusal(op: ElementwiseOp, site: Site, pool: Pool, allow: Collection[str]) 
         if decline is not None:
             return decline
     return not_absorbed(op, site) or direction_allowed(op, allow)
-
-
-def _above(site: Site, count: int) -> Iterator[ElementwiseOp | Producer]:
-    """What the lowest `count` ops may come to read, signs aside, once some are dropped."""
-    for n in range(count, len(site.chain)):
-        op = site.chain[n]
-        if not op.rule.is_sign:
-            yield op
-            if not may_vanish_op(op):
-                return
-    yield site.producer

@@ -12,9 +12,9 @@ from functools import cache, cached_property
 from math import prod
 from typing import Any
 
-from tvm_passes.conditions import replaced_later
 from tvm_passes.decline import Direction
 from tvm_passes.errors import AllowError
+from tvm_passes.kernel_conditions import replaced_later
 from tvm_passes.legality import rule_conditions
 from tvm_passes.pattern import Apply
 from tvm_passes.ranges import filled

@@ -96,7 +96,7 @@ class _Planner(Generic[Node]):
             Plan(pool, decision, tuple(chain.links))
             for pool, chain, decision in zip(together, chains, decisions, strict=True)
         ]
-        for item in plans if self.twins.stay_apart(plans) else map(apart, plans):
+        for item in plans if all(map(self.twins.stay_apart, plans)) else map(apart, plans):
             self.plans[self.graph.key(item.pool)] = item
             self.twins.note_plan(item)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tvm_passes.conditions import constant_in_window, divisor_positive, no_overflow
+from tvm_passes.conditions import constant_in_window, divisor_positive
 from tvm_passes.decline import Condition, Direction
+from tvm_passes.kernel_conditions import no_overflow
 from tvm_passes.rule import RELAX, RELAY, Form, Rule
 
 BYTES = frozenset({"int8", "uint8"})

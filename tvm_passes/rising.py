@@ -6,19 +6,21 @@ from math import inf
 
 from tvm_passes import fixed_points
 from tvm_passes.conditions import (
-    between_floats,
     constant_in_window,
-    converted_right,
-    converts_in_range,
     data_within,
     divisor_positive,
     factor_not_negative,
     finite_slope_not_negative,
     ordered_bounds,
+)
+from tvm_passes.decline import Direction
+from tvm_passes.kernel_conditions import (
+    between_floats,
+    converted_right,
+    converts_in_range,
     rounded_to_bfloat16,
     softplus_as_checked,
 )
-from tvm_passes.decline import Direction
 from tvm_passes.ranges import (
     added,
     anything,

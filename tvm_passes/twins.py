@@ -8,7 +8,6 @@ sum inside of a selection: (q > 0 ? q : q a) - q becomes q > 0 ? 0 : q a - q, wh
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic
 
@@ -22,12 +21,21 @@ from tvm_passes.elementwise import Descriptions
 from tvm_passes.graph import Graph, Node
 from tvm_passes.neighbours import SELECTIONS
 from tvm_passes.readers import read_by
-from tvm_passes.site import ElementwiseOp, Operand
+from tvm_passes.site import ElementwiseOp, Operand, Pool
 
 WINDOWS = ("layout", "kernel", "strides", "dilation", "padding", "ceil_mode", "axes")
 """What two pools that are one have in common."""
 
 SUMS = frozenset(("add", "subtract", "relax.add", "relax.subtract"))
+
+
+@dataclass
+class _Family(Generic[Node]):
+    """Pools of the same windows that read one value: as it is now, and once their ops have sunk."""
+
+    now: list[Node] = field(default_factory=list)
+    later: int = 0
+    readers: dict[str, list[ElementwiseOp]] | None = None
 
 
 @dataclass(frozen=True)
@@ -38,63 +46,60 @@ class Twins(Generic[Node]):
     ----------
     graph, words, told
         The function, its dialect's op names, and descriptions of calls.
-    reading
-        The pools that read a value, or will, whatever moves its elements in between, by its key.
-    sunk
-        The keys of the pools below which something sinks.
+    families
+        The pools that may become one, by the value that they read, whatever moves its elements in
+        between, and by their windows.
     """
 
     graph: Graph[Node]
     words: Vocabulary
     told: Descriptions
-    reading: dict[int, list[Node]] = field(default_factory=lambda: defaultdict(list))
-    sunk: set[int] = field(default_factory=set)
+    families: dict[tuple[object, ...], _Family[Node]] = field(
+        default_factory=lambda: defaultdict(_Family)
+    )
 
     def note(self, pool: Node) -> None:
         """Note what a pool reads as the function is."""
-        self.reading[self._root(self.graph.argument(pool, 0))].append(pool)
+        described = self.told.pool(self.graph.view(pool))
+        self._family(self.graph.argument(pool, 0), described).now.append(pool)
 
     def note_plan(self, plan: Plan[Node]) -> None:
         """Note what a pool will read."""
         if plan.decision.passed:
-            self.reading[self._root(plan.path[-1].above)].append(plan.pool)
-            self.sunk.add(self.graph.key(plan.pool))
+            self._will_join(plan).later += 1
 
-    def stay_apart(self, plans: Sequence[Plan[Node]]) -> bool:
-        """Whether none of `plans`, whose pools read one value, meets what reads another pool."""
-        own = {self.graph.key(plan.pool) for plan in plans}
-        return not any(
-            self._meet(plan, twin)
-            for plan in plans
-            if plan.decision.passed
-            for twin in self._twins(plan)
-            if self.graph.key(twin) not in own
-        )
+    def stay_apart(self, plan: Plan[Node]) -> bool:
+        """Whether what sinks meets nothing that reads a pool which the plan's becomes one with.
 
-    def _twins(self, plan: Plan[Node]) -> Iterator[Node]:
-        """The pools of the same windows that read, or will, what the plan's pool will."""
-        pool = plan.decision.site.pool
-        for twin in self.reading[self._root(plan.path[-1].above)]:
-            if self.graph.op_name(twin) in (pool.op, pool.opposite):
-                other = self.told.pool(self.graph.view(twin))
-                if all(getattr(pool, name) == getattr(other, name) for name in WINDOWS):
-                    yield twin
-
-    def _meet(self, plan: Plan[Node], twin: Node) -> bool:
-        """Whether what sinks meets what reads another pool, which the pool becomes one with."""
+        What reads another below which something sinks, too, are ops alike above both before.
+        """
         decision = plan.decision
+        if not decision.passed:
+            return True
+        family = self._will_join(plan)
         meets_sums = not SUMS.isdisjoint(decision.site.arithmetic_below)
         if meets_sums and any(op.op in SELECTIONS for op in nearest(decision.sunk)):
-            return True
-        if self.graph.key(twin) in self.sunk:  # ops alike above them are one before, too
-            return False
-        return any(_are_alike(decision.sunk[-1], op) for op in self._readers(twin))
+            return not (family.now or family.later)
+        if family.readers is None:
+            family.readers = self._readers(family.now)
+        topmost = decision.sunk[-1]
+        return not any(_are_alike(topmost, op) for op in family.readers.get(topmost.op, ()))
 
-    def _readers(self, pool: Node) -> Iterator[ElementwiseOp]:
-        """The ops that read a pool."""
-        for reader in read_by(self.graph, pool).nodes:
-            if self.graph.op_name(reader) in self.words.activations:
-                yield from self.told.of(self.graph.view(reader), 1, is_output=False).ops
+    def _will_join(self, plan: Plan[Node]) -> _Family[Node]:
+        return self._family(plan.path[-1].above, plan.decision.site.pool)
+
+    def _family(self, read: Node, pool: Pool) -> _Family[Node]:
+        windows = tuple(getattr(pool, name) for name in WINDOWS)
+        return self.families[self._root(read), frozenset((pool.op, pool.opposite)), windows]
+
+    def _readers(self, pools: list[Node]) -> dict[str, list[ElementwiseOp]]:
+        """The ops that read any of these pools, by name."""
+        found: dict[str, list[ElementwiseOp]] = defaultdict(list)
+        for reader in (each for pool in pools for each in read_by(self.graph, pool).nodes):
+            name = self.graph.op_name(reader)
+            if name in self.words.activations:
+                found[name] += self.told.of(self.graph.view(reader), 1, is_output=False).ops
+        return found
 
     def _root(self, node: Node) -> int:
         """The key of the value whose elements a value is, perhaps moved or dropped out."""
@@ -123,8 +128,8 @@ def apart(plan: Plan[Node]) -> Plan[Node]:
 
 
 def _are_alike(one: ElementwiseOp, other: ElementwiseOp) -> bool:
-    """Whether two ops may compute the same of the same data."""
-    if one.op != other.op or one.params.keys() != other.params.keys():
+    """Whether two calls of one op may compute the same of the same data."""
+    if one.params.keys() != other.params.keys():
         return False
     return all(_may_equal(value, other.params[name]) for name, value in one.params.items())
 
@@ -133,5 +138,5 @@ def _may_equal(one: object, other: object) -> bool:
     if not (isinstance(one, Operand) and isinstance(other, Operand)):
         return one == other
     if one.value is None or other.value is None:
-        return True
+        return one.stored == other.stored
     return np.array_equal(one.value, other.value)

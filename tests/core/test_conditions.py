@@ -7,24 +7,28 @@ import pytest
 from site_builders import MULTIPLY, RULE, assert_declined, bias, op, pool, site
 
 from tvm_passes.conditions import (
-    between_floats,
     constant_in_window,
-    converts_in_range,
     data_within,
     divisor_negative,
     divisor_positive,
     equal_to,
     factor_not_negative,
     factor_not_positive,
-    falls_as_computed,
     finite_slope_not_negative,
-    no_overflow,
     ordered_bounds,
     signs_differ,
     slope_negative,
-    softplus_as_checked,
 )
 from tvm_passes.decline import Reason
+from tvm_passes.kernel_conditions import (
+    between_floats,
+    converts_in_range,
+    falls_as_computed,
+    no_overflow,
+    replaced_later,
+    rounded_to_bfloat16,
+    softplus_as_checked,
+)
 from tvm_passes.legality import keeps_rounding, not_absorbed, rule_conditions
 from tvm_passes.site import Operand
 
@@ -368,3 +372,45 @@ def test_sums_and_products_round_with_what_is_above_them():
     assert rounded == SUMS | SCALES | SQUARES | {"selu", "atanh", "cast"}
     folded = {name for name in alone if not_absorbed(op(name), site(absorbers=("conv",)))}
     assert folded == SCALES
+
+
+@pytest.mark.parametrize(
+    ("bound", "holds"),
+    [
+        (0.5, True),
+        (-6, True),
+        (inf, True),
+        (0.1, False),
+        (float(np.float32(0.1)), False),
+        (1.0 + 2.0**-8, False),
+        (1.0 + 2.0**-30, False),
+        (None, False),
+        (Operand((1, 8, 1, 1), None), True),
+        (Operand((1, 8, 1, 1), None, stored=False), False),
+    ],
+)
+def test_bounds_of_bfloat16(bound, holds):
+    check = rounded_to_bfloat16("low", "high")
+    for params in ({"low": bound, "high": inf}, {"low": -inf, "high": bound}):
+        assert check(op("clip", params=params, dtype="float32"), pool()) is None
+        found = check(op("clip", params=params, dtype="bfloat16"), pool(dtype="bfloat16"))
+        if holds:
+            assert found is None
+        else:
+            assert_declined(found, Reason.ROUNDING, "the.clip", "bfloat16")
+
+
+def test_what_another_pass_replaces_is_declined_whatever_it_is():
+    assert_declined(replaced_later(op("tanh"), pool()), Reason.NOT_MONOTONE, "FastMath", "the.tanh")
+
+
+@pytest.mark.parametrize("condition", [constant_in_window, factor_not_negative, equal_to])
+def test_numbers_of_no_elements_are_declined(condition):
+    empty = Operand((1, 0, 1, 1), np.zeros((1, 0, 1, 1)))
+    check = condition("factor", 1) if condition is equal_to else condition("factor")
+    assert check(op("multiply", params={"factor": empty}), pool()).reason is Reason.NOT_CONSTANT
+
+
+def test_no_condition_looks_at_an_operand_that_is_not_on_the_pool_s_axes():
+    stuck = bias((4,), stuck="bias")
+    assert rule_conditions(stuck, pool()).reason is Reason.LAYOUT
