@@ -4,8 +4,15 @@ import sys
 import pytest
 
 
+HEEDED = """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells ignore in the background
+for number in (signal.SIGTERM, signal.SIGHUP):  # which nohup ignores
+    signal.signal(number, signal.SIG_DFL)
+"""
+
+
 def ran(source):
-    command = [sys.executable, "-c", source]
+    command = [sys.executable, "-c", source.replace("HEEDED", HEEDED)]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
 
 
@@ -17,7 +24,7 @@ from tvm_passes.interruption import leaving_on_signals
 def called_from_c():
     signal.raise_signal(signal.{name})
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells ignore in the background
+HEEDED
 with leaving_on_signals() as asked:
     called_from_c()
     try:
@@ -60,7 +67,7 @@ def compile_model(*_args, **_options):
     except BaseException as stop:
         raise {error}(str(stop)) from None  # as TVM 0.27 does, and we of some of its errors
 
-signal.signal(signal.SIGINT, signal.default_int_handler)
+HEEDED
 cli.compile_model = compile_model
 sys.argv = ["tvm-reorder", "compile", "model.onnx", "-o", "out"]
 sys.exit(cli.main())
