@@ -3,7 +3,6 @@ import sys
 
 import pytest
 
-
 HEEDED = """
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells ignore in the background
 for number in (signal.SIGTERM, signal.SIGHUP):  # which nohup ignores
