@@ -343,7 +343,7 @@ def not_folded(op: ElementwiseOp, site: Site) -> Decline | None:
     found = [
         name for name in site.arithmetic_below if op.rule.is_arithmetic or may_merge(op.op, name)
     ]
-    if op.op in MERGED:
+    if op.op in MERGED and not (op.op == "clip" and op.dtype in INTEGERS):
         found += site.unknown_below
     if op.op == "cast" and op.dtype in INTEGERS:
         found += site.casts_below

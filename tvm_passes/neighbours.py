@@ -43,8 +43,9 @@ CASTS = frozenset({"cast", "relax.astype"})
 CLIPS = frozenset({"clip", "relax.clip"})
 LEAKY = frozenset({"nn.leaky_relu", "relax.nn.leakyrelu"})
 ABS = frozenset({"abs", "relax.abs"})
+SELECTING = frozenset({"maximum", "minimum", "relax.maximum", "relax.minimum"})
 
-VANISHING = CASTS | CLIPS | LEAKY | ABS | NEUTRAL.keys()
+VANISHING = CASTS | CLIPS | LEAKY | ABS | SELECTING | NEUTRAL.keys()
 """Ops that a compiler may drop."""
 
 SELECTIONS = frozenset(
@@ -95,7 +96,9 @@ def may_vanish(call: CallView) -> bool:
         low, high = (attrs.a_min, attrs.a_max) if op == "clip" else args[1:]
         return _covers(low, high, call.dtype)
     if op in LEAKY:
-        return float(call.attrs.alpha) == 1.0
+        return _rounded(call.attrs.alpha, call.dtype) == 1.0
+    if op in SELECTING:
+        return all(map(_is_computed, args))
     return op in ABS or (op in NEUTRAL and _may_do_nothing(call))
 
 
@@ -114,10 +117,24 @@ def may_vanish_op(op: ElementwiseOp) -> bool:
     if op.op in CLIPS:
         return _covers(op.params.get("low"), op.params.get("high"), op.dtype)
     if op.op in LEAKY:
-        return op.params.get("alpha") == 1.0
+        return _rounded(op.params.get("alpha"), op.dtype) == 1.0
+    if op.op in SELECTING:
+        return any(map(_is_computed, op.params.values()))
     if op.op in NEUTRAL and op.rule.direction is not Direction.NON_INCREASING:
         return any(_may_be(NEUTRAL[op.op], operand) for operand in op.params.values())
     return op.op in ABS
+
+
+def _is_computed(argument: object) -> bool:
+    """Whether an operand may be what another is made of: max(v, v) is v, min(max(v, w), v) too."""
+    return isinstance(argument, Operand) and not argument.stored
+
+
+def _rounded(number: object, dtype: str) -> float:
+    """A number as kernels of an element type hold it."""
+    if not isinstance(number, int | float):
+        return 1.0
+    return float(np.float32(number) if dtype == "bfloat16" else np.dtype(dtype).type(number))
 
 
 def _is_known(argument: object) -> bool:
@@ -139,8 +156,10 @@ def _covers(low: object, high: object, dtype: str) -> bool:
     if dtype in INTEGERS:
         limits = np.iinfo(dtype)
         return low <= limits.min and high >= limits.max
-    most = BFLOAT16_MAX if dtype == "bfloat16" else float(np.finfo(dtype).max)
-    return low <= -most and high >= most
+    if dtype == "bfloat16":
+        return low <= -BFLOAT16_MAX and high >= BFLOAT16_MAX
+    most = np.finfo(dtype).max
+    return bool(most.dtype.type(low) <= -most and most.dtype.type(high) >= most)
 
 
 BFLOAT16_MAX = float.fromhex("0x1.fep127")

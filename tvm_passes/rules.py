@@ -141,7 +141,10 @@ STAYS: Mapping[str, frozenset[str]] = {
         (
             *("concatenate", "split", "strided_slice", "take", "image.resize2d", "nn.upsampling"),
             *("nn.softmax", "nn.log_softmax", "nn.lrn", "nn.l2_normalize", "nn.batch_norm"),
-            *("sum", "mean", "variance"),
+            *("sum", "mean", "variance", "argmax", "argmin", "stack", "tile", "repeat"),
+            *("nn.global_avg_pool2d", "nn.adaptive_avg_pool2d", "nn.conv2d_transpose"),
+            *("nn.instance_norm", "nn.layer_norm", "nn.group_norm"),
+            *("nn.space_to_depth", "nn.depth_to_space"),
             *("qnn.conv2d", "qnn.conv2d_transpose", "qnn.dense", "qnn.batch_matmul"),
         )
     ),

@@ -53,6 +53,15 @@ OPS = {
     "leaky_relu of slope 1": op("leaky_relu", op="nn.leaky_relu", params={"alpha": 1.0}),
     "leaky_relu": op("leaky_relu", op="nn.leaky_relu", params={"alpha": 0.5}),
     "abs": op("abs", op="abs"),
+    "leaky_relu of nearly 1": op("leaky_relu", op="nn.leaky_relu", params={"alpha": 1 + 1e-10}),
+    "leaky_relu of float64": op(
+        "leaky_relu", op="nn.leaky_relu", params={"alpha": 1 + 1e-10}, dtype="float64"
+    ),
+    "clip to nearly all": clip(-MOST * (1 - 1e-10), MOST),
+    "maximum": op("maximum", op="maximum", params={"bound": number(1)}),
+    "maximum of what is computed": op(
+        "maximum", op="maximum", params={"bound": Operand((1,), None, stored=False)}
+    ),
 }
 VANISHING = [
     "x + 0",
@@ -67,6 +76,9 @@ VANISHING = [
     "cast to the same",
     "leaky_relu of slope 1",
     "abs",
+    "leaky_relu of nearly 1",
+    "clip to nearly all",
+    "maximum of what is computed",
 ]
 
 
@@ -79,6 +91,7 @@ def call(name, *args, dtype="float32", **attrs):
 
 
 DATA = Operand((1, 8), dtype="float32")
+MADE = Operand((1, 8), stored=False, dtype="float32")
 CALLS = {
     "x + 0": call("add", DATA, number(0)),
     "0 + x": call("relax.add", number(0), DATA),
@@ -104,10 +117,13 @@ CALLS = {
     "leaky_relu": call("nn.leaky_relu", DATA, alpha=0.1),
     "abs": call("relax.abs", DATA),
     "relu": call("nn.relu", DATA),
+    "maximum": call("maximum", MADE, number(1)),
+    "maximum of an argument": call("relax.maximum", MADE, DATA),
+    "minimum of what is computed": call("relax.minimum", MADE, MADE),
 }
 STAY = [
     *("x + 1", "1 + x", "x + 0 and 1", "0 - x", "1 / x"),
-    *("cast", "clip", "relax.clip", "leaky_relu", "relu"),
+    *("cast", "clip", "relax.clip", "leaky_relu", "relu", "maximum", "maximum of an argument"),
 ]
 
 
@@ -139,6 +155,11 @@ def test_a_cast_is_not_parted_from_what_may_be_one():
 def test_a_clip_does_not_meet_a_cast(below):
     assert not_folded(clip(0, 6), site(clip(0, 6), **below)).reason is Reason.FOLDING
     assert not_folded(clip(0, 6), site(clip(0, 6), arithmetic_below=("add",))) is None
+
+
+def test_a_clip_of_integers_may_meet_what_is_not_known():
+    integers = clip(0, 6, "int32")
+    assert not_folded(integers, site(integers, unknown_below=("copy",))) is None
 
 
 def test_a_root_does_not_meet_a_quotient():
