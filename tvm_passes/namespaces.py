@@ -16,6 +16,7 @@ from tvm_passes.rules import RELAX
 
 if installed() == RELAX:
     from tvm import tirx as tir
+    from tvm.ir import Call
     from tvm.ir import TensorLoad as BufferLoad
     from tvm.s_tir import SBlockRealize as BlockRealize
     from tvm.s_tir import Schedule, ScheduleError, dlight, meta_schedule
@@ -74,7 +75,7 @@ else:
     from tvm import dlight, meta_schedule, tir
     from tvm.arith import Analyzer, detect_linear_equation
     from tvm.contrib.tar import tar
-    from tvm.tir import BlockRealize, BufferLoad, Schedule, ScheduleError
+    from tvm.tir import BlockRealize, BufferLoad, Call, Schedule, ScheduleError
 
     TIR = "tir"
 
@@ -167,6 +168,7 @@ __all__ = [
     "Analyzer",
     "BlockRealize",
     "BufferLoad",
+    "Call",
     "Schedule",
     "ScheduleError",
     "ScheduleRule",

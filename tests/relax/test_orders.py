@@ -128,6 +128,30 @@ def test_a_softmax_evaluates_an_exponential_once():
     assert inlined(func) is None
 
 
+ROW = data((1, 64), name="g")
+BROADCAST = {
+    "a call": (lambda _, x, g: op.multiply(x, op.erf(g)), ROW),
+    "a mean": (
+        lambda _, x, g: op.multiply(x, op.mean(g, [0], keepdims=True)),
+        data((8, 64), name="g"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "part"), BROADCAST.values(), ids=BROADCAST)
+def test_what_is_broadcast_is_not_computed_for_each_element(body, part):
+    func = kernel(body, data((32, 64)), part)
+    assert Spatial().apply(func, TARGETS[-1], False) is None
+    left = Schedule(func) if (found := inlined(func)) is None else found
+    assert len(blocks_of(left)) == 2
+
+
+def test_products_that_are_broadcast_are_inlined():
+    func = kernel(lambda _, x, g: op.add(x, op.multiply(g, const(0.3))), data((32, 64)), ROW)
+    assert len(blocks_of(inlined(func))) == 1
+    assert Spatial().apply(func, TARGETS[-1], False) is not None
+
+
 def test_extents_that_are_not_known():
     shape = (tir.Var("n", "int64"), 4, 9)
     func = kernel(biased_conv1d, data(shape), data((6, 4, 3), name="w"))

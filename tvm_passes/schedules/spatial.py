@@ -20,7 +20,7 @@ from tvm_passes.namespaces import (
     buffer_of,
     tir,
 )
-from tvm_passes.schedules.inlining import inline
+from tvm_passes.schedules.inlining import inline, is_cheap
 from tvm_passes.schedules.machine import STACK, Machine, machine_of
 from tvm_passes.schedules.structure import (
     ELEMENTWISE,
@@ -28,6 +28,7 @@ from tvm_passes.schedules.structure import (
     MINIMUM,
     TOTAL,
     kind_of,
+    results_of,
     split_axes,
 )
 
@@ -75,7 +76,13 @@ def _is_spatial(sch: Schedule, blocks: list[Any]) -> bool:
         return False
     if all(int(axis.iter_type) != PARALLEL_DATA for axis in stmts[-1].iter_vars):
         return False  # one number: there is no loop to vectorize
-    return all(sch.get_consumers(item) for item in blocks[:-1])
+    if not all(sch.get_consumers(item) for item in blocks[:-1]):
+        return False
+    if not all(is_cheap(sch, item) for item in blocks[:-1]):
+        return False
+    whole = results_of(stmts[-1])  # else a reduction would run for each element of the whole
+    found = zip(stmts, kinds, strict=True)
+    return all(results_of(stmt) >= whole for stmt, kind in found if kind in REDUCTIONS)
 
 
 def _static(stmt: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -224,3 +224,10 @@ def _bytes(stmt: Any) -> int:
 
 def _size(buffer: Any) -> int:
     return prod(map(int, buffer.shape)) * np.dtype(str(buffer.dtype)).itemsize
+
+
+def results_of(stmt: Any) -> float:
+    """How many elements a block has; infinite where an extent is not known."""
+    axes = [axis for axis in stmt.iter_vars if int(axis.iter_type) == PARALLEL_DATA]
+    extents = [axis.dom.extent for axis in axes]
+    return prod(int(n) if isinstance(n, tir.IntImm) else inf for n in extents)
