@@ -175,6 +175,7 @@ BY_DIALECT = ("below.py", "twins.py", "plan.py", "matching.py")
 EQUIVALENT = {
     "decision.ends is Ends.OTHER in _alone": "one that takes no other end is found again",
     "a guard of _names": "what is known is found again",
+    "a guard of of": "all cuts are looked at, and none is refused",
     "a guard of _lowest": "more is looked at than matters",
     "bool(self.words.absorbers) in _has_factor": "more is looked at than matters",
     "any((op.rule.is_scale for op in ops)) in _has_factor": "more is looked at than matters",

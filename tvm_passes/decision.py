@@ -18,7 +18,7 @@ from tvm_passes.legality import (
     not_folded,
     sinks_below_all,
 )
-from tvm_passes.neighbours import may_vanish_op
+from tvm_passes.neighbours import heeds_what_it_reads, may_vanish_op
 from tvm_passes.rule import SELECTED
 from tvm_passes.site import ElementwiseOp, Pool, Producer, Site
 
@@ -183,11 +183,15 @@ class _Cuts:
 
     @classmethod
     def of(cls, site: Site) -> _Cuts:
-        """The cuts of a site's chain."""
+        """The cuts of a site's chain; none where all of its ops may be cut off anywhere."""
+        if not any(heeds_what_it_reads(op) for op in {id(op): op for op in site.chain}.values()):
+            return cls((), ())
         return cls(_ends_of(site.chain), _ends_of(reversed(site.chain), site.producer))
 
     def decline(self, count: int) -> Decline | None:
         """Why the lowest `count` ops may not part from what is above them."""
+        if not self.sunk:
+            return None
         declines = (
             keeps_rounding(op, stays)
             for op in self.sunk[count]

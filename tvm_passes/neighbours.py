@@ -59,6 +59,11 @@ def heeds_readers(op: ElementwiseOp) -> bool:
     return op.rule.is_arithmetic or op.op in MERGED or op.op in SELECTIONS
 
 
+def heeds_what_it_reads(op: ElementwiseOp) -> bool:
+    """Whether it matters to an op what computes its data."""
+    return op.rule.is_arithmetic or is_merged(op.op)
+
+
 def may_merge(above: str, below: str) -> bool:
     """Whether two ops may be taken for one.
 
