@@ -183,7 +183,12 @@ EQUIVALENT = {
 """What only saves time, and why nothing else changes."""
 
 EQUIVALENT_IN = {
-    RELAX: EQUIVALENT | {"self._has_factor(chain) in _may_meet": "it folds no factors into layers"},
+    RELAX: EQUIVALENT
+    | {
+        "self._has_factor(chain) in _may_meet": "it folds no factors into layers",
+        "op in words.moves in _may_go": "what merges is arithmetic, and stops there",
+        "self._is_tuple(reader) in _may_go": "what merges is arithmetic, and stops there",
+    },
     RELAY: EQUIVALENT
     | {
         "isinstance(operand, Operand) in _match_arg": "arguments of its ops are tensors",

@@ -85,15 +85,15 @@ class Surroundings(Generic[Node]):
         return found[graph.key(node)]
 
     def _name(self, reader: Node) -> str:
-        is_tuple = self.graph.fields(reader) is not None or self.graph.item(reader) is not None
-        return TUPLE if is_tuple else self.graph.op_name(reader) or BINDING
+        return TUPLE if self._is_tuple(reader) else self.graph.op_name(reader) or BINDING
+
+    def _is_tuple(self, reader: Node) -> bool:
+        """Whether what reads a value is a tuple, or takes the value out of one."""
+        return self.graph.fields(reader) is not None or self.graph.item(reader) is not None
 
     def _may_go(self, reader: Node) -> bool:
         """Whether what reads a value may be dropped, or only moves its elements."""
-        graph, words = self.graph, self.words
-        op = graph.op_name(reader)
-        if not op:
-            return graph.fields(reader) is not None or graph.item(reader) is not None
-        if words.passes_on(op) or op in words.moves or op in words.dropouts:
-            return True
-        return op in VANISHING and may_vanish(graph.view(reader))
+        words, op = self.words, self.graph.op_name(reader)
+        moves = words.passes_on(op) or op in words.moves or op in words.dropouts
+        vanishes = op in VANISHING and may_vanish(self.graph.view(reader))
+        return moves or vanishes or self._is_tuple(reader)
