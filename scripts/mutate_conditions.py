@@ -164,11 +164,11 @@ DECIDING = ("conditions.py", "kernel_conditions.py", "legality.py")
 
 FINDING = (
     *("decision.py", "neighbours.py", "below.py", "twins.py"),
-    *("plan.py", "matching.py", "ranges.py"),
+    *("plan.py", "readers.py", "matching.py", "ranges.py"),
 )
 """Files that say what a site may rely on, and what becomes of it."""
 
-BY_DIALECT = ("below.py", "twins.py", "plan.py", "matching.py")
+BY_DIALECT = ("below.py", "twins.py", "plan.py", "readers.py", "matching.py")
 """Files that the core's tests do not reach: the dialects' come first."""
 
 

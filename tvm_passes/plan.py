@@ -18,7 +18,7 @@ from tvm_passes.describe import Vocabulary, describe_producer, resolve
 from tvm_passes.elementwise import Descriptions
 from tvm_passes.graph import Graph, Node
 from tvm_passes.neighbours import heeds_readers, may_vanish_op
-from tvm_passes.readers import Readers, read_by, value_of
+from tvm_passes.readers import Readers, reached, read_by, value_of
 from tvm_passes.site import BINDING, ElementwiseOp, Producer, Site
 from tvm_passes.twins import Twins, apart
 
@@ -188,18 +188,11 @@ def _lowest(chain: Chain[Node]) -> Iterator[ElementwiseOp]:
 
 def _meets_a_pool(graph: Graph[Node], node: Node, words: Vocabulary) -> bool:
     """Whether a pool follows, with nothing in between but what chains are made of."""
-    below = [node]
-    seen: set[int] = set()
-    while below:
-        for reader in read_by(graph, below.pop()).nodes:
-            name = graph.op_name(reader)
-            if name in words.pools:
-                return True
-            may_link = words.may_link(name) or graph.item(reader) is not None
-            if may_link and graph.key(reader) not in seen:
-                seen.add(graph.key(reader))
-                below.append(reader)
-    return False
+
+    def may_link(reader: Node) -> bool:
+        return words.may_link(graph.op_name(reader)) or graph.item(reader) is not None
+
+    return any(graph.op_name(each) in words.pools for each in reached(graph, [node], may_link))
 
 
 def _that_read_what_it_reads(graph: Graph[Node], pool: Node, words: Vocabulary) -> Sequence[Node]:

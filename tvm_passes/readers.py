@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic
 
@@ -53,6 +54,28 @@ def read_by(graph: Graph[Node], node: Node) -> Readers[Node]:
             elif not (plain(graph.op_name(reader)) in FILLS and _is_never_taken(graph, reader)):
                 found.nodes.append(reader)
     return found
+
+
+def reached(
+    graph: Graph[Node], nodes: Iterable[Node], passes: Callable[[Node], bool]
+) -> Iterator[Node]:
+    """What reads any of these values, and what reads that in turn, as far as it passes values on.
+
+    Parameters
+    ----------
+    graph, nodes
+        The function, and the values.
+    passes
+        Whether to go on to what reads a node.
+    """
+    stack = list(nodes)
+    seen = set(map(graph.key, stack))
+    while stack:
+        for reader in read_by(graph, stack.pop()).nodes:
+            yield reader
+            if graph.key(reader) not in seen and passes(reader):
+                seen.add(graph.key(reader))
+                stack.append(reader)
 
 
 def _items(graph: Graph[Node], node: Node) -> list[tuple[int, Node]] | None:

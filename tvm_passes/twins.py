@@ -20,7 +20,7 @@ from tvm_passes.describe import Vocabulary, plain
 from tvm_passes.elementwise import Descriptions
 from tvm_passes.graph import Graph, Node
 from tvm_passes.neighbours import SELECTIONS
-from tvm_passes.readers import read_by
+from tvm_passes.readers import reached
 from tvm_passes.site import ElementwiseOp, Operand, Pool
 
 Windows = tuple[int, frozenset[str], tuple[object, ...]]
@@ -111,26 +111,26 @@ class Twins(Generic[Node]):
         read = self._number(plan.path[-1].above, self.later)
         found = [read] if ends is not Ends.OTHER or pool.opposite else []
         if ends is not Ends.SAME and not pool.opposite:
-            found.append(self._numbers.setdefault((NEGATED, read), len(self._numbers)))
+            found.append(self._made(NEGATED, read))
         return [self.families[_windows(pool, number)] for number in found]
 
     def _readers(self, pools: list[Node]) -> dict[str, list[ElementwiseOp]]:
         """The ops that read any of these pools, perhaps moved or negated, by name."""
         graph, words = self.graph, self.words
         found: dict[str, list[ElementwiseOp]] = defaultdict(list)
-        stack, seen = list(pools), set(map(graph.key, pools))
-        while stack:
-            for reader in read_by(graph, stack.pop()).nodes:
-                name = graph.op_name(reader)
-                if name in words.activations:
-                    found[name] += self.told.of(graph.view(reader), 1, is_output=False).ops
-                elif plain(name) in words.spelling:
-                    found[name] += ()
-                passes = name in words.moves or name in words.dropouts or plain(name) == NEGATED
-                if (passes or graph.item(reader) is not None) and graph.key(reader) not in seen:
-                    seen.add(graph.key(reader))
-                    stack.append(reader)
+        for reader in reached(graph, pools, self._passes):
+            name = graph.op_name(reader)
+            if name in words.activations:
+                found[name] += self.told.of(graph.view(reader), 1, is_output=False).ops
+            elif plain(name) in words.spelling:
+                found[name] += ()
         return found
+
+    def _passes(self, reader: Node) -> bool:
+        """Whether a node moves or negates what it reads, or is an item."""
+        words, name = self.words, self.graph.op_name(reader)
+        moves = name in words.moves or name in words.dropouts or plain(name) == NEGATED
+        return moves or self.graph.item(reader) is not None
 
     def _described(self, pool: Node) -> Pool:
         return self.told.pool(self.graph.view(pool))
@@ -148,9 +148,13 @@ class Twins(Generic[Node]):
         number = known.get(graph.key(node), -1)
         for key, label in reversed(path):
             if label is not None:
-                number = self._numbers.setdefault((label, number), len(self._numbers))
+                number = self._made(label, number)
             known[key] = number
         return number
+
+    def _made(self, label: object, number: int) -> int:
+        """The number of what is made of the value of another number."""
+        return self._numbers.setdefault((label, number), len(self._numbers))
 
     def _step(self, node: Node, known: dict[int, int]) -> tuple[object, Node | None]:
         """What a value is of the one that it is made of, None where it is that, and that one."""

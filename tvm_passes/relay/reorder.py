@@ -56,9 +56,8 @@ class ReorderActivationAfterMaxPool:
         """Rewrite one function; `func` itself is returned where nothing moves."""
         if is_opaque(func):
             return func
-        words = self.words
-        if _fast_math_follows(ctx):
-            words = vocabulary(self.rules, RELAY, self.allow, FAST_MATH)
+        replaced = _replaced(ctx)
+        words = vocabulary(self.rules, RELAY, self.allow, replaced) if replaced else self.words
         changed, first = func, True
         while True:
             typed = _typed(changed, mod) if first else _typed_again(func, changed, mod)
@@ -81,11 +80,10 @@ FAST_MATH = frozenset({"exp", "tanh", "erf"})
 FAST_MATH_LEVEL = 4
 
 
-def _fast_math_follows(ctx: tvm.transform.PassContext) -> bool:
-    """Whether relay.build, in this context, runs FastMath."""
-    if "FastMath" in ctx.required_pass:
-        return True
-    return int(ctx.opt_level) >= FAST_MATH_LEVEL and "FastMath" not in ctx.disabled_pass
+def _replaced(ctx: tvm.transform.PassContext) -> frozenset[str]:
+    """The ops that relay.build, in this context, replaces behind the pass."""
+    is_on = int(ctx.opt_level) >= FAST_MATH_LEVEL and "FastMath" not in ctx.disabled_pass
+    return FAST_MATH if is_on or "FastMath" in ctx.required_pass else frozenset()
 
 
 def decisions(
@@ -99,8 +97,7 @@ def plans(
     mod: tvm.IRModule, rules: Sequence[Rule] = RULES, allow: Collection[str] = ()
 ) -> tuple[Plan[relay.Expr], ...]:
     """What would become of every pool of a module."""
-    follows = _fast_math_follows(tvm.transform.PassContext.current())
-    words = vocabulary(rules, RELAY, allow, FAST_MATH if follows else ())
+    words = vocabulary(rules, RELAY, allow, _replaced(tvm.transform.PassContext.current()))
     mod = relay.transform.InferType()(mod.clone())
     return tuple(
         item
