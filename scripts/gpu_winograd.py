@@ -41,21 +41,27 @@ LAYERS = {
 """Channels, filters, rows and columns, and whether a 2x2 pool follows."""
 
 
-def module(channels: int, filters: int, extent: int, *, pooled: bool) -> tvm.IRModule:
+def module(
+    channels: int, filters: int, extent: int, *, pooled: bool, layout: str = "NCHW"
+) -> tvm.IRModule:
     """A layer in Relax, its weights random."""
     rng = np.random.default_rng(0)
     nn = relax.op.nn
-    x = relax.Var("x", relax.TensorType((1, channels, extent, extent), "float32"))
+    sides = {"N": 1, "C": channels, "H": extent, "W": extent}
+    x = relax.Var("x", relax.TensorType([sides[letter] for letter in layout], "float32"))
     weight = rng.standard_normal((filters, channels, 3, 3)).astype("float32")
     bias = rng.standard_normal((1, filters, 1, 1)).astype("float32")
+    bias = bias.reshape([filters if letter == "C" else 1 for letter in layout])
     builder = relax.BlockBuilder()
     with builder.function("main", [x]):
         with builder.dataflow():
-            value = builder.emit(nn.conv2d(x, relax.const(weight), padding=(1, 1)))
+            value = builder.emit(
+                nn.conv2d(x, relax.const(weight), padding=(1, 1), data_layout=layout)
+            )
             value = builder.emit(relax.op.add(value, relax.const(bias)))
             value = builder.emit(nn.relu(value))
             if pooled:
-                value = builder.emit(nn.max_pool2d(value, (2, 2), (2, 2)))
+                value = builder.emit(nn.max_pool2d(value, (2, 2), (2, 2), layout=layout))
             value = builder.emit_output(value)
         builder.emit_func_output(value)
     return builder.get()

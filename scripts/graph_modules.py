@@ -12,8 +12,10 @@ import ml_dtypes
 import numpy as np
 from random_graphs import FUNCTIONS, Graph, Node, Value
 
+from tvm_passes.compile import kernels_for
 from tvm_passes.dialects import installed
 from tvm_passes.rules import RELAX
+from tvm_passes.target import CUDA, LLVM, OPENCL
 
 Target = Mapping[str, Any]
 
@@ -151,7 +153,8 @@ if installed() == RELAX:
 
     from tvm_passes.relax import ReorderActivationAfterMaxPool as Pass
     from tvm_passes.relax import decisions as decide
-    from tvm_passes.relax.engine import build
+    from tvm_passes.relax import opencl
+    from tvm_passes.relax.engine import Runner, build
 
     def module(graph: Graph) -> tvm.IRModule:
         """A module whose ``main`` computes the graph in one dataflow block."""
@@ -250,9 +253,13 @@ if installed() == RELAX:
 
     def run(mod: tvm.IRModule, target: Target, x: np.ndarray) -> list[np.ndarray]:
         """The outputs of a module."""
-        executable = build(mod, target, reorder=False, kernels="mcpu" in target)
-        result = relax.VirtualMachine(executable, tvm.cpu())["main"](tvm.runtime.tensor(x))
-        return [result.numpy()] if hasattr(result, "numpy") else [item.numpy() for item in result]
+        kernels = target["kind"] != LLVM or "mcpu" in target
+        compiler = kernels_for(target)
+        executable = build(mod, target, reorder=False, kernels=kernels, compile_kernels=compiler)
+        if target["kind"] == OPENCL:
+            opencl.register()
+        device = tvm.cuda() if target["kind"] == CUDA else tvm.cpu()
+        return Runner(relax.VirtualMachine(executable, device), device)(x)
 
 else:
     import tvm

@@ -76,6 +76,12 @@ class TestLeavesToOthers:
     def test_large_windows(self):
         assert MaxPool().apply(pool_add((1, 4, 64, 64), 16, 16), GPU, False) is None
 
+    @pytest.mark.parametrize("after", [lambda x: x, topi.exp])
+    def test_one_number(self, after):
+        x = te.placeholder((2, 3, 4), name="x")
+        func = te.create_prim_func([x, after(topi.max(x))])
+        assert MaxPool().apply(func, GPU, False) is None
+
     def test_functions_with_a_sum(self):
         x = te.placeholder((1, 8), name="x")
         assert MaxPool().apply(te.create_prim_func([x, topi.nn.softmax(x)]), GPU, False) is None

@@ -31,7 +31,7 @@ class MaxPool(ScheduleRule):
             return None
         at = kinds.index(MAXIMUM)
         pool, after = blocks[at], blocks[at + 1 :]
-        if not _small(sch.get(pool)) or not _one_chain(sch, blocks):
+        if not _suits_threads(sch.get(pool)) or not _one_chain(sch, blocks):
             return None
         for item in (*blocks[:at], *after[:-1]):
             sch.compute_inline(item)
@@ -55,11 +55,12 @@ def _scheduled(sch: Schedule, pool: Any, output: Any | None) -> Schedule:
     return sch
 
 
-def _small(stmt: Any) -> bool:
-    """Whether windows are known and small."""
+def _suits_threads(stmt: Any) -> bool:
+    """Whether there are axes to share out, and windows are known and small."""
     extents = [axis.dom.extent for axis in stmt.iter_vars if int(axis.iter_type) != PARALLEL_DATA]
+    shared_out = len(extents) < len(stmt.iter_vars)
     known = all(isinstance(extent, tir.IntImm) for extent in extents)
-    return known and prod(map(int, extents)) <= LARGEST_WINDOW
+    return shared_out and known and prod(map(int, extents)) <= LARGEST_WINDOW
 
 
 def _one_chain(sch: Schedule, blocks: list[Any]) -> bool:
