@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -154,7 +156,7 @@ if installed() == RELAX:
     from tvm_passes.relax import ReorderActivationAfterMaxPool as Pass
     from tvm_passes.relax import decisions as decide
     from tvm_passes.relax import opencl
-    from tvm_passes.relax.engine import Runner, build
+    from tvm_passes.relax.engine import Runner, build, export, load
 
     def module(graph: Graph) -> tvm.IRModule:
         """A module whose ``main`` computes the graph in one dataflow block."""
@@ -256,10 +258,14 @@ if installed() == RELAX:
         kernels = target["kind"] != LLVM or "mcpu" in target
         compiler = kernels_for(target)
         executable = build(mod, target, reorder=False, kernels=kernels, compile_kernels=compiler)
+        if target["kind"] == CUDA:  # compiled kernels are loaded from libraries alone
+            with tempfile.TemporaryDirectory() as folder:
+                library = Path(folder) / "lib.so"
+                export(executable, library)
+                return load(library, ["x"], CUDA)(x)
         if target["kind"] == OPENCL:
             opencl.register()
-        device = tvm.cuda() if target["kind"] == CUDA else tvm.cpu()
-        return Runner(relax.VirtualMachine(executable, device), device)(x)
+        return Runner(relax.VirtualMachine(executable, tvm.cpu()), tvm.cpu())(x)
 
 else:
     import tvm

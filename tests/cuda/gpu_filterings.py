@@ -69,6 +69,14 @@ class Case:
         weight = rng.standard_normal((self.filters, self.data[1], taps, taps))
         return rng.standard_normal(self.data).astype("float32"), weight.astype("float32")
 
+    def given(self, data):
+        """The data as the kernels read them."""
+        return data.transpose(0, 2, 3, 1).copy() if self.channels_last else data
+
+    def found(self, result):
+        """What the kernels write, channels first."""
+        return result.transpose(0, 3, 1, 2) if self.channels_last else result
+
     def packed(self, weight):
         return pack_transformed(weight, self.filtering, self.tile)
 
