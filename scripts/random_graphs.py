@@ -325,7 +325,8 @@ def _reduce(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     kept = [1 if n in axes else extent for n, extent in enumerate(value.shape)]
     shape = kept if keepdims else [extent for n, extent in enumerate(kept) if n not in axes]
     attrs = {"axes": tuple(sorted(axes)), "keepdims": keepdims}
-    layout = value.layout if keepdims else ""
+    is_whole = all(n not in axes or value.layout[n] != "c" for n in range(len(value.layout)))
+    layout = value.layout if keepdims and is_whole else ""
     op = draw(st.sampled_from(("max", "max", "min")))
     return [Node(op, (at,), replace(value, shape=tuple(shape), layout=layout), attrs)]
 

@@ -37,6 +37,13 @@ def test_random_graphs_give_the_same_bits(script):
     assert tally.rewritten > GRAPHS // 4
 
 
+@pytest.mark.skipif(dialects.installed() != RELAX, reason="Relax's kernels run on OpenCL")
+def test_random_graphs_give_the_same_bits_in_c(script):
+    tally = script.Tally()
+    script.fuzz(GRAPHS // 3, 77, script.runnable(["opencl"]), tally, pools=2)
+    assert tally.rewritten - tally.not_compiled > GRAPHS // 20
+
+
 def test_a_pass_that_is_wrong_is_found(script, monkeypatch):
     """Without the check for windows in padding, a graph that differs turns up."""
     wrong = [check for check in legality.SITE_PRECONDITIONS if check.__name__ != EMPTY]

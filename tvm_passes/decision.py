@@ -13,10 +13,12 @@ from tvm_passes.legality import (
     composed,
     direction_allowed,
     evaluations,
+    keeps_bits,
     keeps_rounding,
     not_absorbed,
     not_folded,
     sinks_below_all,
+    wrapping,
 )
 from tvm_passes.neighbours import heeds_what_it_reads, may_vanish_op
 from tvm_passes.rule import SELECTED
@@ -276,11 +278,12 @@ def _legal_prefix(site: Site, allow: Collection[str]) -> tuple[list[Direction], 
     below = Direction.NON_DECREASING
     pool = site.pool
     refusals: dict[tuple[int, str], Decline | None] = {}
-    for op in site.chain:
+    wraps = wrapping(site)
+    for n, op in enumerate(site.chain):
         alike = (id(op), pool.dtype)
         if alike not in refusals:
             refusals[alike] = _refusal(op, site, pool, allow)
-        decline = refusals[alike]
+        decline = refusals[alike] or keeps_bits(op, n, wraps)
         if decline is not None:
             return directions, decline
         if op.reads != pool.dtype:  # below the op, the pool reads what the op reads

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from tvm_passes.decline import Condition, Decline, Direction, Reason
 from tvm_passes.neighbours import MERGED, is_merged, may_merge
-from tvm_passes.rule import INTEGERS
+from tvm_passes.rule import INTEGERS, NARROW
 from tvm_passes.site import ElementwiseOp, Operand, Pool, Producer, Site, elements, extents
 
 # Preconditions of every op of a chain.
@@ -331,6 +331,48 @@ def keeps_rounding(op: ElementwiseOp, above: ElementwiseOp | Producer) -> Declin
         Reason.ROUNDING,
         f"{op.op} may be contracted or folded with {above.op}, which stays above",
         "nothing to do: sinking it alone could change the last bit",
+    )
+
+
+def wrapping(site: Site) -> tuple[int, str]:
+    """How many of the lowest ops are below narrow integers that may have to wrap around.
+
+    And what computes these.  Each op whose row holds for them keeps to their bits.
+    """
+    chain, producer = site.chain, site.producer
+    is_whole = producer.rounded or producer.op.startswith("qnn.")
+    if chain[-1].reads in NARROW and not is_whole:
+        return len(chain), producer.op
+    for n in range(len(chain) - 1, -1, -1):
+        op = chain[n]
+        if op.reads in NARROW and op.dtype in NARROW and op.reads not in op.rule.dtypes:
+            return n, op.op
+    return 0, ""
+
+
+def keeps_bits(op: ElementwiseOp, n: int, wraps: tuple[int, str]) -> Decline | None:
+    """The `n`-th op reads no narrow integers that may have to wrap around.
+
+    Kernels in C, as those of GPUs, compute them in 32 bits, and cut them to their own where they
+    are stored: a pool stores what it reads, and the ops above it do not.
+
+    Parameters
+    ----------
+    wraps
+        What `wrapping` tells of the site.
+    """
+    if op.reads not in NARROW:
+        return None
+    operands = (value for value in op.params.values() if isinstance(value, Operand))
+    is_computed = any(not operand.stored for operand in operands)
+    count, name = (n + 1, "an operand") if is_computed else wraps
+    if n >= count:
+        return None
+    return Decline(
+        Reason.ROUNDING,
+        f"{op.op} reads {op.reads} of {name}, which may have to wrap around: some kernels do that "
+        "where they store them, as below the pool",
+        f"compute in int32 above, and clip to what {op.reads} holds",
     )
 
 

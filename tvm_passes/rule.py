@@ -18,6 +18,8 @@ SELECTED = FLOATS | {"bfloat16"}
 """Where each result is an input or a bound: TVM computes bfloat16 in float32 and rounds where a
 kernel ends, which only such functions do not feel."""
 INTEGERS = frozenset({"int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"})
+NARROW = frozenset({"int8", "uint8", "int16", "uint16"})
+"""Integers that C computes with in more bits than they have."""
 
 
 @dataclass(frozen=True)

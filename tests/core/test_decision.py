@@ -390,6 +390,53 @@ def test_other_element_types_of_a_quantization_are_declined(wrong):
 
 def test_a_dequantization_is_not_contracted_with_what_is_above_it():
     chain = (op("dequantize", dtype="float32", data_dtype="int8"),)
-    assert decide(site(*chain, producer=MULTIPLY)).sunk == chain
+    assert decide(site(*chain, producer=replace(MULTIPLY, op="qnn.mul"))).sunk == chain
     decision = decide(site(*chain, arithmetic_below=("add",)))
     assert decision.decline.reason is Reason.FOLDING
+
+
+class TestNarrowIntegersThatMayWrapAround:
+    """A kernel in C cuts them to their bits where they are stored, which the swap moves."""
+
+    @staticmethod
+    def decided(*chain, dtype="int8", producer=CONV):
+        return decide(site(*chain, pool=pool(dtype=dtype), producer=producer))
+
+    @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16"])
+    def test_stay_above_the_pool_with_what_reads_them(self, dtype):
+        relu, clip = op(dtype=dtype), op("clip", dtype=dtype, params={"low": 0.0, "high": 6.0})
+        total = bias(dtype=dtype)
+        for chain in ((relu,), (relu, clip), (clip, relu)):
+            assert self.decided(*chain, dtype=dtype).sunk == chain
+            for producer in (CONV, MULTIPLY):
+                decision = self.decided(*chain, total, dtype=dtype, producer=producer)
+                assert decision.decline.reason is Reason.ROUNDING, decision.sunk
+                assert "add" in decision.decline.detail or producer is MULTIPLY
+
+    def test_are_not_the_wide_ones(self):
+        relu, total = op(dtype="int32"), bias(dtype="int32")
+        assert self.decided(relu, total, dtype="int32").sunk == (relu,)
+
+    def test_may_come_from_what_no_row_describes(self):
+        decision = self.decided(op(dtype="int8"), producer=MULTIPLY)
+        assert decision.decline.reason is Reason.ROUNDING
+        assert MULTIPLY.op in decision.decline.detail
+        whole = replace(MULTIPLY, op="qnn.add")
+        assert self.decided(op(dtype="int8"), producer=whole).sunk
+
+    def test_reach_floats_that_are_made_of_them(self):
+        dequantize = op("dequantize", dtype="float32", data_dtype="int8")
+        total = bias(dtype="int8")
+        assert self.decided(dequantize, dtype="float32").sunk == (dequantize,)
+        decision = self.decided(dequantize, total, dtype="float32")
+        assert decision.decline.reason is Reason.ROUNDING
+
+    def test_above_a_conversion_are_as_large_for_the_pool_as_for_floats(self):
+        dequantize = op("dequantize", dtype="float32", data_dtype="int8")
+        total, relu = bias(dtype="int8"), op()
+        assert self.decided(relu, dequantize, total, dtype="float32").sunk == (relu,)
+
+    def test_may_be_an_operand(self):
+        for stored in (True, False):
+            chain = (op("maximum", dtype="int8", params={"bound": replace(ONES, stored=stored)}),)
+            assert self.decided(*chain).sunk == (chain if stored else ())
