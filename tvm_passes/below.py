@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic
 
-from tvm_passes.describe import Vocabulary
+from tvm_passes.describe import Vocabulary, plain
 from tvm_passes.graph import Graph, Node
-from tvm_passes.neighbours import VANISHING, may_begin_with_cast, may_vanish
+from tvm_passes.neighbours import PROVED, VANISHING, may_begin_with_cast, may_vanish
 from tvm_passes.readers import Readers, read_by
 from tvm_passes.site import BINDING, CALLER
 
 TUPLE = "a tuple"
+
+ADD_NOTHING = frozenset(
+    (
+        *("concatenate", "concat", "split", "strided_slice", "take", "stack", "tile", "repeat"),
+        *("argmax", "argmin", "space_to_depth", "depth_to_space", "cos", "sin", "tan", "cosh"),
+    )
+)
+"""Other ops that neither add nor compare with numbers, by their names in patterns."""
+
+KERNELS = frozenset({"relax.call_tir", "relax.call_tir_with_grad"})
+"""Kernels of others, which may compute anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +48,22 @@ class Below:
     absorbers: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """The names of ops in kernels with what sinks below a pool.
+
+    Parameters
+    ----------
+    sums
+        Those that may add.
+    told
+        Those, beside sums, whose code depends on what is known of their data.
+    """
+
+    sums: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Surroundings(Generic[Node]):
     """What is below the values of a graph, found once for each."""
@@ -44,13 +72,45 @@ class Surroundings(Generic[Node]):
     words: Vocabulary
     names: dict[int, frozenset[str]] = field(default_factory=dict)
     described: dict[frozenset[str], Below] = field(default_factory=dict)
+    in_kernels: dict[int, frozenset[str]] = field(default_factory=dict)
+    kernels_described: dict[frozenset[str], Kernels] = field(default_factory=dict)
 
     def below(self, pool: Node) -> Below:
         """What is below a pool: its readers, and theirs where it may go or only moves elements."""
-        names = self._names(pool)
+        names = self._names(pool, self.names, self._may_go)
         if names not in self.described:
             self.described[names] = self._describe(sorted(names))
         return self.described[names]
+
+    def kernels(self, pool: Node) -> Kernels:
+        """What kernels with what sinks below a pool hold: all down to the next layer or pool."""
+        names = self._names(pool, self.in_kernels, self._goes_on)
+        if names not in self.kernels_described:
+            self.kernels_described[names] = self._describe_kernels(sorted(names))
+        return self.kernels_described[names]
+
+    def _describe_kernels(self, names: list[str]) -> Kernels:
+        sums = tuple(filter(self._may_add, names))
+        told = (
+            name
+            for name in names
+            if name in KERNELS or (self._may_be_told(name) and set(sums) - {name})
+        )
+        return Kernels(sums, tuple(told))
+
+    def _may_add(self, name: str) -> bool:
+        words = self.words
+        if name in words.activations:
+            rules = [rule for rule, _ in words.activations[name]]
+            return any(rule.is_arithmetic and not rule.is_scale for rule in rules)
+        moves = name in words.moves or name in words.dropouts or name == TUPLE
+        return words.may_fold(name) and not (moves or name in PROVED or plain(name) in ADD_NOTHING)
+
+    def _may_be_told(self, name: str) -> bool:
+        return name in PROVED or not (self._is_known(name) or plain(name) in ADD_NOTHING)
+
+    def _is_known(self, name: str) -> bool:
+        return self.words.is_known(name) or name == TUPLE
 
     def _describe(self, names: list[str]) -> Below:
         words = self.words
@@ -58,14 +118,16 @@ class Surroundings(Generic[Node]):
         through = (layers | words.activations.keys() | {CALLER, BINDING}) if layers else frozenset()
         return Below(
             tuple(name for name in names if words.may_fold(name) and not words.passes_on(name)),
-            tuple(name for name in names if not (words.is_known(name) or name == TUPLE)),
+            tuple(name for name in names if not self._is_known(name)),
             tuple(name for name in names if may_begin_with_cast(name, words.producers)),
             tuple(name for name in names if name in through),
         )
 
-    def _names(self, node: Node) -> frozenset[str]:
-        """The names of what may come to read a value."""
-        graph, found = self.graph, self.names
+    def _names(
+        self, node: Node, found: dict[int, frozenset[str]], passes: Callable[[Node], bool]
+    ) -> frozenset[str]:
+        """The names of what reads a value, and what reads that, as far as it passes values on."""
+        graph = self.graph
         reading: dict[int, tuple[Readers[Node], list[Node]]] = {}
         stack = [node]
         while stack:
@@ -75,7 +137,7 @@ class Surroundings(Generic[Node]):
                 continue
             if key not in reading:
                 readers = read_by(graph, current)
-                reading[key] = readers, [each for each in readers.nodes if self._may_go(each)]
+                reading[key] = readers, [each for each in readers.nodes if passes(each)]
                 stack += [current, *reading[key][1]]
             else:
                 readers, through = reading.pop(key)
@@ -90,6 +152,10 @@ class Surroundings(Generic[Node]):
     def _is_tuple(self, reader: Node) -> bool:
         """Whether what reads a value is a tuple, or takes the value out of one."""
         return self.graph.fields(reader) is not None or self.graph.item(reader) is not None
+
+    def _goes_on(self, reader: Node) -> bool:
+        """Whether what reads a value may be in a kernel with what reads its own."""
+        return not self.words.ends_kernel(self.graph.op_name(reader))
 
     def _may_go(self, reader: Node) -> bool:
         """Whether what reads a value may be dropped, or only moves its elements."""

@@ -34,7 +34,8 @@ ALLOW = click.option(
     type=click.Choice(sorted(ALLOWABLE)),
     help="What is exact in real numbers alone. quasi-convex: sink functions that fall, then rise "
     "(gelu, silu, abs, slopes below 0), too, as the larger of two results. winograd: convolve by "
-    "Winograd's filtering where it is faster.",
+    "Winograd's filtering where it is faster. device-math: for a GPU, sink functions of its math "
+    "library (exp, tanh, sigmoid), too, which were not checked there value by value.",
 )
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

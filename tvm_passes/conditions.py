@@ -148,18 +148,13 @@ def ordered_bounds(low: str, high: str) -> Condition:
     return check
 
 
-def constant_in_window(param: str, *, contracts: bool = True) -> Condition:
+def constant_in_window(param: str) -> Condition:
     """Condition: the tensor `param` does not vary over the pooled axes, and is finite if known.
 
-    An infinite one is left alone because the pool starts from the finite lowest value: the
-    maximum of nothing but -inf is that value before the swap and -inf after it.
-
-    Parameters
-    ----------
-    param
-        Name of the parameter.
-    contracts
-        Whether a compiler may contract the op with the arithmetic that computes the tensor.
+    One that is computed could be contracted with the op, and be in a kernel with other ops that
+    read it once the op is below the pool.  An infinite one is left alone because the pool starts
+    from the finite lowest value: the maximum of nothing but -inf is that value before the swap and
+    -inf after it.
     """
 
     def check(op: ElementwiseOp, pool: Pool) -> Decline | None:
@@ -176,10 +171,11 @@ def constant_in_window(param: str, *, contracts: bool = True) -> Condition:
                 f"which varies over the pooled axes of {pool.layout}",
                 "only a tensor that is constant over the pooled axes can sink",
             )
-        if contracts and not operand.stored:
+        if not operand.stored:
             return Decline(
                 Reason.ROUNDING,
-                f"{param} of {op.op} is computed, and may be contracted with {op.op}",
+                f"{param} of {op.op} is computed, and may be in another kernel once {op.op} is "
+                "below the pool",
                 "fold constants before the pass runs",
             )
         if operand.value is not None and not np.all(np.isfinite(operand.value)):

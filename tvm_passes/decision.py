@@ -10,6 +10,7 @@ from tvm_passes.decline import Decline, Direction, Ends, Reason
 from tvm_passes.legality import (
     OP_PRECONDITIONS,
     SITE_PRECONDITIONS,
+    chooses_no_addend,
     composed,
     direction_allowed,
     evaluations,
@@ -18,6 +19,7 @@ from tvm_passes.legality import (
     not_absorbed,
     not_folded,
     sinks_below_all,
+    tells_nothing,
     wrapping,
 )
 from tvm_passes.neighbours import heeds_what_it_reads, may_vanish_op
@@ -100,7 +102,7 @@ def decide(
         if decline is not None:
             return Decision(site, (), decline)
     for op in nearest(site.chain):
-        decline = not_folded(op, site)
+        decline = not_folded(op, site) or tells_nothing(site)
         if decline is not None:
             return Decision(site, (), decline)
     directions, decline = _legal_prefix(site, allow)
@@ -302,4 +304,5 @@ def _refusal(op: ElementwiseOp, site: Site, pool: Pool, allow: Collection[str]) 
         decline = precondition(op, pool)
         if decline is not None:
             return decline
-    return not_absorbed(op, site) or direction_allowed(op, allow)
+    declines = (not_absorbed(op, site), chooses_no_addend(op, site), direction_allowed(op, allow))
+    return next((decline for decline in declines if decline is not None), None)

@@ -12,9 +12,9 @@ from functools import cache, cached_property
 from math import prod
 from typing import Any
 
-from tvm_passes.decline import Direction
+from tvm_passes.decline import Condition, Direction
 from tvm_passes.errors import AllowError
-from tvm_passes.kernel_conditions import replaced_later
+from tvm_passes.kernel_conditions import replaced_later, unchecked_there
 from tvm_passes.legality import rule_conditions
 from tvm_passes.pattern import Apply
 from tvm_passes.ranges import filled
@@ -49,7 +49,10 @@ from tvm_passes.site import (
 WINOGRAD = "winograd"
 """What `allow` calls sums in another order; the reorder itself has none."""
 
-ALLOWABLE = frozenset({Direction.QUASI_CONVEX.value, WINOGRAD})
+DEVICE_MATH = "device-math"
+"""What `allow` calls functions that the math library of a GPU computes."""
+
+ALLOWABLE = frozenset({Direction.QUASI_CONVEX.value, WINOGRAD, DEVICE_MATH})
 """What `allow` may name."""
 
 Argument = int | float | Operand | None
@@ -83,6 +86,11 @@ class Vocabulary:
         named = (self.activations, self.pools, self.producers, self.moves, self.dropouts)
         return op in self.opaque or op in self.stays or any(op in names for names in named)
 
+    def ends_kernel(self, op: str) -> bool:
+        """Whether nothing that reads this op's result is in a kernel with what it reads."""
+        is_opaque = op in self.opaque and op not in self.moves
+        return is_opaque or op in self.producers or op in self.pools
+
     def passes_on(self, op: str) -> bool:
         """Whether a compiler may fold arithmetic above this op into what reads it."""
         is_sign = any(rule.is_sign for rule, _ in self.activations.get(op, ()))
@@ -105,24 +113,31 @@ def vocabulary(
     dialect: str,
     allow: Collection[str] = (),
     replaced: Collection[str] = (),
+    *,
+    on_gpu: bool = False,
 ) -> Vocabulary:
     """The op names of one dialect, with the rows of each op, the last row first.
 
     Rows of functions that fall, then rise, and are not allowed, are left out where an op has
-    others, so that it is they that say why it stays.  So do rows that are spelled with ops that
-    another pass has `replaced` by the time that code is made.
+    others, so that it is they that say why it stays.  Rows that are spelled with ops that another
+    pass has `replaced` by the time that code is made refuse to sink, and so do those that the math
+    library of a GPU computes, where the code is made for one and that is not allowed.
 
     Raises
     ------
     AllowError
-        If `allow` names anything but ``quasi-convex`` and ``winograd``.
+        If `allow` names anything that is not `ALLOWABLE`.
     """
     unknown = set(allow) - ALLOWABLE
     if unknown:
         raise AllowError(
             f"allow: expected {', '.join(sorted(ALLOWABLE))}, found {', '.join(sorted(unknown))}"
         )
-    rules = [_refused(rule) if _uses(rule, dialect, replaced) else rule for rule in rules]
+    rules = [
+        _refused(rule, replaced_later) if _uses(rule, dialect, replaced) else rule for rule in rules
+    ]
+    if on_gpu and DEVICE_MATH not in allow:
+        rules = [_refused(rule, unchecked_there) if rule.is_call else rule for rule in rules]
     rows: dict[str, tuple[tuple[Rule, Form], ...]] = {}
     optional: dict[str, tuple[tuple[Rule, Form], ...]] = {}
     for rule in rules:
@@ -153,8 +168,8 @@ def _uses(rule: Rule, dialect: str, ops: Collection[str]) -> bool:
     )
 
 
-def _refused(rule: Rule) -> Rule:
-    return replace(rule, conditions=(replaced_later, *rule.conditions))
+def _refused(rule: Rule, refusal: Condition) -> Rule:
+    return replace(rule, conditions=(refusal, *rule.conditions))
 
 
 def _composites(rules: Sequence[Rule]) -> Mapping[str, tuple[tuple[Rule, Apply], ...]]:

@@ -16,8 +16,8 @@ from tvm_passes.site import ElementwiseOp, Operand, Pool
 def rounded_to_bfloat16(*params: str) -> Condition:
     """Condition: of bfloat16, the bounds `params` are numbers of bfloat16, where they are used.
 
-    TVM computes it in float32, and rounds where a kernel ends: a bound that bfloat16 does not hold,
-    or that the kernel itself computes, would reach the ops below the pool as it is.
+    TVM computes it in float32, and rounds where a kernel ends: a number that bfloat16 does not hold
+    would reach the ops below the pool as it is.
     """
 
     def check(op: ElementwiseOp, _pool: Pool) -> Decline | None:
@@ -25,15 +25,12 @@ def rounded_to_bfloat16(*params: str) -> Condition:
             return None
         for param in params:
             bound = op.params.get(param)
-            if isinstance(bound, Operand):
-                is_rounded = bound.stored
-            else:
-                is_rounded = isinstance(bound, int | float) and _is_bfloat16(bound)
-            if not is_rounded:
+            is_rounded = isinstance(bound, int | float) and _is_bfloat16(bound)
+            if not (isinstance(bound, Operand) or is_rounded):
                 return Decline(
                     Reason.ROUNDING,
                     f"{param} of {op.op} is not rounded to bfloat16 until a kernel ends",
-                    "use bounds that bfloat16 holds, and that are constants or arguments",
+                    "use bounds that bfloat16 holds",
                 )
         return None
 
@@ -187,6 +184,15 @@ def replaced_later(op: ElementwiseOp, _pool: Pool) -> Decline:
         Reason.NOT_MONOTONE,
         f"FastMath follows, and replaces {op.op} by what falls in places",
         "run FastMath before this pass, or disable it, as below opt_level 4",
+    )
+
+
+def unchecked_there(op: ElementwiseOp, _pool: Pool) -> Decline:
+    """Decline, whatever the op's parameters are."""
+    return Decline(
+        Reason.NOT_MONOTONE,
+        f"the GPU's math library computes {op.op}, and may fall in places, as PoCL's tanh does",
+        'allow it with allow={"device-math"}, or --allow device-math',
     )
 
 

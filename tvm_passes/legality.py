@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from fractions import Fraction
 
 from tvm_passes.decline import Condition, Decline, Direction, Reason
-from tvm_passes.neighbours import MERGED, is_merged, may_merge
+from tvm_passes.neighbours import MERGED, heeds_proofs, is_merged, may_merge
 from tvm_passes.rule import INTEGERS, NARROW
 from tvm_passes.site import ElementwiseOp, Operand, Pool, Producer, Site, elements, extents
 
@@ -156,8 +156,9 @@ def in_dataflow(site: Site) -> Decline | None:
         return None
     return Decline(
         Reason.NOT_DATAFLOW,
-        f"{site.pool.op} is in no dataflow block: what is around it may have effects",
-        "run relax.transform.ConvertToDataflow before this pass",
+        f"what is around {site.pool.op} may have effects: it is in no dataflow block, or a call of "
+        "its function writes over what it reads",
+        "run relax.transform.ConvertToDataflow before this pass, and what writes in place after it",
     )
 
 
@@ -323,9 +324,11 @@ def keeps_rounding(op: ElementwiseOp, above: ElementwiseOp | Producer) -> Declin
     TVM lets LLVM and nvcc contract a * b + c into one fused multiply-add, and Relay merges
     (x + a) + b into x + (a + b).  An addition that sinks away from arithmetic which stays would
     round twice where it rounded once.  Of integers nothing is rounded, but other ops merge, too.
+    What an op above tells of its results may contract arithmetic in a choice below it.
     """
     is_exact = op.reads in INTEGERS or _is_rounded(above)
-    if not _merged(above, op) and (is_exact or not op.rule.is_arithmetic):
+    is_told = heeds_proofs(op) and not (isinstance(above, Producer) and above.rounded)
+    if not (_merged(above, op) or is_told) and (is_exact or not op.rule.is_arithmetic):
         return None
     return Decline(
         Reason.ROUNDING,
@@ -363,9 +366,7 @@ def keeps_bits(op: ElementwiseOp, n: int, wraps: tuple[int, str]) -> Decline | N
     """
     if op.reads not in NARROW:
         return None
-    operands = (value for value in op.params.values() if isinstance(value, Operand))
-    is_computed = any(not operand.stored for operand in operands)
-    count, name = (n + 1, "an operand") if is_computed else wraps
+    count, name = wraps
     if n >= count:
         return None
     return Decline(
@@ -395,6 +396,35 @@ def not_folded(op: ElementwiseOp, site: Site) -> Decline | None:
     return Decline(
         Reason.FOLDING,
         f"{op.op} would be next to {below}, and could be folded with it",
+        "nothing to do: sinking it could change the last bit",
+    )
+
+
+def tells_nothing(site: Site) -> Decline | None:
+    """No kernel below is compiled otherwise for what an op tells of its results.
+
+    LLVM folds a comparison with 0 of what is never negative, and a choice between a number and its
+    multiple of what is never NaN: a product that was chosen is then contracted with a sum.
+    """
+    if not site.told_below:
+        return None
+    below = ", ".join(sorted(set(site.told_below)))
+    return Decline(
+        Reason.FOLDING,
+        f"{site.chain[0].op} would tell the kernel of {below} of its signs, which decides what is "
+        "contracted there",
+        "nothing to do: sinking it could change the last bit",
+    )
+
+
+def chooses_no_addend(op: ElementwiseOp, site: Site) -> Decline | None:
+    """An op whose code depends on what is known of its data comes into no kernel with sums."""
+    if not site.sums_below or not heeds_proofs(op):
+        return None
+    below = ", ".join(sorted(set(site.sums_below)))
+    return Decline(
+        Reason.FOLDING,
+        f"{op.op} would be in a kernel with {below}, and could be contracted with it",
         "nothing to do: sinking it could change the last bit",
     )
 

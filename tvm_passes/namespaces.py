@@ -155,6 +155,12 @@ def register_intrinsic(name: str, like: str, function: Callable[[Any], Any]) -> 
     tvm.ir.register_op_attr(name, "llvm.FLowerIntrinsic", lambda e: function(*e.args))
 
 
+def for_gpu() -> bool:
+    """Whether the target in scope is one with threads, as GPUs are."""
+    target = tvm.target.Target.current(allow_none=True)
+    return target is not None and "gpu" in map(str, target.keys)
+
+
 def host_cpu() -> str:
     """LLVM's name of the CPU that this process runs on."""
     return str(tvm.get_global_func("tvm.codegen.llvm.GetHostCPUName")())
@@ -183,6 +189,7 @@ __all__ = [
     "detect_linear_equation",
     "dlight",
     "dtype_of",
+    "for_gpu",
     "host_cpu",
     "meta_schedule",
     "narrow",

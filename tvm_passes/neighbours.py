@@ -54,6 +54,22 @@ SELECTIONS = frozenset(
 """Ops that choose between their data and something else: TIR may put a sum below inside."""
 
 
+PROVED = frozenset(
+    name
+    for op in (
+        *("abs", "nn.prelu", "where", "sign", "isnan", "isinf", "isfinite"),
+        *("greater", "greater_equal", "less", "less_equal", "equal", "not_equal"),
+    )
+    for name in (op, f"relax.{op}")
+)
+"""Ops that LLVM compiles otherwise if it can prove that their data are never negative, or NaN."""
+
+
+def heeds_proofs(op: ElementwiseOp) -> bool:
+    """Whether an op, or one that it is spelled with, is among those."""
+    return op.op in PROVED or any("where" in pattern.ops for pattern in op.rule.patterns)
+
+
 def heeds_readers(op: ElementwiseOp) -> bool:
     """Whether it matters to an op what reads its result."""
     return op.rule.is_arithmetic or op.op in MERGED or op.op in SELECTIONS
@@ -61,7 +77,7 @@ def heeds_readers(op: ElementwiseOp) -> bool:
 
 def heeds_what_it_reads(op: ElementwiseOp) -> bool:
     """Whether it matters to an op what computes its data."""
-    return op.rule.is_arithmetic or is_merged(op.op)
+    return op.rule.is_arithmetic or is_merged(op.op) or heeds_proofs(op)
 
 
 def may_merge(above: str, below: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic
 
-from tvm_passes.below import Below, Surroundings
+from tvm_passes.below import Below, Kernels, Surroundings
 from tvm_passes.chain import Chain, Plan, climb
 from tvm_passes.collector import collector_paused
 from tvm_passes.decision import Decision, decide, decide_together
@@ -119,7 +119,8 @@ class _Planner(Generic[Node]):
         # The ids are those of objects that `told` and `decided` keep.
         ops = tuple(map(id, chain.ops))
         below = (site.arithmetic_below, site.unknown_below, site.casts_below, site.absorbers)
-        alike = (id(site.pool), site.producer, below, ops)
+        kernels = (site.sums_below, site.told_below)
+        alike = (id(site.pool), site.producer, below, kernels, ops)
         if alike not in self.decided:
             resolved = replace(site, chain=resolve(chain.ops, site.pool))
             decision = decide(resolved, self.words.allow)
@@ -136,6 +137,7 @@ class _Planner(Generic[Node]):
         """The site of a pool, without its chain."""
         graph, producer = self.graph, self._producer(chain.top)
         below = self.surroundings.below(node) if self._may_meet(chain) else Below()
+        kernels = self.surroundings.kernels(node) if chain.ops else Kernels()
         layer = self._layer(chain.top, producer)
         return Site(
             function=self.function,
@@ -147,6 +149,8 @@ class _Planner(Generic[Node]):
             unknown_below=below.unknown,
             casts_below=below.casts,
             absorbers=(*layer, *below.absorbers),
+            sums_below=kernels.sums,
+            told_below=kernels.told,
             location=graph.location(node),
             in_dataflow=graph.in_dataflow,
         )

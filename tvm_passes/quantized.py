@@ -13,7 +13,7 @@ RESCALES = {"in_scale": 1, "in_zero_point": 2, "scale": 3, "zero_point": 4}
 
 
 def _constant(*params: str) -> tuple[Condition, ...]:
-    return tuple(constant_in_window(param, contracts=False) for param in params)
+    return tuple(constant_in_window(param) for param in params)
 
 
 def _forms(op: str) -> dict[str, tuple[Form, ...]]:

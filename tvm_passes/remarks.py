@@ -91,15 +91,25 @@ def may_go_on(decisions: Sequence[Decision]) -> bool:
     return stays and any(decision.passed for decision in decisions)
 
 
-def remarks_of_round(decisions: Sequence[Decision], *, first: bool, last: bool) -> Iterator[Remark]:
+def remarks_of_round(
+    decisions: Sequence[Decision], said: set[str], *, last: bool
+) -> Iterator[Remark]:
     """The remarks of one of several rounds of decisions on a function.
 
-    What is missed for a reason that another round may remove is said in the last.
+    What is missed for a reason that another round may remove is said in the last, for another
+    reason once.
+
+    Parameters
+    ----------
+    said
+        The sites that earlier rounds had remarks on; those of this round are added.
     """
+    before = frozenset(said)
     for decision in decisions:
         for remark in remarks_of(decision):
             open_yet = remark.reason in {reason.value for reason in REVISITED}
-            if remark.kind is not Kind.MISSED or (last if open_yet else first):
+            if remark.kind is not Kind.MISSED or (last if open_yet else remark.site not in before):
+                said.add(remark.site)
                 yield remark
 
 

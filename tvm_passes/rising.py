@@ -180,7 +180,7 @@ RISING: tuple[Rule, ...] = (
         ),
         dtypes=SELECTED | INTEGERS,
         conditions=(
-            constant_in_window("bound", contracts=False),
+            constant_in_window("bound"),
             rounded_to_bfloat16("bound"),
         ),
         image=at_least("bound"),
@@ -199,7 +199,7 @@ RISING: tuple[Rule, ...] = (
         ),
         dtypes=SELECTED | INTEGERS,
         conditions=(
-            constant_in_window("bound", contracts=False),
+            constant_in_window("bound"),
             rounded_to_bfloat16("bound"),
         ),
         image=at_most("bound"),
@@ -218,9 +218,10 @@ RISING: tuple[Rule, ...] = (
             Form("relax.nn.prelu", args={"alpha": 1}, axis="axis"),
         ),
         conditions=(
-            constant_in_window("alpha", contracts=False),
+            constant_in_window("alpha"),
             finite_slope_not_negative("alpha"),
         ),
+        is_arithmetic=True,
         fixes=fixed_points.not_negative,
         nan="NaN; 0 for alpha = 0",
         negative_zero="kept; +0 for alpha = 0",

@@ -277,6 +277,10 @@ class Site:
     absorbers
         Layers above the chain and ops below the pool through which a compiler may fold a factor
         into a layer's weights.
+    sums_below
+        Ops in kernels with what sinks that may add.
+    told_below
+        Ops in such kernels, if they add, whose code depends on what is known of their data.
     location
         Source location carried by the pool (its span), or an empty string.
     in_dataflow
@@ -292,6 +296,8 @@ class Site:
     unknown_below: tuple[str, ...] = ()
     casts_below: tuple[str, ...] = ()
     absorbers: tuple[str, ...] = ()
+    sums_below: tuple[str, ...] = ()
+    told_below: tuple[str, ...] = ()
     location: str = ""
     in_dataflow: bool = True
 

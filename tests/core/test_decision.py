@@ -440,3 +440,33 @@ class TestNarrowIntegersThatMayWrapAround:
         for stored in (True, False):
             chain = (op("maximum", dtype="int8", params={"bound": replace(ONES, stored=stored)}),)
             assert self.decided(*chain).sunk == (chain if stored else ())
+
+
+class TestWhatKernelsAreToldOfTheirData:
+    """LLVM contracts what it finds out to be a product, from the signs of what sank."""
+
+    CHOICES = (op("abs", op="abs"), op("prelu", op="nn.prelu"), op("relu, as a choice"))
+
+    def test_no_op_sinks_into_a_kernel_that_depends_on_it(self):
+        decision = decide(site(told_below=("abs", "add")))
+        assert decision.decline.reason is Reason.FOLDING
+        assert "abs" in decision.decline.detail
+        assert not decision.sunk
+
+    @pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.op)
+    def test_no_choice_sinks_into_a_kernel_with_sums(self, choice):
+        assert decide(site(choice), ALLOW).sunk == (choice,)
+        decision = decide(site(choice, sums_below=("add",)), ALLOW)
+        assert decision.decline.reason is Reason.FOLDING
+        assert "add" in decision.decline.detail
+        assert decide(site(op(), sums_below=("add",))).sunk
+
+    @pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.op)
+    @pytest.mark.parametrize("above", [op("clip"), op("sigmoid")])
+    def test_no_choice_parts_from_what_tells_of_its_data(self, choice, above):
+        shared = replace(above, consumers=2)
+        assert decide(site(choice, above), ALLOW).sunk == (choice, above)
+        decision = decide(site(choice, shared), ALLOW)
+        assert decision.decline.reason is Reason.ROUNDING
+        assert decide(site(choice, producer=MULTIPLY), ALLOW).decline.reason is Reason.ROUNDING
+        assert decide(site(choice, producer=CONV), ALLOW).sunk

@@ -163,7 +163,7 @@ def test_a_minimum_is_not_taken_above_such_a_function_of_another_pool(name):
         return max_pool(b.emit(RISING[name](b, low)))
 
     _, remarks = run_pass(built(before))
-    assert [remark.reason for remark in remarks][:1] == [Reason.NOT_MONOTONE.value]
+    assert Reason.NOT_MONOTONE.value in [remark.reason for remark in remarks]
 
 
 def wide(value):

@@ -76,6 +76,14 @@ def test_a_product_meets_a_sum_past_a_selection_of_one_value(vanishes):
     assert_untouched(built(body, data()), Reason.FOLDING)
 
 
+def test_a_product_meets_a_sum_past_dropout():
+    def body(builder, x):
+        pooled = builder.emit(max_pool(builder.emit(scaled(x))))
+        return biased(kept(builder, pooled))
+
+    assert_untouched(built(body, data()), Reason.FOLDING)
+
+
 def test_a_sum_is_not_parted_from_a_product_past_what_may_vanish():
     mod = module(lambda x: max_pool(biased(op.abs(scaled(x)))))
     assert_untouched(mod, Reason.ROUNDING)
@@ -242,12 +250,6 @@ MEET = {
     ),
     "past dropout below": lambda builder, x: op.concat(
         [max_pool(scaled(x)), scaled(kept(builder, builder.emit(max_pool(x))))]
-    ),
-    "with an operand that is not known": lambda _, x: op.concat(
-        [
-            op.maximum(max_pool(x), op.cos(per_channel((8, 1, 1)))),
-            max_pool(op.maximum(x, op.sin(per_channel((8, 1, 1))))),
-        ]
     ),
 }
 

@@ -147,7 +147,7 @@ def test_functions_that_fall_then_rise_sink_at_both_ends(name):
 def test_a_minimum_is_not_taken_above_such_a_function_of_another_pool(name):
     low = max_pool(relay.negative(relay.tanh(data())))
     _, remarks = run_pass(module(max_pool(RISING[name](low))))
-    assert [remark.reason for remark in remarks][:1] == [Reason.NOT_MONOTONE.value]
+    assert Reason.NOT_MONOTONE.value in [remark.reason for remark in remarks]
 
 
 def test_a_chain_with_such_functions_sinks():

@@ -220,8 +220,11 @@ def test_a_requantization_is_not_parted_from_a_cast():
 
 
 def test_a_requantization_of_several_sinks():
-    x = data(SHAPE, "int8")
-    (decision,) = decisions(module(max_pool(requantized(relay.concatenate([x, x], 1)))))
+    x = data(SHAPE, "int32")
+    scales = (const(0.05), relay.const(0), const(0.3), relay.const(2))
+    several = relay.concatenate([x, x], 1)
+    found = relay.qnn.requantize(several, *scales, compute_dtype="float32", out_dtype="int8")
+    (decision,) = decisions(module(max_pool(found)))
     assert decision.passed
 
 

@@ -20,6 +20,7 @@ from relay_runs import TARGETS, bits, hard_values, outputs
 from tvm import relay
 
 from tvm_passes.decline import Reason
+from tvm_passes.relay import build
 from tvm_passes.relay.reorder import decisions
 
 FACTOR, SHIFT = positive((8, 1, 1)), per_channel((8, 1, 1))
@@ -277,3 +278,23 @@ def test_what_fast_math_replaces_stays(options, sinks):
         assert found[0].passed == (sinks or not is_replaced)
         said = Reason.NOT_MONOTONE.value if is_replaced and not sinks else "sunk"
         assert reasons(remarks)[0] == said
+
+
+def test_functions_of_a_gpu_s_math_library_stay_unless_allowed():
+    mod = module(max_pool(relay.tanh(data())))
+    with tvm.target.Target("cuda", host="llvm"):
+        (decision,) = decisions(mod)
+        assert decision.decline.reason is Reason.NOT_MONOTONE
+        assert decisions(mod, allow={"device-math"})[0].passed
+        assert decisions(module(max_pool(relay.nn.relu(data()))))[0].passed
+        assert reasons(run_pass(mod)[1]) == [Reason.NOT_MONOTONE.value]
+    assert decisions(mod)[0].passed
+
+
+@pytest.mark.parametrize("allow", [(), ("device-math",)])
+def test_build_tells_the_pass_of_its_target(allow, monkeypatch):
+    monkeypatch.setattr(relay, "build", lambda *_: None)  # TVM's wheel has no CUDA
+    remarks = []
+    mod = module(max_pool(relay.tanh(data())))
+    build(mod, "cuda", on_remark=remarks.append, allow=allow)
+    assert (Reason.NOT_MONOTONE.value in reasons(remarks)) == (not allow)

@@ -10,7 +10,7 @@ import tvm
 from tvm import relax
 
 from tvm_passes.cuda.kernels import Kernels
-from tvm_passes.describe import WINOGRAD
+from tvm_passes.describe import DEVICE_MATH, WINOGRAD
 from tvm_passes.relax.banks import NOT_UNROLLED, banks_of
 from tvm_passes.relax.device_code import compiled_by
 from tvm_passes.relax.gpu_conv2d import TileConv2d
@@ -70,7 +70,7 @@ def scheduled(mod: tvm.IRModule, target: tvm.target.Target, version: str) -> tvm
     reorders = filtered or version in ("reordered", "fused")
     ours = filtered or version in ("scheduled", "fused")
     tile = TileConv2d(allow={WINOGRAD} if filtered else ())
-    reorder = ReorderActivationAfterMaxPool() if reorders else None
+    reorder = ReorderActivationAfterMaxPool(allow={DEVICE_MATH}) if reorders else None
     with target:
         return tvm.transform.Sequential(gpu_passes(target, reorder, ours=ours, tile=tile))(mod)
 

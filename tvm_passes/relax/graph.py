@@ -18,6 +18,9 @@ from tvm_passes.relax.nodes import address, items
 from tvm_passes.rules import Movement
 from tvm_passes.site import Operand, Producer, Shape
 
+IN_PLACE = frozenset({"relax.call_tir_inplace", "relax.call_inplace_packed"})
+"""Ops that write over what they read, and count as pure."""
+
 VARIABLES = frozenset({relax.Var, relax.DataflowVar})
 
 Tensor = tuple[Shape, str]
@@ -75,7 +78,7 @@ class RelaxGraph:
         Whether the function is private, and `InlinePrivateFunctions` may come, or other blocks of
         it read a value of this one.
     in_dataflow
-        Whether it is a dataflow block.
+        Whether it is a dataflow block, and nothing in the function writes over what it reads.
     """
 
     bindings: Mapping[int, relax.Binding]
@@ -242,6 +245,8 @@ def _identity(argument: Argument) -> object:
 def graphs_of(func: relax.Function, words: Vocabulary) -> list[tuple[Placed, RelaxGraph]]:
     """The graphs of all blocks of a function."""
     found = [(placed, _graph_of(placed, words)) for placed in binding_blocks(func)]
+    if any(d.op in IN_PLACE for _, graph in found for d in graph.definitions.values()):
+        found = [(placed, replace(graph, in_dataflow=False)) for placed, graph in found]
     elsewhere = {key for _, graph in found for key in graph.users.keys() - graph.bindings.keys()}
     return [
         (placed, replace(graph, may_be_joined=True))

@@ -11,6 +11,7 @@ from tvm import relax
 from tvm_passes.collector import collector_paused
 from tvm_passes.decision import Decision
 from tvm_passes.describe import Vocabulary, vocabulary
+from tvm_passes.namespaces import for_gpu
 from tvm_passes.plan import Plan, plan
 from tvm_passes.relax.blocks import map_dataflow_blocks
 from tvm_passes.relax.graph import RelaxGraph, graphs_of
@@ -33,7 +34,9 @@ class ReorderActivationAfterMaxPool:
     on_remark
         Called with each `tvm_passes.remarks.Remark`; it changes nothing.
     allow
-        ``{"quasi-convex"}`` for functions that fall, then rise, which is exact in real numbers.
+        ``{"quasi-convex"}`` for functions that fall, then rise, which is exact in real numbers;
+        ``"device-math"`` for those that the math library of a GPU computes, if the target in scope
+        is one.
 
     Examples
     --------
@@ -47,7 +50,8 @@ class ReorderActivationAfterMaxPool:
         on_remark: Callable[[Remark], object] | None = None,
         allow: Collection[str] = (),
     ) -> None:
-        self.words = vocabulary(rules, RELAX, allow)
+        self.words = lru_cache(partial(_words, rules, frozenset(allow)))
+        self.words(False)  # which refuses what may not be allowed
         self.on_remark = on_remark
 
     @collector_paused()
@@ -56,19 +60,19 @@ class ReorderActivationAfterMaxPool:
     ) -> relax.Function:
         """Rewrite one function; `func` itself is returned where nothing moves."""
         name = lru_cache(lambda: _name_in(mod, func))
-        changed, first = func, True
+        words = self.words(for_gpu())
+        changed, said = func, set[str]()
         while True:
-            plans = _plans(changed, name, self.words)
+            plans = _plans(changed, name, words)
             decided = [item.decision for _, items in plans.values() for item in items]
             last = not may_go_on(decided)
             if self.on_remark is not None:
-                for remark in remarks_of_round(decided, first=first, last=last):
+                for remark in remarks_of_round(decided, said, last=last):
                     self.on_remark(remark)
             if any(decision.passed for decision in decided):
                 changed = _rewritten(changed, plans, relax.BlockBuilder(mod))
             if last:
                 return changed
-            first = False
 
 
 def _rewritten(
@@ -92,13 +96,17 @@ def plans(
     mod: tvm.IRModule, rules: Sequence[Rule] = RULES, allow: Collection[str] = ()
 ) -> tuple[Plans, ...]:
     """The graph of every block of a module, and what would become of its pools."""
-    words = vocabulary(rules, RELAX, allow)
+    words = _words(rules, allow, for_gpu())
     return tuple(
         found
         for gvar, func in mod.functions.items()
         if isinstance(func, relax.Function)
         for found in _plans(func, partial(str, gvar.name_hint), words).values()
     )
+
+
+def _words(rules: Sequence[Rule], allow: Collection[str], on_gpu: bool) -> Vocabulary:
+    return vocabulary(rules, RELAX, allow, on_gpu=on_gpu)
 
 
 Plans = tuple[RelaxGraph, tuple[Plan[relax.Var], ...]]

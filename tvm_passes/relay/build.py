@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import tvm
@@ -60,8 +61,11 @@ def build(
         raise TypeError(f"expected an IRModule or a function, found {type(ir_mod).__name__}")
     if on_remark is not None:
         below_level(target, on_remark)
+    only = _only(target)
+    with nullcontext() if only is None else only:
+        ir_mod = tvm.transform.Sequential(passes(target, params, RULES, on_remark, allow))(ir_mod)
     return relay.build(
-        tvm.transform.Sequential(passes(target, params, RULES, on_remark, allow))(ir_mod),
+        ir_mod,
         target,
         target_host,
         executor,

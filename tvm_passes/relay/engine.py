@@ -114,7 +114,8 @@ def build(  # noqa: PLR0913 - what a build depends on
     tvm_target = tvm.target.Target(dict(target))
     with context, autotvm.apply_history_best([]), without_advice():
         ours = passes(tvm_target, on_remark=on_remark, allow=allow, barred=barred)
-        mod = tvm.transform.Sequential(ours)(mod)
+        with tvm_target:
+            mod = tvm.transform.Sequential(ours)(mod)
         if compile_kernels is None:
             return relay.build(mod, tvm_target)
         with compiled_by(compile_kernels):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 import tvm
 from tvm import relay
 
 from tvm_passes.collector import collector_paused
 from tvm_passes.decision import Decision
-from tvm_passes.describe import vocabulary
+from tvm_passes.describe import Vocabulary, vocabulary
+from tvm_passes.namespaces import for_gpu
 from tvm_passes.plan import Plan, plan
 from tvm_passes.relay.graph import graph_of
 from tvm_passes.relay.nodes import is_opaque
@@ -31,7 +32,9 @@ class ReorderActivationAfterMaxPool:
     on_remark
         Called with each `tvm_passes.remarks.Remark`; it changes nothing.
     allow
-        ``{"quasi-convex"}`` for functions that fall, then rise, which is exact in real numbers.
+        ``{"quasi-convex"}`` for functions that fall, then rise, which is exact in real numbers;
+        ``"device-math"`` for those that the math library of a GPU computes, if the target in scope
+        is one.
 
     Examples
     --------
@@ -45,8 +48,8 @@ class ReorderActivationAfterMaxPool:
         on_remark: Callable[[Remark], object] | None = None,
         allow: Collection[str] = (),
     ) -> None:
-        self.rules, self.allow = rules, allow
-        self.words = vocabulary(rules, RELAY, allow)
+        self.words = lru_cache(partial(_words, rules, frozenset(allow)))
+        self.words(frozenset(), False)  # which refuses what may not be allowed
         self.on_remark = on_remark
 
     @collector_paused()
@@ -56,9 +59,9 @@ class ReorderActivationAfterMaxPool:
         """Rewrite one function; `func` itself is returned where nothing moves."""
         if is_opaque(func):
             return func
-        replaced = _replaced(ctx)
-        words = vocabulary(self.rules, RELAY, self.allow, replaced) if replaced else self.words
+        words = self.words(_replaced(ctx), for_gpu())
         changed, first = func, True
+        said = set[str]()
         while True:
             typed = _typed(changed, mod) if first else _typed_again(func, changed, mod)
             graph = graph_of(typed, words)
@@ -66,12 +69,18 @@ class ReorderActivationAfterMaxPool:
             decided = [item.decision for item in plans]
             last = not may_go_on(decided)
             if self.on_remark is not None:
-                for remark in remarks_of_round(decided, first=first, last=last):
+                for remark in remarks_of_round(decided, said, last=last):
                     self.on_remark(remark)
             changed = sink(typed, graph.nodes, sinks(graph, plans))
             if last:
                 return changed
             first = False
+
+
+def _words(
+    rules: Sequence[Rule], allow: Collection[str], replaced: frozenset[str], on_gpu: bool
+) -> Vocabulary:
+    return vocabulary(rules, RELAY, allow, replaced, on_gpu=on_gpu)
 
 
 FAST_MATH = frozenset({"exp", "tanh", "erf"})
@@ -97,7 +106,7 @@ def plans(
     mod: tvm.IRModule, rules: Sequence[Rule] = RULES, allow: Collection[str] = ()
 ) -> tuple[Plan[relay.Expr], ...]:
     """What would become of every pool of a module."""
-    words = vocabulary(rules, RELAY, allow, _replaced(tvm.transform.PassContext.current()))
+    words = _words(rules, allow, _replaced(tvm.transform.PassContext.current()), for_gpu())
     mod = relay.transform.InferType()(mod.clone())
     return tuple(
         item
