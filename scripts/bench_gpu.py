@@ -32,7 +32,7 @@ from tvm_passes.bench.networks import NETWORKS, write_network
 from tvm_passes.bench.runtimes import GPU_PEERS
 from tvm_passes.bench.versions import DEFAULT_VERSIONS
 from tvm_passes.cli_bench import ALL_VERSIONS, shipped_blocks
-from tvm_passes.describe import WINOGRAD
+from tvm_passes.describe import DEVICE_MATH, WINOGRAD
 from tvm_passes.errors import TvmPassesError
 from tvm_passes.target import CUDA, parse_target, require_device
 
@@ -186,6 +186,7 @@ def request(options: argparse.Namespace, config: dict[str, Any], folder: Path) -
         peers=GPU_PEERS if config["kind"] == CUDA else (),
         rounds=options.rounds,
         figures=False,
+        allow=(DEVICE_MATH,),
     )
 
 

@@ -35,12 +35,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from tvm_passes.compile import kernels_for
 from tvm_passes.dialects import TVM, Runner, engine, require
 from tvm_passes.measure import set_threads
 from tvm_passes.monotone import FLOAT_BITS, Line, comparable, storage, sweep, wavering, windows
 from tvm_passes.output import check_file, write_text
 from tvm_passes.rules import RELAX, RULES
-from tvm_passes.target import parse_target
+from tvm_passes.target import LLVM, parse_target, require_device
 
 WIDTH = 7  # of a pooled row: odd, so that no vector covers it
 COMPARED = 8  # windows of a long sweep that other loops are compared on
@@ -118,8 +119,9 @@ def run_exported(mod: Any, target: Target) -> Runner:
     """Compile as `tvm-reorder compile` does: to a shared library, loaded again."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lib.so"
-        engine().export(engine().build(mod, target, reorder=False), path)
-        return engine().load(path, ["x"])
+        compiler = kernels_for(target)
+        engine().export(engine().build(mod, target, reorder=False, compile_kernels=compiler), path)
+        return engine().load(path, ["x"], target["kind"])
 
 
 def run_in_memory(mod: Any, target: Target) -> Runner:
@@ -287,7 +289,8 @@ def compare(
     compare the two sides of the swap, f then pool and pool then f, on windows of four values.
     """
     line, size = Line(dtypes[0]), max(stop - start for start, stop in ranges)
-    in_memory = long_loop(candidate, dtypes[0], target, size, run_in_memory)
+    how = run_in_memory if target["kind"] == LLVM else run_exported
+    in_memory = long_loop(candidate, dtypes[0], target, size, how)
     before, after = both_orders(candidate, dtypes[0], target, 4 * size)
     names = ("in memory", "behind a pool", "orders", "orders, equal values")
     found = {name: Difference() for name in names}
@@ -369,7 +372,7 @@ def main(  # noqa: PLR0913, PLR0917
 
     Example: python scripts/check_monotone.py --dtype float32 --ops tanh,sigmoid --sample 64
     """
-    config = parse_target(target) | ({"mcpu": mcpu} if mcpu else {})
+    config = require_device(parse_target(target)) | ({"mcpu": mcpu} if mcpu else {})
     if output is not None:
         check_file(output)
     record = _record(output)
@@ -425,9 +428,16 @@ def _record(output: Path | None) -> dict[str, Any]:
 def build_error(task: dict[str, Any]) -> str | None:
     """Why TVM cannot compile a task, found out in another process.
 
-    TVM 0.19 does not survive some of its errors: LLVM's assertions abort it soon after.
+    TVM 0.19 does not survive some of its errors: LLVM's assertions abort it soon after.  A GPU's
+    driver does not survive the other process.
     """
     candidate = candidates("all")[task["op"]]
+    if task["target"]["kind"] != LLVM:
+        try:
+            run_exported(module(candidate, task["dtype"], (1, 1, 1, 1)), task["target"])
+        except (RuntimeError, TypeError, ValueError) as err:
+            return str(err).strip().rpartition("\n")[2] or type(err).__name__
+        return None
     receiver, sender = multiprocessing.Pipe(duplex=False)
 
     def build() -> None:

@@ -312,7 +312,7 @@ def main(output: Path | None, only: tuple[str, ...], listing: bool) -> None:
 DIALECT_TESTS = (
     *("declines", "reorder", "composites", "structure", "sequences", "inlining", "ends"),
     *("moves", "pools", "quantized", "casts", "readers", "contraction", "surroundings"),
-    "folding",
+    *("folding", "proofs"),
 )
 """Run where the core's tests let a mutant live, as far as a dialect has them."""
 
