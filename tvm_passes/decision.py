@@ -19,7 +19,6 @@ from tvm_passes.legality import (
     not_absorbed,
     not_folded,
     sinks_below_all,
-    tells_nothing,
     wrapping,
 )
 from tvm_passes.neighbours import heeds_what_it_reads, may_vanish_op
@@ -102,7 +101,7 @@ def decide(
         if decline is not None:
             return Decision(site, (), decline)
     for op in nearest(site.chain):
-        decline = not_folded(op, site) or tells_nothing(site)
+        decline = not_folded(op, site)
         if decline is not None:
             return Decision(site, (), decline)
     directions, decline = _legal_prefix(site, allow)

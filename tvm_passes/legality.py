@@ -233,6 +233,23 @@ def pays(site: Site) -> Decline | None:
     )
 
 
+def tells_nothing(site: Site) -> Decline | None:
+    """No kernel below is compiled otherwise for what an op tells of its results.
+
+    LLVM folds a comparison with 0 of what is never negative, and a choice between a number and its
+    multiple of what is never NaN: a product that was chosen is then contracted with a sum.
+    """
+    if not site.told_below:
+        return None
+    below = ", ".join(sorted(set(site.told_below)))
+    return Decline(
+        Reason.FOLDING,
+        f"{site.chain[0].op} would tell the kernel of {below} of its signs, which decides what is "
+        "contracted there",
+        "nothing to do: sinking it could change the last bit",
+    )
+
+
 def direction_allowed(op: ElementwiseOp, allow: Collection[str]) -> Decline | None:
     """The op is monotone, or functions of its direction are allowed."""
     if op.rule.direction is not Direction.QUASI_CONVEX or op.rule.direction.value in allow:
@@ -293,6 +310,7 @@ SITE_PRECONDITIONS: tuple[Callable[[Site], Decline | None], ...] = (
     layout_known,
     windows_touch_data,
     pays,
+    tells_nothing,
 )
 
 
@@ -396,23 +414,6 @@ def not_folded(op: ElementwiseOp, site: Site) -> Decline | None:
     return Decline(
         Reason.FOLDING,
         f"{op.op} would be next to {below}, and could be folded with it",
-        "nothing to do: sinking it could change the last bit",
-    )
-
-
-def tells_nothing(site: Site) -> Decline | None:
-    """No kernel below is compiled otherwise for what an op tells of its results.
-
-    LLVM folds a comparison with 0 of what is never negative, and a choice between a number and its
-    multiple of what is never NaN: a product that was chosen is then contracted with a sum.
-    """
-    if not site.told_below:
-        return None
-    below = ", ".join(sorted(set(site.told_below)))
-    return Decline(
-        Reason.FOLDING,
-        f"{site.chain[0].op} would tell the kernel of {below} of its signs, which decides what is "
-        "contracted there",
         "nothing to do: sinking it could change the last bit",
     )
 
