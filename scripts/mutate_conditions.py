@@ -193,6 +193,7 @@ EQUIVALENT_IN = {
     | {
         "isinstance(operand, Operand) in _match_arg": "arguments of its ops are tensors",
         "not _has(graph.view(node), pattern) in _match": "no pattern of its ops has attributes",
+        "name in KERNELS in _describe_kernels": "it has no such op",
     },
 }
 """What changes nothing in a dialect, and why."""
@@ -310,9 +311,9 @@ def main(output: Path | None, only: tuple[str, ...], listing: bool) -> None:
 
 
 DIALECT_TESTS = (
-    *("declines", "reorder", "composites", "structure", "sequences", "inlining", "ends"),
-    *("moves", "pools", "quantized", "casts", "readers", "contraction", "surroundings"),
-    *("folding", "proofs"),
+    *("proofs", "surroundings", "readers", "folding", "sequences", "composites", "structure"),
+    *("inlining", "moves", "ends", "contraction", "quantized", "casts", "pools", "declines"),
+    "reorder",
 )
 """Run where the core's tests let a mutant live, as far as a dialect has them."""
 

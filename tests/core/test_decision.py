@@ -436,6 +436,14 @@ class TestNarrowIntegersThatMayWrapAround:
         total, relu = bias(dtype="int8"), op()
         assert self.decided(relu, dequantize, total, dtype="float32").sunk == (relu,)
 
+    def test_are_cut_by_what_makes_narrow_ones_of_others(self):
+        relu, half = op(dtype="int8"), op("quantize (relax)", dtype="int8", data_dtype="float16")
+        assert self.decided(relu, half).sunk == (relu,)
+        wide = op("dequantize", dtype="float32", data_dtype="int16")
+        assert self.decided(
+            relu, op("quantize (relax)", dtype="int8", data_dtype="float32"), wide
+        ).sunk
+
     def test_may_be_an_operand(self):
         for stored in (True, False):
             chain = (op("maximum", dtype="int8", params={"bound": replace(ONES, stored=stored)}),)

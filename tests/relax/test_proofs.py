@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from relax_builders import as_main, built, const, data, max_pool, run_pass
 from relax_runs import TARGETS, bits, cpu, run
-from tvm import topi
+from tvm import relax, topi
 from tvm.relax import op
 from tvm.script import ir as I  # noqa: N812
 from tvm.script import relax as R  # noqa: N812
@@ -64,6 +64,10 @@ def test_products_are_contracted_as_before(body):
         lambda x: op.concat([x, x], 1),
         lambda x: sum_of(op.nn.relu(x)),
         lambda x: op.cos(op.abs(x)),
+        lambda x: op.abs(scaled(x)),
+        lambda x: op.abs(op.nn.pad(x, [0, 0, 0, 0, 1, 1, 1, 1])),
+        lambda x: op.abs(relax.TupleGetItem(op.nn.dropout(x), 0)),
+        lambda x: op.abs(op.concat([x, x], 1)),
         lambda x: sum_of(op.abs(op.nn.conv2d(x, const(np.ones((64, 64, 1, 1)))))),
     ],
 )

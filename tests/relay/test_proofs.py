@@ -65,6 +65,10 @@ def test_a_layer_ends_the_kernel():
         lambda x: relay.concatenate([x, x], 1),
         lambda x: relay.nn.relu(x) + SHIFT,
         lambda x: relay.cos(relay.abs(x)),
+        lambda x: relay.abs(x * const(2.3)),
+        lambda x: relay.abs(relay.nn.pad(x, [[0, 0], [0, 0], [1, 1], [1, 1]])),
+        lambda x: relay.abs(relay.nn.dropout(x)),
+        lambda x: relay.abs(relay.concatenate([x, x], 1)),
     ],
 )
 def test_without_both_a_choice_and_a_sum_nothing_is_contracted(below):
