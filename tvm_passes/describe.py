@@ -133,6 +133,7 @@ def vocabulary(
         raise AllowError(
             f"allow: expected {', '.join(sorted(ALLOWABLE))}, found {', '.join(sorted(unknown))}"
         )
+    rules = [_of_several(rule) if rule.patterns else rule for rule in rules]
     rules = [
         _refused(rule, replaced_later) if _uses(rule, dialect, replaced) else rule for rule in rules
     ]
@@ -166,6 +167,11 @@ def _uses(rule: Rule, dialect: str, ops: Collection[str]) -> bool:
     return any(op in ops for op in spelled) or any(
         op in ops for pattern in rule.patterns for op in pattern.ops
     )
+
+
+def _of_several(rule: Rule) -> Rule:
+    """A row that ends in a sum or a product, as what is spelled with several ops may."""
+    return rule if rule.is_arithmetic else replace(rule, is_arithmetic=True)
 
 
 def _refused(rule: Rule, refusal: Condition) -> Rule:

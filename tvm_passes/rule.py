@@ -75,7 +75,8 @@ class Rule:
         Bounds of its results, from those of its data.
     is_arithmetic
         Whether it is an addition or a multiplication, or a compiler may move one past it: it may
-        be contracted with a multiplication above it, or folded with arithmetic below it.
+        be contracted with a multiplication above it, or folded with arithmetic below it.  Rows with
+        `patterns` count as arithmetic.
     is_sign
         Whether it changes the sign alone: a compiler contracts a product above it with an addition
         below it.

@@ -10,6 +10,7 @@ from tvm.script import ir as I  # noqa: N812
 from tvm.script import relax as R  # noqa: N812
 from tvm.script import tirx as T  # noqa: N812
 
+from tvm_passes import RULES, Apply, Data, Direction, Number, Rule
 from tvm_passes.decline import Reason
 from tvm_passes.relax import decisions, engine
 
@@ -147,3 +148,17 @@ def test_a_packed_function_may_write_over_what_it_reads():
 
     (decision,) = decisions(as_main(main))
     assert decision.decline.reason is Reason.NOT_DATAFLOW
+
+
+def test_a_row_of_one_s_own_may_end_in_a_product():
+    inner = Apply("tanh", (Apply("multiply", (Data(), Number(2 / 3))),))
+    pattern = Apply("multiply", (inner, Number(1.7159)))
+    rule = Rule("scaled_tanh", Direction.NON_DECREASING, {}, patterns=(pattern,))
+
+    def pooled(x):
+        return max_pool(op.multiply(op.tanh(op.multiply(x, const(2 / 3))), const(1.7159)))
+
+    above, alone = (built(lambda _, x, f=f: f(pooled(x)), data(SHAPE)) for f in (sum_of, op.abs))
+    (decision,) = decisions(above, (*RULES, rule))
+    assert decision.decline.reason is Reason.FOLDING
+    assert decisions(alone, (*RULES, rule))[0].passed

@@ -6,6 +6,7 @@ from relay_builders import const, data, max_pool, module, run_pass
 from relay_runs import TARGETS, bits, outputs
 from tvm import relay
 
+from tvm_passes import RULES, Apply, Data, Direction, Number, Rule
 from tvm_passes.decline import Reason
 from tvm_passes.relay.reorder import decisions
 
@@ -83,3 +84,13 @@ def test_an_operand_that_others_read_is_computed_as_before():
     pooled = max_pool(relay.maximum(data(SHAPE), product))
     (decision,) = decisions(module(relay.maximum(product + c, pooled)))
     assert decision.decline.reason is Reason.ROUNDING
+
+
+def test_a_row_of_one_s_own_may_end_in_a_product():
+    inner = Apply("tanh", (Apply("multiply", (Data(), Number(2 / 3))),))
+    pattern = Apply("multiply", (inner, Number(1.7159)))
+    rule = Rule("scaled_tanh", Direction.NON_DECREASING, {}, patterns=(pattern,))
+    scaled_tanh = relay.tanh(data(SHAPE) * const(2 / 3)) * const(1.7159)
+    (decision,) = decisions(module(max_pool(scaled_tanh) + SHIFT), (*RULES, rule))
+    assert decision.decline.reason is Reason.FOLDING
+    assert decisions(module(max_pool(scaled_tanh)), (*RULES, rule))[0].passed
