@@ -186,8 +186,8 @@ EQUIVALENT_IN = {
     RELAX: EQUIVALENT
     | {
         "self._has_factor(chain) in _may_meet": "it folds no factors into layers",
-        "op in words.moves in _may_go": "what merges is arithmetic, and stops there",
         "self._is_tuple(reader) in _may_go": "what merges is arithmetic, and stops there",
+        "op in words.dropouts in _may_go": "dropout counts as arithmetic",
     },
     RELAY: EQUIVALENT
     | {

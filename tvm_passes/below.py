@@ -76,7 +76,7 @@ class Surroundings(Generic[Node]):
     kernels_described: dict[frozenset[str], Kernels] = field(default_factory=dict)
 
     def below(self, pool: Node) -> Below:
-        """What is below a pool: its readers, and theirs where it may go or only moves elements."""
+        """What is below a pool: its readers, and theirs where they may go or are folded past."""
         names = self._names(pool, self.names, self._may_go)
         if names not in self.described:
             self.described[names] = self._describe(sorted(names))
@@ -158,8 +158,8 @@ class Surroundings(Generic[Node]):
         return not self.words.ends_kernel(self.graph.op_name(reader))
 
     def _may_go(self, reader: Node) -> bool:
-        """Whether what reads a value may be dropped, or only moves its elements."""
+        """Whether what reads a value may be dropped, or compilers fold past it."""
         words, op = self.words, self.graph.op_name(reader)
-        moves = words.passes_on(op) or op in words.moves or op in words.dropouts
+        passes_on = words.passes_on(op) or op in words.dropouts
         vanishes = op in VANISHING and may_vanish(self.graph.view(reader))
-        return moves or vanishes or self._is_tuple(reader)
+        return passes_on or vanishes or self._is_tuple(reader)

@@ -89,8 +89,9 @@ def test_a_sum_is_not_parted_from_a_product_past_what_may_vanish():
     assert_untouched(mod, Reason.ROUNDING)
 
 
-def test_a_product_meets_a_sum_past_what_does_not():
-    mod = module(lambda x: biased(op.nn.relu(max_pool(scaled(x)))))
+@pytest.mark.parametrize("stays", [op.nn.relu, lambda x: op.clip(x, 0, 6)])
+def test_a_product_meets_a_sum_past_what_does_not(stays):
+    mod = module(lambda x: biased(stays(max_pool(scaled(x)))))
     _, remarks = run_pass(mod)
     assert reasons(remarks) == ["sunk", "cost"]
 
