@@ -444,6 +444,10 @@ class TestNarrowIntegersThatMayWrapAround:
             relu, op("quantize (relax)", dtype="int8", data_dtype="float32"), wide
         ).sunk
 
+    def test_do_not_come_from_wide_ones_that_are_not_stored(self):
+        chain = (op(dtype="int8"), op("quantize (relax)", dtype="int8", data_dtype="float32"))
+        assert self.decided(*chain, producer=MULTIPLY).sunk == chain
+
     def test_may_be_an_operand(self):
         for stored in (True, False):
             chain = (op("maximum", dtype="int8", params={"bound": replace(ONES, stored=stored)}),)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from site_builders import RULE, op, pool
 
-from tvm_passes.decline import Direction
+from tvm_passes.decline import Direction, Reason
 from tvm_passes.describe import vocabulary
 from tvm_passes.legality import rule_conditions
 from tvm_passes.rules import (
@@ -377,3 +377,16 @@ def test_a_row_may_know_one_dialect_only():
     mine = replace(RULE["relu"], forms={RELAY: RULE["relu"].forms[RELAY]})
     assert set(vocabulary((mine,), RELAY).activations) == {"nn.relu"}
     assert vocabulary((mine,), RELAX).activations == {}
+
+
+@pytest.mark.parametrize("dialect", [RELAY, RELAX])
+def test_functions_of_a_gpu_s_math_library_refuse_unless_allowed(dialect):
+    name = {RELAY: "tanh", RELAX: "relax.tanh"}[dialect]
+    for on_gpu, allow, refuses in (
+        (True, (), True),
+        (True, ("device-math",), False),
+        (False, (), False),
+    ):
+        ((rule, _),) = vocabulary(RULES, dialect, allow, on_gpu=on_gpu).activations[name]
+        found = rule_conditions(replace(op("tanh"), rule=rule), pool())
+        assert (found is not None and found.reason is Reason.NOT_MONOTONE) == refuses
