@@ -92,15 +92,10 @@ def candidates(nest: WinogradNest, machine: Machine) -> list[WinogradTiles]:
         WinogradTiles(rows, columns, blocks, *registers, whole, _worth_threads(nest, machine))
         for registers in _register_tiles(nest, machine)
         for rows, columns in _groups(nest, registers)
-        if columns % registers[2] == 0 or machine.registers >= MANY_REGISTERS
         for blocks in _divisors(nest.blocks, registers[0])
         for whole in (False, True)
     ]
     return sorted(found, key=lambda tiles: cycles(nest, tiles, machine))
-
-
-MANY_REGISTERS = 32
-"""With fewer, LLVM spilled the accumulators of a group's last, narrower register tiles."""
 
 
 def cycles(nest: WinogradNest, tiles: WinogradTiles, machine: Machine) -> float:
