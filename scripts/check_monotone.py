@@ -431,23 +431,13 @@ def build_error(task: dict[str, Any]) -> str | None:
     TVM 0.19 does not survive some of its errors: LLVM's assertions abort it soon after.  A GPU's
     driver does not survive the other process.
     """
-    candidate = candidates("all")[task["op"]]
     if task["target"]["kind"] != LLVM:
-        try:
-            run_exported(module(candidate, task["dtype"], (1, 1, 1, 1)), task["target"])
-        except (RuntimeError, TypeError, ValueError) as err:
-            return str(err).strip().rpartition("\n")[2] or type(err).__name__
-        return None
+        return _what_it_raises(run_exported, task)
     receiver, sender = multiprocessing.Pipe(duplex=False)
 
     def build() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        try:
-            run_in_memory(module(candidate, task["dtype"], (1, 1, 1, 1)), task["target"])
-        except (RuntimeError, TypeError, ValueError) as err:  # what TVM raises
-            sender.send(str(err).strip().rpartition("\n")[2] or type(err).__name__)
-        else:
-            sender.send(None)
+        sender.send(_what_it_raises(run_in_memory, task))
         os._exit(0)
 
     process = multiprocessing.get_context("fork").Process(target=build)
@@ -459,6 +449,16 @@ def build_error(task: dict[str, Any]) -> str | None:
         return "TVM aborts"
     finally:
         process.join()
+
+
+def _what_it_raises(run: Callable[[Any, Target], Runner], task: dict[str, Any]) -> str | None:
+    """The last line of what TVM says while it compiles a task, if that fails."""
+    candidate = candidates("all")[task["op"]]
+    try:
+        run(module(candidate, task["dtype"], (1, 1, 1, 1)), task["target"])
+    except (RuntimeError, TypeError, ValueError) as err:  # what TVM raises
+        return str(err).strip().rpartition("\n")[2] or type(err).__name__
+    return None
 
 
 def _run(task: dict[str, Any], advance: Callable[[int], object] = lambda _n: None) -> Any:

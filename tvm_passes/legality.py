@@ -241,7 +241,7 @@ def tells_nothing(site: Site) -> Decline | None:
     """
     if not site.told_below:
         return None
-    below = ", ".join(sorted(set(site.told_below)))
+    below = ", ".join(site.told_below)
     return Decline(
         Reason.FOLDING,
         f"{site.chain[0].op} would tell the kernel of {below} of its signs, which decides what is "
@@ -422,7 +422,7 @@ def chooses_no_addend(op: ElementwiseOp, site: Site) -> Decline | None:
     """An op whose code depends on what is known of its data comes into no kernel with sums."""
     if not site.sums_below or not heeds_proofs(op):
         return None
-    below = ", ".join(sorted(set(site.sums_below)))
+    below = ", ".join(site.sums_below)
     return Decline(
         Reason.FOLDING,
         f"{op.op} would be in a kernel with {below}, and could be contracted with it",

@@ -50,8 +50,8 @@ class ReorderActivationAfterMaxPool:
         on_remark: Callable[[Remark], object] | None = None,
         allow: Collection[str] = (),
     ) -> None:
-        self.words = lru_cache(partial(_words, rules, frozenset(allow)))
-        self.words(False)  # which refuses what may not be allowed
+        self.words = lru_cache(partial(vocabulary, rules, RELAX, frozenset(allow)))
+        self.words()  # which refuses what may not be allowed
         self.on_remark = on_remark
 
     @collector_paused()
@@ -60,7 +60,7 @@ class ReorderActivationAfterMaxPool:
     ) -> relax.Function:
         """Rewrite one function; `func` itself is returned where nothing moves."""
         name = lru_cache(lambda: _name_in(mod, func))
-        words = self.words(for_gpu())
+        words = self.words(on_gpu=for_gpu())
         changed, said = func, set[str]()
         while True:
             plans = _plans(changed, name, words)
@@ -96,17 +96,13 @@ def plans(
     mod: tvm.IRModule, rules: Sequence[Rule] = RULES, allow: Collection[str] = ()
 ) -> tuple[Plans, ...]:
     """The graph of every block of a module, and what would become of its pools."""
-    words = _words(rules, allow, for_gpu())
+    words = vocabulary(rules, RELAX, allow, on_gpu=for_gpu())
     return tuple(
         found
         for gvar, func in mod.functions.items()
         if isinstance(func, relax.Function)
         for found in _plans(func, partial(str, gvar.name_hint), words).values()
     )
-
-
-def _words(rules: Sequence[Rule], allow: Collection[str], on_gpu: bool) -> Vocabulary:
-    return vocabulary(rules, RELAX, allow, on_gpu=on_gpu)
 
 
 Plans = tuple[RelaxGraph, tuple[Plan[relax.Var], ...]]

@@ -10,7 +10,7 @@ from tvm import relay
 
 from tvm_passes.collector import collector_paused
 from tvm_passes.decision import Decision
-from tvm_passes.describe import Vocabulary, vocabulary
+from tvm_passes.describe import vocabulary
 from tvm_passes.namespaces import for_gpu
 from tvm_passes.plan import Plan, plan
 from tvm_passes.relay.graph import graph_of
@@ -48,8 +48,8 @@ class ReorderActivationAfterMaxPool:
         on_remark: Callable[[Remark], object] | None = None,
         allow: Collection[str] = (),
     ) -> None:
-        self.words = lru_cache(partial(_words, rules, frozenset(allow)))
-        self.words(frozenset(), False)  # which refuses what may not be allowed
+        self.words = lru_cache(partial(vocabulary, rules, RELAY, frozenset(allow)))
+        self.words()  # which refuses what may not be allowed
         self.on_remark = on_remark
 
     @collector_paused()
@@ -59,7 +59,7 @@ class ReorderActivationAfterMaxPool:
         """Rewrite one function; `func` itself is returned where nothing moves."""
         if is_opaque(func):
             return func
-        words = self.words(_replaced(ctx), for_gpu())
+        words = self.words(_replaced(ctx), on_gpu=for_gpu())
         changed, first = func, True
         said = set[str]()
         while True:
@@ -75,12 +75,6 @@ class ReorderActivationAfterMaxPool:
             if last:
                 return changed
             first = False
-
-
-def _words(
-    rules: Sequence[Rule], allow: Collection[str], replaced: frozenset[str], on_gpu: bool
-) -> Vocabulary:
-    return vocabulary(rules, RELAY, allow, replaced, on_gpu=on_gpu)
 
 
 FAST_MATH = frozenset({"exp", "tanh", "erf"})
@@ -106,7 +100,8 @@ def plans(
     mod: tvm.IRModule, rules: Sequence[Rule] = RULES, allow: Collection[str] = ()
 ) -> tuple[Plan[relay.Expr], ...]:
     """What would become of every pool of a module."""
-    words = _words(rules, allow, _replaced(tvm.transform.PassContext.current()), for_gpu())
+    replaced = _replaced(tvm.transform.PassContext.current())
+    words = vocabulary(rules, RELAY, allow, replaced, on_gpu=for_gpu())
     mod = relay.transform.InferType()(mod.clone())
     return tuple(
         item
