@@ -8,7 +8,7 @@ from typing import Generic
 
 from tvm_passes.describe import Vocabulary, plain
 from tvm_passes.graph import Graph, Node
-from tvm_passes.neighbours import PROVED, VANISHING, may_begin_with_cast, may_vanish
+from tvm_passes.neighbours import PROVED, SUMS, VANISHING, may_begin_with_cast, may_vanish
 from tvm_passes.readers import Readers, read_by
 from tvm_passes.site import BINDING, CALLER
 
@@ -21,6 +21,10 @@ ADD_NOTHING = frozenset(
     )
 )
 """Other ops that neither add nor compare with numbers, by their names in patterns."""
+
+SHRINK = frozenset(("split", "strided_slice", "dynamic_strided_slice", "take", "gather_nd"))
+"""Ops that may give fewer elements than they read to others in their kernels, by their names in
+patterns."""
 
 KERNELS = frozenset({"relax.call_tir", "relax.call_tir_with_grad"})
 """Kernels of others, which may compute anything."""
@@ -56,12 +60,18 @@ class Kernels:
     ----------
     sums
         Those that may add.
+    products
+        Those that may multiply.
     told
         Those, beside sums, whose code depends on what is known of their data.
+    shrink
+        Whether any may give fewer elements than it reads.
     """
 
     sums: tuple[str, ...] = ()
+    products: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
+    shrink: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,18 +101,24 @@ class Surroundings(Generic[Node]):
 
     def _describe_kernels(self, names: list[str]) -> Kernels:
         sums = tuple(filter(self._may_add, names))
+        products = tuple(name for name in names if name not in SUMS and self._computes(name))
         told = (
             name
             for name in names
             if name in KERNELS or (self._may_be_told(name) and set(sums) - {name})
         )
-        return Kernels(sums, tuple(told))
+        return Kernels(sums, products, tuple(told), any(plain(name) in SHRINK for name in names))
 
     def _may_add(self, name: str) -> bool:
+        rows = self.words.activations.get(name, ())
+        is_scale = bool(rows) and not any(r.is_arithmetic and not r.is_scale for r, _ in rows)
+        return self._computes(name) and not is_scale
+
+    def _computes(self, name: str) -> bool:
+        """Whether an op may add or multiply."""
         words = self.words
         if name in words.activations:
-            rules = [rule for rule, _ in words.activations[name]]
-            return any(rule.is_arithmetic and not rule.is_scale for rule in rules)
+            return words.may_fold(name)
         moves = name in words.moves or name in words.dropouts or name == TUPLE
         return words.may_fold(name) and not (moves or name in PROVED or plain(name) in ADD_NOTHING)
 

@@ -18,7 +18,9 @@ from tvm_passes.legality import (
     keeps_rounding,
     not_absorbed,
     not_folded,
+    not_kept,
     sinks_below_all,
+    stored,
     wrapping,
 )
 from tvm_passes.neighbours import heeds_what_it_reads, may_vanish_op
@@ -105,15 +107,16 @@ def decide(
         if decline is not None:
             return Decision(site, (), decline)
     directions, decline = _legal_prefix(site, allow)
-    cuts = _Cuts.of(site)
+    cuts, limit = _Cuts.of(site), stored(site)
     best, most = 0, 0
     for count, saved in enumerate(_savings(site, directions), 1):
         possible = _has_ends(site, count, ENDS[directions[count - 1]], ends)
-        if possible and saved >= max(most, 1) and cuts.decline(count) is None:
+        if possible and count <= limit and saved >= max(most, 1) and cuts.decline(count) is None:
             best, most = count, saved
     if best < len(directions):
         has_ends = _has_ends(site, best + 1, ENDS[directions[best]], ends)
         stays = _costs_more if has_ends else _needs_other_end
+        stays = not_kept if best == limit else stays
         decline = cuts.decline(best + 1) or stays(site.chain[best], site)
     if not best:
         return Decision(site, (), decline)

@@ -27,6 +27,7 @@ from tvm_passes.rules import (
     POOLS,
     PRODUCERS,
     STAYS,
+    UNSTORED,
     Form,
     Movement,
     PoolForm,
@@ -73,6 +74,7 @@ class Vocabulary:
     absorbers: frozenset[str]
     literals: Mapping[str, int]
     composites: Mapping[str, tuple[tuple[Rule, Apply], ...]]
+    unstored: int = 0
     allow: frozenset[str] = frozenset()
 
     def may_fold(self, op: str) -> bool:
@@ -157,6 +159,7 @@ def vocabulary(
         ABSORBERS[dialect],
         LITERALS[dialect],
         _composites(rules),
+        0 if on_gpu else UNSTORED[dialect],
         frozenset(allow),
     )
 

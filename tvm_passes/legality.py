@@ -10,9 +10,18 @@ from collections.abc import Callable, Collection, Sequence
 from fractions import Fraction
 
 from tvm_passes.decline import Condition, Decline, Direction, Reason
-from tvm_passes.neighbours import MERGED, heeds_proofs, is_merged, may_merge
+from tvm_passes.neighbours import (
+    MERGED,
+    adds,
+    heeds_proofs,
+    is_merged,
+    is_of_several,
+    may_merge,
+    may_vanish_op,
+    multiplies,
+)
 from tvm_passes.rule import INTEGERS, NARROW
-from tvm_passes.site import ElementwiseOp, Operand, Pool, Producer, Site, elements, extents
+from tvm_passes.site import ElementwiseOp, Operand, Pool, Producer, Shape, Site, elements, extents
 
 # Preconditions of every op of a chain.
 
@@ -250,6 +259,58 @@ def tells_nothing(site: Site) -> Decline | None:
     )
 
 
+def stores_below(site: Site) -> Decline | None:
+    """Kernels below store what they multiply before they add to it, whatever else is in them."""
+    pool, names = site.pool, {*site.products_below, *site.sums_below}
+    is_small = site.shrinks_below or _is_small(pool.out_shape, site)
+    if not (site.unstored and is_small and site.products_below and site.sums_below):
+        return None
+    return Decline(
+        Reason.FOLDING,
+        f"{extents(pool.out_shape)} elements may be kept in registers, and it depends on all that "
+        f"is in the kernel of {', '.join(sorted(names))} what is contracted there",
+        "nothing to do: sinking anything into it could change the last bit",
+    )
+
+
+def stored(site: Site) -> int:
+    """How many of the lowest ops may sink, if no kernel may have products in registers for that.
+
+    Relax's kernels store what each op gives, but LLVM may keep small tensors in registers, and
+    contracts a product and a sum then: whether it does depends on all that is in the kernel.
+    """
+    chain = site.chain
+    count = _apart(chain) if site.unstored and _is_small(site.pool.out_shape, site) else len(chain)
+    computed = (op.shape if op.computed is None else op.computed for op in chain)
+    is_whole = site.producer.rounded and count == len(chain)
+    return count if is_whole or not any(_is_small(shape, site) for shape in computed) else 0
+
+
+def not_kept(op: ElementwiseOp, site: Site) -> Decline:
+    """Why an op stays that is above those that `stored` counts."""
+    return Decline(
+        Reason.ROUNDING,
+        f"{op.op} or what is above it may be contracted with a sum or not, by what else is in a "
+        f"kernel of {extents(site.pool.out_shape)} elements: it may keep these in registers",
+        "nothing to do: sinking it could change the last bit",
+    )
+
+
+def _apart(chain: Sequence[ElementwiseOp]) -> int:
+    """How many of the lowest ops may be in one kernel, without a product that is added to."""
+    is_added = False
+    for n, op in enumerate(chain):
+        if is_of_several(op) or (is_added and multiplies(op)):
+            return n
+        is_added = adds(op) or (is_added and (op.rule.is_sign or may_vanish_op(op)))
+    return len(chain)
+
+
+def _is_small(shape: Shape, site: Site) -> bool:
+    """Whether what an op gives may be kept in registers; not where its extents are not known."""
+    return None not in shape and elements(shape) < site.unstored
+
+
 def direction_allowed(op: ElementwiseOp, allow: Collection[str]) -> Decline | None:
     """The op is monotone, or functions of its direction are allowed."""
     if op.rule.direction is not Direction.QUASI_CONVEX or op.rule.direction.value in allow:
@@ -311,6 +372,7 @@ SITE_PRECONDITIONS: tuple[Callable[[Site], Decline | None], ...] = (
     windows_touch_data,
     pays,
     tells_nothing,
+    stores_below,
 )
 
 

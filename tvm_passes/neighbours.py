@@ -65,6 +65,25 @@ PROVED = frozenset(
 """Ops that LLVM compiles otherwise if it can prove that their data are never negative, or NaN."""
 
 
+SUMS = frozenset({"add", "nn.bias_add", "subtract", "relax.add", "relax.subtract"})
+"""Ops that multiply nothing."""
+
+
+def adds(op: ElementwiseOp) -> bool:
+    """Whether an op may add to a product."""
+    return op.rule.is_arithmetic and not op.rule.is_scale
+
+
+def multiplies(op: ElementwiseOp) -> bool:
+    """Whether an op may give a product."""
+    return op.rule.is_arithmetic and op.op not in SUMS
+
+
+def is_of_several(op: ElementwiseOp) -> bool:
+    """Whether an op may be several, of which one adds to a product of another."""
+    return op.rule.is_arithmetic and bool(op.rule.patterns)
+
+
 def heeds_proofs(op: ElementwiseOp) -> bool:
     """Whether an op, or one that it is spelled with, is among those."""
     return op.op in PROVED or any("where" in pattern.ops for pattern in op.rule.patterns)

@@ -119,7 +119,7 @@ class _Planner(Generic[Node]):
         # The ids are those of objects that `told` and `decided` keep.
         ops = tuple(map(id, chain.ops))
         below = (site.arithmetic_below, site.unknown_below, site.casts_below, site.absorbers)
-        kernels = (site.sums_below, site.told_below)
+        kernels = (site.sums_below, site.products_below, site.told_below, site.shrinks_below)
         alike = (id(site.pool), site.producer, below, kernels, ops)
         if alike not in self.decided:
             resolved = replace(site, chain=resolve(chain.ops, site.pool))
@@ -150,7 +150,10 @@ class _Planner(Generic[Node]):
             casts_below=below.casts,
             absorbers=(*layer, *below.absorbers),
             sums_below=kernels.sums,
+            products_below=kernels.products,
             told_below=kernels.told,
+            shrinks_below=kernels.shrink,
+            unstored=self.words.unstored,
             location=graph.location(node),
             in_dataflow=graph.in_dataflow,
         )

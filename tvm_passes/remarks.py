@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -91,26 +91,41 @@ def may_go_on(decisions: Sequence[Decision]) -> bool:
     return stays and any(decision.passed for decision in decisions)
 
 
-def remarks_of_round(
-    decisions: Sequence[Decision], said: set[str], *, last: bool
-) -> Iterator[Remark]:
-    """The remarks of one of several rounds of decisions on a function.
+@dataclass
+class Rounds:
+    """The remarks of several rounds of decisions on one function.
 
-    What is missed for a reason that another round may remove is said in the last, for another
-    reason once.
+    Every site has the name that it has in the first.  Why ops stay is said once: in the last round,
+    if another may remove the reason.
 
     Parameters
     ----------
-    said
-        The sites that earlier rounds had remarks on; those of this round are added.
+    sites
+        The name and the op, in the first round, of each pool that the last one left.  A pool that
+        selects the other end of another's windows has none: it goes with that one.
+    settled
+        Names of the sites of which it is known why ops stay, or that none does.
     """
-    before = frozenset(said)
-    for decision in decisions:
-        for remark in remarks_of(decision):
-            open_yet = remark.reason in {reason.value for reason in REVISITED}
-            if remark.kind is not Kind.MISSED or (last if open_yet else remark.site not in before):
-                said.add(remark.site)
-                yield remark
+
+    sites: list[tuple[str, str] | None] = field(default_factory=list)
+    settled: set[str] = field(default_factory=set)
+
+    def remarks(self, decisions: Sequence[Decision], *, last: bool) -> Iterator[Remark]:
+        """The remarks of one round, on every pool in the order in which they are computed."""
+        sites = self.sites or [(each.site.name, each.site.pool.op) for each in decisions]
+        self.sites = []
+        for site, decision in zip(sites, decisions, strict=True):
+            self.sites += [site, None] if decision.ends is Ends.BOTH else [site]
+            if site is None:
+                continue
+            name, op = site
+            is_open = decision.decline is not None and decision.decline.reason in REVISITED
+            for remark in remarks_of(decision):
+                is_said = name not in self.settled and (last or not is_open)
+                if remark.kind is not Kind.MISSED or is_said:
+                    yield replace(remark, site=name, op=op)
+            if not is_open:
+                self.settled.add(name)
 
 
 def _remark(decision: Decision, kind: Kind, reason: str, message: str, **numbers: Any) -> Remark:

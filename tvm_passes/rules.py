@@ -210,6 +210,11 @@ ABSORBERS: Mapping[str, frozenset[str]] = {
 }
 """Layers whose weights a compiler folds factors into, as Relay's FoldScaleAxis does."""
 
+UNSTORED: Mapping[str, int] = {RELAY: 0, RELAX: 512}
+"""Elements from which on kernels for CPUs store what an op gives another one in them, wherever they
+are cut; 0 where they never do.  Relax's do: on the stack what has less than 1 KiB (TVM's
+kMaxStackAlloca), as 511 elements of float16 have, and LLVM may hold that in registers instead."""
+
 LITERALS: Mapping[str, Mapping[str, int]] = {
     RELAY: {"divide": 1, "power": 1, "qnn.quantize": 1},
     RELAX: {},

@@ -279,8 +279,14 @@ class Site:
         into a layer's weights.
     sums_below
         Ops in kernels with what sinks that may add.
+    products_below
+        Ops in such kernels that may multiply.
     told_below
         Ops in such kernels, if they add, whose code depends on what is known of their data.
+    shrinks_below
+        Whether results in such kernels may have fewer elements than the pool's.
+    unstored
+        How many elements a tensor has to have for kernels to store it, wherever they are cut.
     location
         Source location carried by the pool (its span), or an empty string.
     in_dataflow
@@ -297,7 +303,10 @@ class Site:
     casts_below: tuple[str, ...] = ()
     absorbers: tuple[str, ...] = ()
     sums_below: tuple[str, ...] = ()
+    products_below: tuple[str, ...] = ()
     told_below: tuple[str, ...] = ()
+    shrinks_below: bool = False
+    unstored: int = 0
     location: str = ""
     in_dataflow: bool = True
 

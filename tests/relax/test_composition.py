@@ -9,6 +9,7 @@ from relax_builders import (
     data,
     max_pool,
     module,
+    per_channel,
     pooled,
     reasons,
     run_pass,
@@ -218,4 +219,22 @@ def test_names_of_sites_count_in_program_order():
         "main/relax.nn.max_pool2d#1",
         "main/relax.nn.avg_pool2d#2",
         "main/relax.nn.max_pool2d#3",
+    ]
+
+
+def test_sites_keep_their_names_in_later_rounds():
+    # The first pool becomes two, one of each end, and why the logarithm stays is seen later.
+    def build(builder, x, y):
+        log = builder.emit(op.log(x))
+        pooled = [op.sigmoid(log) * per_channel((1, 8, 1, 1)), log, y]
+        return [op.max(value, [2, 3]) for value in pooled]
+
+    _, remarks = run_pass(built(build, data(), data(name="y")))
+    said = [(remark.site, remark.op, remark.reason) for remark in remarks]
+    assert said == [
+        ("main/relax.max#0", "relax.max", "sunk"),
+        ("main/relax.max#0", "relax.max", "cost"),
+        ("main/relax.max#2", "relax.max", "no-activation"),
+        ("main/relax.max#0", "relax.max", "domain"),
+        ("main/relax.max#1", "relax.max", "domain"),
     ]

@@ -204,3 +204,20 @@ def test_names_of_sites_count_in_program_order():
         "main/nn.max_pool2d#3",
     ]
     assert all(remark.function == "main" for remark in remarks)
+
+
+def test_sites_keep_their_names_in_later_rounds():
+    # The first pool becomes two, one of each end, and why the logarithm stays is seen later.
+    x, y = data(name="x"), data(name="y")
+    log = relay.log(x)
+    pooled = [relay.sigmoid(log) * per_channel((1, 8, 1, 1)), log, y]
+    mod = module(relay.Tuple([relay.max(value, [2, 3]) for value in pooled]), x, y)
+    _, remarks = run_pass(mod)
+    said = [(remark.site, remark.op, remark.reason) for remark in remarks]
+    assert said == [
+        ("main/max#0", "max", "sunk"),
+        ("main/max#0", "max", "cost"),
+        ("main/max#2", "max", "no-activation"),
+        ("main/max#0", "max", "domain"),
+        ("main/max#1", "max", "domain"),
+    ]

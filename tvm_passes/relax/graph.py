@@ -136,11 +136,11 @@ class RelaxGraph:
         return not isinstance(node, relax.DataflowVar)
 
     def is_result(self, reader: relax.Var, node: relax.Var) -> bool:  # noqa: ARG002
-        """Whether `reader` is a tuple that the block gives out."""
+        """Whether `reader` is the variable, or a tuple, that the block gives out, and no more."""
         definition = self.definitions.get(hash(reader))
-        return definition is not None and (
-            isinstance(definition.value, relax.Tuple) and self.is_output(reader)
-        )
+        if definition is None or not isinstance(definition.value, relax.Tuple | relax.Var):
+            return False
+        return self.is_output(reader) and not self.users.get(hash(reader))
 
     def fields(self, node: relax.Expr) -> Sequence[relax.Expr] | None:
         """The fields of a variable bound to a tuple, or None."""

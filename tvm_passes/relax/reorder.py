@@ -16,7 +16,7 @@ from tvm_passes.plan import Plan, plan
 from tvm_passes.relax.blocks import map_dataflow_blocks
 from tvm_passes.relax.graph import RelaxGraph, graphs_of
 from tvm_passes.relax.rewrite import sink
-from tvm_passes.remarks import PASS_NAME, Remark, may_go_on, remarks_of_round
+from tvm_passes.remarks import PASS_NAME, Remark, Rounds, may_go_on
 from tvm_passes.rules import RELAX, RULES, Rule
 from tvm_passes.sinking import sinks
 
@@ -61,13 +61,13 @@ class ReorderActivationAfterMaxPool:
         """Rewrite one function; `func` itself is returned where nothing moves."""
         name = lru_cache(lambda: _name_in(mod, func))
         words = self.words(on_gpu=for_gpu())
-        changed, said = func, set[str]()
+        changed, rounds = func, Rounds()
         while True:
             plans = _plans(changed, name, words)
             decided = [item.decision for _, items in plans.values() for item in items]
             last = not may_go_on(decided)
             if self.on_remark is not None:
-                for remark in remarks_of_round(decided, said, last=last):
+                for remark in rounds.remarks(decided, last=last):
                     self.on_remark(remark)
             if any(decision.passed for decision in decided):
                 changed = _rewritten(changed, plans, relax.BlockBuilder(mod))

@@ -16,7 +16,7 @@ from tvm_passes.plan import Plan, plan
 from tvm_passes.relay.graph import graph_of
 from tvm_passes.relay.nodes import is_opaque
 from tvm_passes.relay.rewrite import sink
-from tvm_passes.remarks import PASS_NAME, Remark, may_go_on, remarks_of_round
+from tvm_passes.remarks import PASS_NAME, Remark, Rounds, may_go_on
 from tvm_passes.rules import RELAY, RULES, Rule
 from tvm_passes.sinking import sinks
 
@@ -61,7 +61,7 @@ class ReorderActivationAfterMaxPool:
             return func
         words = self.words(_replaced(ctx), on_gpu=for_gpu())
         changed, first = func, True
-        said = set[str]()
+        rounds = Rounds()
         while True:
             typed = _typed(changed, mod) if first else _typed_again(func, changed, mod)
             graph = graph_of(typed, words)
@@ -69,7 +69,7 @@ class ReorderActivationAfterMaxPool:
             decided = [item.decision for item in plans]
             last = not may_go_on(decided)
             if self.on_remark is not None:
-                for remark in remarks_of_round(decided, said, last=last):
+                for remark in rounds.remarks(decided, last=last):
                     self.on_remark(remark)
             changed = sink(typed, graph.nodes, sinks(graph, plans))
             if last:
