@@ -532,9 +532,9 @@ def test_relax_branches_are_not_fed():
     class Module:
         @R.function
         def main(
-            x: R.Tensor((1, 4, 12, 12), "float32"),  # noqa: N805 - a function, no method
+            x: R.Tensor((1, 16, 12, 12), "float32"),  # noqa: N805 - a function, no method
             c: R.Tensor((), "bool"),
-        ) -> R.Tensor((1, 4, 6, 6), "float32"):
+        ) -> R.Tensor((1, 16, 6, 6), "float32"):
             with R.dataflow():
                 first = R.nn.max_pool2d(R.nn.relu(x), (2, 2), (2, 2))
                 R.output(first)

@@ -116,8 +116,9 @@ def decide(
     if best < len(directions):
         has_ends = _has_ends(site, best + 1, ENDS[directions[best]], ends)
         stays = _costs_more if has_ends else _needs_other_end
-        stays = not_kept if best == limit else stays
         decline = cuts.decline(best + 1) or stays(site.chain[best], site)
+    if limit < len(directions):
+        decline = not_kept(site.chain[limit], site)
     if not best:
         return Decision(site, (), decline)
     direction = directions[best - 1]

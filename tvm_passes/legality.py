@@ -13,9 +13,9 @@ from tvm_passes.decline import Condition, Decline, Direction, Reason
 from tvm_passes.neighbours import (
     MERGED,
     adds,
+    adds_own,
     heeds_proofs,
     is_merged,
-    is_of_several,
     may_merge,
     may_vanish_op,
     multiplies,
@@ -300,7 +300,7 @@ def _apart(chain: Sequence[ElementwiseOp]) -> int:
     """How many of the lowest ops may be in one kernel, without a product that is added to."""
     is_added = False
     for n, op in enumerate(chain):
-        if is_of_several(op) or (is_added and multiplies(op)):
+        if adds_own(op) or (is_added and multiplies(op)):
             return n
         is_added = adds(op) or (is_added and (op.rule.is_sign or may_vanish_op(op)))
     return len(chain)

@@ -79,9 +79,9 @@ def multiplies(op: ElementwiseOp) -> bool:
     return op.rule.is_arithmetic and op.op not in SUMS
 
 
-def is_of_several(op: ElementwiseOp) -> bool:
-    """Whether an op may be several, of which one adds to a product of another."""
-    return op.rule.is_arithmetic and bool(op.rule.patterns)
+def adds_own(op: ElementwiseOp) -> bool:
+    """Whether an op may be several, one of which adds to a product of another."""
+    return any(pattern.adds_products for pattern in op.rule.patterns)
 
 
 def heeds_proofs(op: ElementwiseOp) -> bool:

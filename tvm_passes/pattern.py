@@ -47,6 +47,16 @@ class Apply:
         inner = (arg.ops for arg in self.args if isinstance(arg, Apply))
         return frozenset({self.op}).union(*inner)
 
+    @property
+    def adds_products(self) -> bool:
+        """Whether a sum in it is one of a product."""
+        inner = [arg for arg in self.args if isinstance(arg, Apply)]
+        is_sum = self.op in SUMS and any(arg.op in PRODUCTS for arg in inner)
+        return is_sum or any(arg.adds_products for arg in inner)
+
+
+SUMS = frozenset({"add", "subtract"})
+PRODUCTS = frozenset({"multiply", "divide", "power"})
 
 Pattern = Data | Number | Apply
 """A tree of ops whose leaves are the data and numbers."""

@@ -11,6 +11,8 @@ from tvm_passes.relax import ReorderActivationAfterMaxPool
 from tvm_passes.remarks import Kind
 
 SHAPE = (1, 8, 16, 16)
+STORED = (64, 8, 16, 16)
+"""So large that kernels store what pools give of it."""
 
 
 def data(shape=SHAPE, dtype="float32", name="x"):

@@ -5,6 +5,7 @@ import pytest
 import tvm
 from relax_builders import (
     SHAPE,
+    STORED,
     assert_sinks,
     assert_untouched,
     built,
@@ -191,9 +192,10 @@ def test_axes_of_numbers_are_kept_for_them():
         )
         return op.squeeze(b.emit(op.maximum(high, low)), [2, 3])
 
-    assert_sinks(built(lambda b, x: op.max(wide_elu(b, x), [2, 3])), built(sunk))
-    before = built(lambda b, x: op.max(wide_gelu(b, x), [2, 3]))
-    assert_sinks(before, built(sunk_at_both_ends), allow=ALLOW)
+    before = built(lambda b, x: op.max(wide_elu(b, x), [2, 3]), data(STORED))
+    assert_sinks(before, built(sunk, data(STORED)))
+    before = built(lambda b, x: op.max(wide_gelu(b, x), [2, 3]), data(STORED))
+    assert_sinks(before, built(sunk_at_both_ends, data(STORED)), allow=ALLOW)
 
 
 def test_numbers_of_more_axes_than_the_pool_reads():
@@ -211,7 +213,7 @@ def test_a_second_pool_of_fewer_axes_than_numbers():
         pooled = wide_elu(b, b.emit(op.max(x, 3, keepdims=True)))
         return op.nn.max_pool1d(b.emit(op.squeeze(pooled, [3])), 2, 2)
 
-    assert_sinks(built(before), built(sunk), Reason.LAYOUT)
+    assert_sinks(built(before, data(STORED)), built(sunk, data(STORED)), Reason.LAYOUT)
 
 
 def test_a_chain_with_such_functions_sinks():
@@ -225,7 +227,7 @@ def test_a_chain_with_such_functions_sinks():
     def expected(b, x):
         return chain(b, b.emit(max_pool(b.emit(conv(x)))))
 
-    assert_sinks(built(before), built(expected))
+    assert_sinks(built(before, data(STORED)), built(expected, data(STORED)))
 
 
 def test_one_such_function_sinks_below_two_pools_in_a_row():
@@ -235,8 +237,8 @@ def test_one_such_function_sinks_below_two_pools_in_a_row():
     def expected(b, x):
         return elu(b, b.emit(max_pool(b.emit(max_pool(x)))))
 
-    after, _ = run_pass(built(before))
-    tvm.ir.assert_structural_equal(after, built(expected))
+    after, _ = run_pass(built(before, data(STORED)))
+    tvm.ir.assert_structural_equal(after, built(expected, data(STORED)))
 
 
 @pytest.mark.parametrize("leak", ["inner", "output"])

@@ -52,7 +52,8 @@ MINIMA = {
 @pytest.mark.parametrize("target", TARGETS, ids=cpu)
 @pytest.mark.parametrize("body", MINIMA.values(), ids=MINIMA)
 def test_minima(body, target):
-    assert_alike(built(body, data(SHAPE)), target, noise(SHAPE))
+    shape = (16, *SHAPE[1:])
+    assert_alike(built(body, data(shape)), target, noise(shape))
 
 
 def convolved(shape, weight, conv, axes, pool, constant=True):
@@ -92,7 +93,7 @@ def test_sums_that_no_rule_schedules(mod, inputs, target):
 @pytest.mark.parametrize("keepdims", [False, True])
 def test_one_number(reduce, keepdims, target):
     def body(builder, x):
-        return reduce(scaled(builder, x, const(0.3), const(0.7)), keepdims=keepdims)
+        return reduce(builder.emit(op.sigmoid(x)), keepdims=keepdims)
 
     mod = built(body, data(SHAPE))
     for seed in range(8):

@@ -172,7 +172,6 @@ def _alone(site: _Passed, *, windows: bool = False) -> tvm.IRModule:
                     marks = relax.Call(call.op, args, call.attrs, call.ty_args)
             pool = site.call(site.plan.pool)
             data = builder.emit(marks) if windows else value
-            # Bound once: another name for it would be a reader that is not the function's result.
             result = builder.emit_output(relax.Call(pool.op, [data], pool.attrs, pool.ty_args))
         builder.emit_func_output(result)
     return builder.finalize()

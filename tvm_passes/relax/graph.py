@@ -136,11 +136,10 @@ class RelaxGraph:
         return not isinstance(node, relax.DataflowVar)
 
     def is_result(self, reader: relax.Var, node: relax.Var) -> bool:  # noqa: ARG002
-        """Whether `reader` is the variable, or a tuple, that the block gives out, and no more."""
+        """Whether `reader` is the variable, or a tuple, that the block gives out."""
         definition = self.definitions.get(hash(reader))
-        if definition is None or not isinstance(definition.value, relax.Tuple | relax.Var):
-            return False
-        return self.is_output(reader) and not self.users.get(hash(reader))
+        is_held = definition and isinstance(definition.value, relax.Tuple | relax.Var)
+        return bool(is_held) and self.is_output(reader)
 
     def fields(self, node: relax.Expr) -> Sequence[relax.Expr] | None:
         """The fields of a variable bound to a tuple, or None."""
