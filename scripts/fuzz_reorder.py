@@ -32,7 +32,8 @@ from tvm_passes.compare import compare
 from tvm_passes.compile import TVM
 from tvm_passes.dialects import require
 from tvm_passes.errors import TvmPassesError
-from tvm_passes.target import parse_target, require_device
+from tvm_passes.remarks import Remark
+from tvm_passes.target import LLVM, parse_target, require_device
 
 BATCH = 250  # graphs from one seed, then what was found is written
 Target = dict[str, Any]
@@ -86,13 +87,14 @@ def _runs_here(config: Target) -> bool:
     return True
 
 
-def check(graph: Graph, target: Target, tally: Tally) -> None:
-    """Compare a graph in both orders.
+def check(graph: Graph, target: Target, tally: Tally, *, kernels: bool) -> None:
+    """Compare a graph in both orders, with kernels of this project or with TVM's own pipeline.
 
     Raises
     ------
     AssertionError
-        If a value differs in more than the contract leaves open, or the pass is not done.
+        If a value differs in more than the contract leaves open, the pass is not done, or a site
+        has no remark, or one that is no site has.
     """
     before = module(graph)
     allow = allowed(before)
@@ -105,18 +107,20 @@ def check(graph: Graph, target: Target, tally: Tally) -> None:
             tally.stayed[decision.decline.reason.value] += 1
     if not any(decision.passed for decision in found):
         return
-    reorder = Pass(allow=allow)
-    after = reorder(before)
-    tvm.ir.assert_structural_equal(reorder(after), after)
+    remarks: list[Remark] = []
+    after = Pass(allow=allow, on_remark=remarks.append)(before)
+    tvm.ir.assert_structural_equal(Pass(allow=allow)(after), after)
+    if {remark.site for remark in remarks} != {decision.site.name for decision in found}:
+        raise AssertionError(f"remarks on {remarks}, sites are {found}\n{before}\n{after}")
     tally.rewritten += 1
     x = sample(graph)
     try:
-        expected = run(before, target, x)
+        expected = run(before, target, x, kernels=kernels)
     except RuntimeError:  # TVM's own error: LLVM refuses some of its code
         tally.not_compiled += 1
         return
     try:
-        found = run(after, target, x)
+        found = run(after, target, x, kernels=kernels)
     except RuntimeError as err:
         if not any(text in str(err) for text in INVALID):
             raise
@@ -157,9 +161,13 @@ def fuzz(  # noqa: PLR0913 - its settings
         suppress_health_check=list(HealthCheck),
         print_blob=True,
     )
-    @given(graphs(pools, further_inputs() if further else inputs()), st.sampled_from(targets))
-    def each(graph: Graph, target: Target) -> None:
-        check(graph, target, tally)
+    @given(
+        graphs(pools, further_inputs() if further else inputs()),
+        st.sampled_from(targets),
+        st.booleans(),
+    )
+    def each(graph: Graph, target: Target, ours: bool) -> None:
+        check(graph, target, tally, kernels=ours or target["kind"] != LLVM)
 
     each()
 

@@ -17,7 +17,7 @@ from random_graphs import FUNCTIONS, Graph, Node, Value
 from tvm_passes.compile import kernels_for
 from tvm_passes.dialects import installed
 from tvm_passes.rules import RELAX
-from tvm_passes.target import CUDA, LLVM, OPENCL
+from tvm_passes.target import CUDA, OPENCL
 
 Target = Mapping[str, Any]
 
@@ -253,9 +253,8 @@ if installed() == RELAX:
         "requantize": _relax_requantize,
     }
 
-    def run(mod: tvm.IRModule, target: Target, x: np.ndarray) -> list[np.ndarray]:
-        """The outputs of a module."""
-        kernels = target["kind"] != LLVM or "mcpu" in target
+    def run(mod: tvm.IRModule, target: Target, x: np.ndarray, *, kernels: bool) -> list[np.ndarray]:
+        """The outputs of a module, compiled with kernels of this project or as TVM does it."""
         compiler = kernels_for(target)
         executable = build(mod, target, reorder=False, kernels=kernels, compile_kernels=compiler)
         if target["kind"] == CUDA:  # compiled kernels are loaded from libraries alone
@@ -368,9 +367,9 @@ else:
         "values": lambda _, x: relay.TupleGetItem(relay.Tuple([x, relay.zeros_like(x)]), 0),
     }
 
-    def run(mod: tvm.IRModule, target: Target, x: np.ndarray) -> list[np.ndarray]:
-        """The outputs of a module."""
-        lib = build(mod, target, reorder=False, kernels="mcpu" in target)
+    def run(mod: tvm.IRModule, target: Target, x: np.ndarray, *, kernels: bool) -> list[np.ndarray]:
+        """The outputs of a module, compiled with kernels of this project or as TVM does it."""
+        lib = build(mod, target, reorder=False, kernels=kernels)
         executor = GraphModule(lib["default"](tvm.cpu()))
         executor.set_input(0, x)
         executor.run()
