@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import version
@@ -107,11 +107,7 @@ def check(graph: Graph, target: Target, tally: Tally, *, kernels: bool) -> None:
             tally.stayed[decision.decline.reason.value] += 1
     if not any(decision.passed for decision in found):
         return
-    remarks: list[Remark] = []
-    after = Pass(allow=allow, on_remark=remarks.append)(before)
-    tvm.ir.assert_structural_equal(Pass(allow=allow)(after), after)
-    if {remark.site for remark in remarks} != {decision.site.name for decision in found}:
-        raise AssertionError(f"remarks on {remarks}, sites are {found}\n{before}\n{after}")
+    after = rewritten(before, allow, {decision.site.name for decision in found})
     tally.rewritten += 1
     x = sample(graph)
     try:
@@ -132,6 +128,22 @@ def check(graph: Graph, target: Target, tally: Tally, *, kernels: bool) -> None:
             if not finding.kind.allowed:
                 raise AssertionError(f"{finding.first} on {target}\n{before}\n{after}")
             tally.left_open[finding.kind.value] += finding.count
+
+
+def rewritten(mod: tvm.IRModule, allow: Sequence[str], sites: Set[str]) -> tvm.IRModule:
+    """The module after the pass.
+
+    Raises
+    ------
+    AssertionError
+        If another run of the pass changes it, or remarks are not on these sites.
+    """
+    remarks: list[Remark] = []
+    after = Pass(allow=allow, on_remark=remarks.append)(mod)
+    tvm.ir.assert_structural_equal(Pass(allow=allow)(after), after)
+    if {remark.site for remark in remarks} != sites:
+        raise AssertionError(f"sites are {sites}, remarks {remarks}\n{mod}\n{after}")
+    return after
 
 
 def fuzz(  # noqa: PLR0913 - its settings
