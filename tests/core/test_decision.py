@@ -4,7 +4,19 @@ from dataclasses import replace
 from math import inf, nan
 
 import pytest
-from site_builders import BOUNDS, CONV, MULTIPLY, ONES, RULE, bare_site, bias, op, pool, site
+from site_builders import (
+    BOUNDS,
+    CONV,
+    MINUS_ONES,
+    MULTIPLY,
+    ONES,
+    RULE,
+    bare_site,
+    bias,
+    op,
+    pool,
+    site,
+)
 
 from tvm_passes.decision import decide, decide_together
 from tvm_passes.decline import Direction, Ends, Reason
@@ -482,3 +494,77 @@ class TestWhatKernelsAreToldOfTheirData:
         assert decision.decline.reason is Reason.ROUNDING
         assert decide(site(choice, producer=MULTIPLY), ALLOW).decline.reason is Reason.ROUNDING
         assert decide(site(choice, producer=CONV), ALLOW).sunk
+
+
+class TestWhatRegistersMayHold:
+    """Of small results it depends on the whole kernel whether a product is contracted."""
+
+    SHIFT, SCALE, RELU = bias(op="add"), op("multiply"), op()
+    RESULTS, DATA = 1000, 3000
+    """So large are 512 results not stored; and so large 2048 elements of data, either."""
+    AFFINE = (SHIFT, SCALE, RELU)
+
+    def sunk(self, *chain, unstored=RESULTS, **fields):
+        return len(decide(site(*chain, unstored=unstored, **fields), ALLOW).sunk)
+
+    def test_no_product_sinks_with_a_sum_of_it(self):
+        assert self.sunk(*self.AFFINE, unstored=512) == 3
+        decision = decide(site(*self.AFFINE, unstored=513))
+        assert decision.decline.reason is Reason.ROUNDING
+        assert "8x8x8" in decision.decline.detail
+        assert not decision.sunk
+
+    def test_what_is_below_them_sinks(self):
+        decision = decide(site(self.RELU, *self.AFFINE, unstored=self.RESULTS))
+        assert decision.sunk == (self.RELU,)
+        assert "registers" in decision.decline.detail
+        assert "the.multiply" in decision.decline.detail
+
+    @pytest.mark.parametrize(
+        "between", [op("negative"), op("abs", op="abs"), op("clip", op="clip")]
+    )
+    def test_what_may_go_hides_no_product(self, between):
+        wide = replace(between, params={"low": -inf, "high": inf})
+        assert self.sunk(self.SHIFT, wide, self.SCALE) == 0
+
+    def test_a_sum_of_something_else_sinks(self):
+        assert self.sunk(self.SHIFT, self.RELU, self.SCALE) == 3
+        assert self.sunk(self.SCALE, self.SHIFT) == 2
+        assert self.sunk(self.SHIFT, self.SHIFT) == 2
+        assert self.sunk(self.SCALE, self.SCALE) == 2
+        assert self.sunk(self.SHIFT, op("clip", op="clip"), self.SCALE) == 3
+
+    def test_functions_with_a_sum_of_a_product(self):
+        elu = op("elu, as a sum", params={"minus_alpha": MINUS_ONES})
+        assert self.sunk(elu, unstored=0) == 1
+        assert self.sunk(elu) == 0
+        assert self.sunk(op("elu, as a choice")) == 1
+
+    def test_extents_that_are_not_known(self):
+        shape = (None, 8, 16, 16)
+        chain = [replace(each, shape=shape) for each in self.AFFINE]
+        symbolic = pool(in_shape=shape, out_shape=(None, 8, 8, 8))
+        assert self.sunk(*chain, pool=symbolic) == 3
+
+    def test_nothing_leaves_a_kernel_of_both(self):
+        assert self.sunk(self.RELU, *self.AFFINE, unstored=self.DATA) == 0
+        assert self.sunk(self.RELU, self.SHIFT, unstored=self.DATA) == 2
+        assert self.sunk(self.RELU, unstored=self.DATA, producer=MULTIPLY) == 0
+        assert self.sunk(self.RELU, unstored=self.RESULTS, producer=MULTIPLY) == 1
+
+    def test_data_are_counted_where_they_are_computed(self):
+        padded = replace(self.RELU, computed=(1, 8, 10, 10))
+        assert self.sunk(padded, producer=MULTIPLY) == 0
+        assert self.sunk(padded, producer=MULTIPLY, unstored=800) == 1
+
+    @pytest.mark.parametrize(("shrinks", "unstored"), [(False, RESULTS), (True, 100)])
+    def test_nothing_comes_into_a_kernel_of_both(self, shrinks, unstored):
+        fields = {"shrinks_below": shrinks, "unstored": unstored}
+        both = {"sums_below": ("add",), "products_below": ("multiply",)}
+        decision = decide(site(**both, **fields))
+        assert decision.decline.reason is Reason.FOLDING
+        assert "add, multiply" in decision.decline.detail
+        assert self.sunk(sums_below=("add",), **fields) == 1
+        assert self.sunk(products_below=("multiply",), **fields) == 1
+        assert self.sunk(**both, **fields | {"unstored": 0}) == 1
+        assert self.sunk(**both, unstored=512) == 1

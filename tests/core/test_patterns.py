@@ -5,7 +5,7 @@ import pytest
 
 from tvm_passes.composites import COMPOSITES
 from tvm_passes.decline import Direction
-from tvm_passes.pattern import Data, Number
+from tvm_passes.pattern import Apply, Data, Number
 from tvm_passes.rules import RULES
 
 NUMPY = {
@@ -84,3 +84,12 @@ def test_the_functions_move_as_their_rows_say():
 def test_every_row_without_an_op_has_spellings():
     assert all(rule.forms or rule.patterns for rule in RULES)
     assert {rule.name for rule in COMPOSITES} == set(FUNCTIONS)
+
+
+def test_which_patterns_add_products():
+    x, two = Data(), Number(2.0)
+    product = Apply("multiply", (x, two))
+    assert Apply("add", (Apply("exp", (x,)), product)).adds_products
+    assert Apply("sigmoid", (Apply("subtract", (two, product)),)).adds_products
+    assert not Apply("multiply", (Apply("add", (x, two)), x)).adds_products
+    assert not Apply("add", (Apply("exp", (product,)), two)).adds_products
