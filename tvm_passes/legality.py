@@ -280,7 +280,7 @@ def stored(site: Site) -> int:
     contracts a product and a sum then: whether it does depends on all that is in the kernel.
     """
     chain = site.chain
-    count = _apart(chain) if site.unstored and _is_small(site.pool.out_shape, site) else len(chain)
+    count = _apart(chain) if _is_small(site.pool.out_shape, site) else len(chain)
     computed = (op.shape if op.computed is None else op.computed for op in chain)
     is_whole = site.producer.rounded and count == len(chain)
     return count if is_whole or not any(_is_small(shape, site) for shape in computed) else 0

@@ -533,6 +533,7 @@ class TestWhatRegistersMayHold:
         assert self.sunk(self.SHIFT, self.SHIFT) == 2
         assert self.sunk(self.SCALE, self.SCALE) == 2
         assert self.sunk(self.SHIFT, op("clip", op="clip"), self.SCALE) == 3
+        assert self.sunk(op("abs", op="abs"), self.SCALE) == 2
 
     def test_functions_with_a_sum_of_a_product(self):
         elu = op("elu, as a sum", params={"minus_alpha": MINUS_ONES})
