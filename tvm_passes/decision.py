@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import chain, takewhile
 
 from tvm_passes.decline import Decline, Direction, Ends, Reason
 from tvm_passes.legality import (
@@ -21,6 +21,7 @@ from tvm_passes.legality import (
     not_kept,
     sinks_below_all,
     stored,
+    stores_below,
     wrapping,
 )
 from tvm_passes.neighbours import heeds_what_it_reads, may_vanish_op
@@ -98,15 +99,13 @@ def decide(
     ends
         The ends of windows at which the ops may be evaluated.
     """
-    for precondition in SITE_PRECONDITIONS:
-        decline = precondition(site)
-        if decline is not None:
-            return Decision(site, (), decline)
-    for op in nearest(site.chain):
-        decline = not_folded(op, site)
-        if decline is not None:
-            return Decision(site, (), decline)
+    decline = _of_site(site)
+    if decline is not None:
+        return Decision(site, (), decline)
     directions, decline = _legal_prefix(site, allow)
+    kept = stores_below(site)
+    if directions and kept is not None:
+        return Decision(site, (), kept)
     cuts, limit = _Cuts.of(site), stored(site)
     best, most = 0, 0
     for count, saved in enumerate(_savings(site, directions), 1):
@@ -124,6 +123,14 @@ def decide(
     direction = directions[best - 1]
     joined = _joined(cuts, directions[:best])
     return Decision(site, site.chain[:best], decline, ENDS[direction], joined)
+
+
+def _of_site(site: Site) -> Decline | None:
+    """Why nothing sinks at a site, whatever its ops are, or what is nearest the pool may not."""
+    preconditions = (precondition(site) for precondition in SITE_PRECONDITIONS)
+    folded = (not_folded(op, site) for op in nearest(site.chain))
+    declines = chain(preconditions, folded)
+    return next((decline for decline in declines if decline is not None), None)
 
 
 def _joined(cuts: _Cuts, directions: Sequence[Direction]) -> int:

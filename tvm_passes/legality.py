@@ -372,7 +372,6 @@ SITE_PRECONDITIONS: tuple[Callable[[Site], Decline | None], ...] = (
     windows_touch_data,
     pays,
     tells_nothing,
-    stores_below,
 )
 
 

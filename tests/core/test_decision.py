@@ -565,6 +565,8 @@ class TestWhatRegistersMayHold:
         decision = decide(site(**both, **fields))
         assert decision.decline.reason is Reason.FOLDING
         assert "add, multiply" in decision.decline.detail
+        shared = decide(site(op(consumers=2), **both, **fields))
+        assert shared.decline.reason is Reason.SHARED
         assert self.sunk(sums_below=("add",), **fields) == 1
         assert self.sunk(products_below=("multiply",), **fields) == 1
         assert self.sunk(**both, **fields | {"unstored": 0}) == 1
