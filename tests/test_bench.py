@@ -8,16 +8,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
 from tvm_passes import dialects
+from tvm_passes.bench.bench import Bench
 from tvm_passes.bench.block import read_blocks
 from tvm_passes.bench.files import write_folder
 from tvm_passes.bench.process import Process
 from tvm_passes.bench.verdict import FASTER, NOT_SIGNIFICANT, SLOWER, compare
 from tvm_passes.bench.versions import DEFAULT_VERSIONS
 from tvm_passes.cli import main
+from tvm_passes.interruption import Asked
 
 ROOT = Path(__file__).parent.parent
 DIALECT = dialects.installed()
@@ -226,6 +229,18 @@ def test_an_interruption_keeps_what_was_measured(blocks, tmp_path):
     entries = json.loads(output.read_text())["results"]
     assert entries[0]["block"] == "tiny"
     assert len(entries) < 51
+
+
+@needs_tvm
+def test_an_interruption_that_tvm_makes_an_error_of(blocks, monkeypatch, capsys):
+    def entries(_bench):
+        yield from ()
+        click.get_current_context().find_object(Asked).code = 128 + signal.SIGTERM
+        raise RuntimeError("SystemExit")
+
+    monkeypatch.setattr(Bench, "entries", entries)
+    assert main(["bench", "tiny", "--blocks", blocks]) == 128 + signal.SIGTERM
+    assert "interrupted" in capsys.readouterr().err
 
 
 @needs_tvm

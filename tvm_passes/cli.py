@@ -58,7 +58,7 @@ def _run(argv: Sequence[str] | None, asked: Asked) -> int:
 def _call(argv: Sequence[str] | None, asked: Asked) -> int:
     """Call the command; what it raises after a signal is what became of the signal's exception."""
     try:
-        code = cli.main(args=argv, prog_name="tvm-reorder", standalone_mode=False)
+        code = cli.main(args=argv, prog_name="tvm-reorder", standalone_mode=False, obj=asked)
     except click.Abort:
         return _interrupted()
     except BaseException:

@@ -24,7 +24,7 @@ from tvm_passes.cli_options import ALLOW, DIALECT, QUIET, progress
 from tvm_passes.cli_static import FLAG, static_command
 from tvm_passes.compile import silent
 from tvm_passes.errors import InputError
-from tvm_passes.interruption import INTERRUPTED
+from tvm_passes.interruption import INTERRUPTED, Asked
 from tvm_passes.output import check_file, write_text
 from tvm_passes.target import GPUS, parse_target, require_device
 
@@ -194,14 +194,23 @@ def run_command(
                 write_text(output, json.dumps(document, indent=1) + "\n")
             if not quiet:
                 _print(entry, Console())
-    except (KeyboardInterrupt, SystemExit) as stop:
-        _warn(f"interrupted; what was measured is in {output}" if output else "interrupted")
-        if isinstance(stop, SystemExit):  # SIGTERM
+    except BaseException as stop:
+        code = _asked_for(stop)
+        if code is None:
             raise
-        return INTERRUPTED
+        _warn(f"interrupted; what was measured is in {output}" if output else "interrupted")
+        return code
     for line in (*troubles(results), *no_figures(results), *busy(results)):
         _warn(line)
     return 1 if any(entry["differing"] or not entry["versions"] for entry in results) else 0
+
+
+def _asked_for(stop: BaseException) -> int | None:
+    """The exit code that a signal asked for by an exception, or by what TVM makes of it."""
+    if isinstance(stop, KeyboardInterrupt):
+        return INTERRUPTED
+    asked = click.get_current_context().find_object(Asked)
+    return asked.code if asked else None
 
 
 def _check_peers(peers: Sequence[str], target: str) -> None:
