@@ -261,25 +261,29 @@ def tells_nothing(site: Site) -> Decline | None:
 
 def stores_below(site: Site) -> Decline | None:
     """Kernels below store what they multiply before they add to it, whatever else is in them."""
-    pool, names = site.pool, {*site.products_below, *site.sums_below}
-    is_small = site.shrinks_below or _is_small(pool.out_shape, site)
-    if not (site.unstored and is_small and site.products_below and site.sums_below):
+    shape = site.pool.out_shape
+    if not (site.unstored and site.products_below and site.sums_below):
         return None
+    if not (site.shrinks_below or _is_small(shape, site)):
+        return None
+    below = ", ".join(sorted({*site.products_below, *site.sums_below}))
     return Decline(
         Reason.FOLDING,
-        f"{extents(pool.out_shape)} elements may be kept in registers, and it depends on all that "
-        f"is in the kernel of {', '.join(sorted(names))} what is contracted there",
+        f"{extents(shape)} elements may be kept in registers, and it depends on all that is in the "
+        f"kernel of {below} what is contracted there",
         "nothing to do: sinking anything into it could change the last bit",
     )
 
 
 def stored(site: Site) -> int:
-    """How many of the lowest ops may sink, if no kernel may have products in registers for that.
+    """How many of the lowest ops may sink, so that no product comes to be added to in registers.
 
-    Relax's kernels store what each op gives, but LLVM may keep small tensors in registers, and
+    Kernels of Relax store what each op gives, but LLVM may keep small tensors in registers, and
     contracts a product and a sum then: whether it does depends on all that is in the kernel.
     """
     chain = site.chain
+    if not site.unstored:
+        return len(chain)
     count = _apart(chain) if _is_small(site.pool.out_shape, site) else len(chain)
     computed = (op.shape if op.computed is None else op.computed for op in chain)
     is_whole = site.producer.rounded and count == len(chain)
