@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic
 
 from tvm_passes.describe import Vocabulary, plain
 from tvm_passes.graph import Graph, Node
 from tvm_passes.neighbours import PROVED, SUMS, VANISHING, may_begin_with_cast, may_vanish
-from tvm_passes.readers import Readers, read_by
-from tvm_passes.site import BINDING, CALLER
+from tvm_passes.readers import Readers, read_by, value_of
+from tvm_passes.site import BINDING, CALLER, elements
 
 TUPLE = "a tuple"
 
@@ -22,9 +22,8 @@ ADD_NOTHING = frozenset(
 )
 """Other ops that neither add nor compare with numbers, by their names in patterns."""
 
-SHRINK = frozenset(("split", "strided_slice", "dynamic_strided_slice", "take", "gather_nd"))
-"""Ops that may give fewer elements than they read to others in their kernels, by their names in
-patterns."""
+SMALL, JOINED = "a small result", "what is computed beside the pool"
+"""What kernels hold beside ops."""
 
 KERNELS = frozenset({"relax.call_tir", "relax.call_tir_with_grad"})
 """Kernels of others, which may compute anything."""
@@ -64,14 +63,17 @@ class Kernels:
         Those that may multiply.
     told
         Those, beside sums, whose code depends on what is known of their data.
-    shrink
-        Whether any may give fewer elements than it reads.
+    small
+        Whether any gives less than what kernels store wherever they are cut.
+    joined
+        Whether any reads what is computed beside it.
     """
 
     sums: tuple[str, ...] = ()
     products: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
-    shrink: bool = False
+    small: bool = False
+    joined: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,19 +89,20 @@ class Surroundings(Generic[Node]):
 
     def below(self, pool: Node) -> Below:
         """What is below a pool: its readers, and theirs where they may go or are folded past."""
-        names = self._names(pool, self.names, self._may_go)
+        names = self._names(pool, self.names, self._may_go, self._named)
         if names not in self.described:
             self.described[names] = self._describe(sorted(names))
         return self.described[names]
 
     def kernels(self, pool: Node) -> Kernels:
         """What kernels with what sinks below a pool hold: all down to the next layer or pool."""
-        names = self._names(pool, self.in_kernels, self._goes_on)
+        names = self._names(pool, self.in_kernels, self._goes_on, self._in_kernel)
         if names not in self.kernels_described:
-            self.kernels_described[names] = self._describe_kernels(sorted(names))
+            self.kernels_described[names] = self._describe_kernels(names)
         return self.kernels_described[names]
 
-    def _describe_kernels(self, names: list[str]) -> Kernels:
+    def _describe_kernels(self, found: frozenset[str]) -> Kernels:
+        names = sorted(found - {SMALL, JOINED})
         sums = tuple(filter(self._may_add, names))
         products = tuple(name for name in names if name not in SUMS and self._computes(name))
         told = (
@@ -107,7 +110,7 @@ class Surroundings(Generic[Node]):
             for name in names
             if name in KERNELS or (self._may_be_told(name) and set(sums) - {name})
         )
-        return Kernels(sums, products, tuple(told), any(plain(name) in SHRINK for name in names))
+        return Kernels(sums, products, tuple(told), SMALL in found, JOINED in found)
 
     def _may_add(self, name: str) -> bool:
         rows = self.words.activations.get(name, ())
@@ -119,7 +122,8 @@ class Surroundings(Generic[Node]):
         words = self.words
         if name in words.activations:
             return words.may_fold(name)
-        moves = name in words.moves or name in words.dropouts or name == TUPLE
+        moves = any(name in names for names in (words.moves, words.dropouts, words.apart))
+        moves = moves or name == TUPLE
         return words.may_fold(name) and not (moves or name in PROVED or plain(name) in ADD_NOTHING)
 
     def _may_be_told(self, name: str) -> bool:
@@ -140,7 +144,11 @@ class Surroundings(Generic[Node]):
         )
 
     def _names(
-        self, node: Node, found: dict[int, frozenset[str]], passes: Callable[[Node], bool]
+        self,
+        node: Node,
+        found: dict[int, frozenset[str]],
+        passes: Callable[[Node], bool],
+        named: Callable[[Node, Node], Iterable[str]],
     ) -> frozenset[str]:
         """The names of what reads a value, and what reads that, as far as it passes values on."""
         graph = self.graph
@@ -159,11 +167,25 @@ class Surroundings(Generic[Node]):
                 readers, through = reading.pop(key)
                 callers = {CALLER} if readers.leaves and graph.may_be_joined else ()
                 beyond = (found[graph.key(each)] for each in through)
-                found[key] = frozenset().union(map(self._name, readers.nodes), callers, *beyond)
+                names = (named(each, current) for each in readers.nodes)
+                found[key] = frozenset().union(callers, *names, *beyond)
         return found[graph.key(node)]
 
-    def _name(self, reader: Node) -> str:
-        return TUPLE if self._is_tuple(reader) else self.graph.op_name(reader) or BINDING
+    def _named(self, reader: Node, _value: Node) -> Iterable[str]:
+        return (TUPLE if self._is_tuple(reader) else self.graph.op_name(reader) or BINDING,)
+
+    def _in_kernel(self, reader: Node, value: Node) -> Iterator[str]:
+        """The name of what reads a value, and what else matters of it in a kernel."""
+        graph, least = self.graph, self.words.unstored
+        yield from self._named(reader, value)
+        if not least or not self._goes_on(reader):
+            return
+        shape = graph.extents(reader)
+        if shape is not None and None not in shape and elements(shape) < least:
+            yield SMALL
+        computed = (each for each in graph.reads(reader) if not graph.is_stored(each))
+        if any(graph.key(value_of(graph, each)) != graph.key(value) for each in computed):
+            yield JOINED
 
     def _is_tuple(self, reader: Node) -> bool:
         """Whether what reads a value is a tuple, or takes the value out of one."""

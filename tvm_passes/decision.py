@@ -21,6 +21,7 @@ from tvm_passes.legality import (
     not_kept,
     sinks_below_all,
     stored,
+    stores_above,
     stores_below,
     wrapping,
 )
@@ -103,7 +104,7 @@ def decide(
     if decline is not None:
         return Decision(site, (), decline)
     directions, decline = _legal_prefix(site, allow)
-    kept = stores_below(site)
+    kept = stores_below(site) or stores_above(site)
     if directions and kept is not None:
         return Decision(site, (), kept)
     cuts, limit = _Cuts.of(site), stored(site)

@@ -20,6 +20,7 @@ from tvm_passes.pattern import Apply
 from tvm_passes.ranges import filled
 from tvm_passes.rules import (
     ABSORBERS,
+    APART,
     DROPOUTS,
     LITERALS,
     MOVES,
@@ -72,6 +73,7 @@ class Vocabulary:
     moves: Mapping[str, Movement]
     dropouts: frozenset[str]
     absorbers: frozenset[str]
+    apart: frozenset[str]
     literals: Mapping[str, int]
     composites: Mapping[str, tuple[tuple[Rule, Apply], ...]]
     unstored: int = 0
@@ -91,7 +93,7 @@ class Vocabulary:
     def ends_kernel(self, op: str) -> bool:
         """Whether nothing that reads this op's result is in a kernel with what it reads."""
         is_opaque = op in self.opaque and op not in self.moves
-        return is_opaque or op in self.producers or op in self.pools
+        return is_opaque or any(op in names for names in (self.producers, self.pools, self.apart))
 
     def passes_on(self, op: str) -> bool:
         """Whether a compiler may fold arithmetic above this op into what reads it."""
@@ -157,6 +159,7 @@ def vocabulary(
         MOVES[dialect],
         DROPOUTS[dialect],
         ABSORBERS[dialect],
+        APART[dialect],
         LITERALS[dialect],
         _composites(rules),
         0 if on_gpu else UNSTORED[dialect],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from tvm_passes.describe import CallView
-from tvm_passes.site import Producer
+from tvm_passes.site import Producer, Shape
 
 Node = TypeVar("Node")
 
@@ -42,6 +42,15 @@ class Graph(Protocol[Node]):
 
     def readers(self, node: Node) -> Sequence[Node]:
         """The nodes that read this one."""
+
+    def reads(self, node: Node) -> Sequence[Node]:
+        """What a node reads, numbers and constants apart."""
+
+    def extents(self, node: Node) -> Shape | None:
+        """The extents of a tensor; None for what is none."""
+
+    def is_stored(self, node: Node) -> bool:
+        """Whether the value is a constant or an argument, perhaps moved about."""
 
     def is_output(self, node: Node) -> bool:
         """Whether the value leaves the function by itself."""

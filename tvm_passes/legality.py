@@ -262,16 +262,31 @@ def tells_nothing(site: Site) -> Decline | None:
 def stores_below(site: Site) -> Decline | None:
     """Kernels below store what they multiply before they add to it, whatever else is in them."""
     shape = site.pool.out_shape
-    if not (site.unstored and site.products_below and site.sums_below):
+    if not site.unstored or not (site.small_below or _is_small(shape, site)):
         return None
-    if not (site.shrinks_below or _is_small(shape, site)):
+    if not (site.joined_below or (site.products_below and site.sums_below)):
         return None
     below = ", ".join(sorted({*site.products_below, *site.sums_below}))
+    beside = " and what is computed beside the pool" if site.joined_below else ""
     return Decline(
         Reason.FOLDING,
-        f"{extents(shape)} elements may be kept in registers, and it depends on all that is in the "
-        f"kernel of {below} what is contracted there",
+        f"small results below {extents(shape)} may stay in registers, and what is contracted of "
+        f"{below}{beside} there depends on all that is in the kernel",
         "nothing to do: sinking anything into it could change the last bit",
+    )
+
+
+def stores_above(site: Site) -> Decline | None:
+    """Kernels above store what they multiply before they add to it, whatever else is in them."""
+    computed = (op.shape if op.computed is None else op.computed for op in site.chain)
+    is_apart = site.producer.rounded and _apart(site.chain) == len(site.chain)
+    if is_apart or not any(_is_small(shape, site) for shape in computed):
+        return None
+    return Decline(
+        Reason.ROUNDING,
+        f"results above {extents(site.pool.in_shape)} may stay in registers, and what of "
+        f"{site.producer.op} or below it is contracted there depends on all that is in the kernel",
+        "nothing to do: taking anything out of it could change the last bit",
     )
 
 
@@ -281,21 +296,16 @@ def stored(site: Site) -> int:
     Kernels of Relax store what each op gives, but LLVM may keep small tensors in registers, and
     contracts a product and a sum then: whether it does depends on all that is in the kernel.
     """
-    chain = site.chain
-    if not site.unstored:
-        return len(chain)
-    count = _apart(chain) if _is_small(site.pool.out_shape, site) else len(chain)
-    computed = (op.shape if op.computed is None else op.computed for op in chain)
-    is_whole = site.producer.rounded and count == len(chain)
-    return count if is_whole or not any(_is_small(shape, site) for shape in computed) else 0
+    is_small = _is_small(site.pool.out_shape, site)
+    return _apart(site.chain) if is_small else len(site.chain)
 
 
 def not_kept(op: ElementwiseOp, site: Site) -> Decline:
-    """Why an op stays that is above those that `stored` counts."""
+    """Why an op stays that is the first above those that `stored` counts."""
     return Decline(
         Reason.ROUNDING,
-        f"{op.op} or what is above it may be contracted with a sum or not, by what else is in a "
-        f"kernel of {extents(site.pool.out_shape)} elements: it may keep these in registers",
+        f"{extents(site.pool.out_shape)} may stay in registers, and whether {op.op} is contracted "
+        "there, with a sum below it or in it, depends on all that is in the kernel",
         "nothing to do: sinking it could change the last bit",
     )
 

@@ -51,12 +51,12 @@ class Apply:
     def adds_products(self) -> bool:
         """Whether a sum in it is one of a product."""
         inner = [arg for arg in self.args if isinstance(arg, Apply)]
-        is_sum = self.op in SUMS and any(arg.op in PRODUCTS for arg in inner)
+        is_sum = self.op in ADDING and any(arg.op in MULTIPLYING for arg in inner)
         return is_sum or any(arg.adds_products for arg in inner)
 
 
-SUMS = frozenset({"add", "subtract"})
-PRODUCTS = frozenset({"multiply", "divide", "power"})
+ADDING = frozenset({"add", "subtract"})
+MULTIPLYING = frozenset({"multiply", "divide", "power"})
 
 Pattern = Data | Number | Apply
 """A tree of ops whose leaves are the data and numbers."""

@@ -119,8 +119,9 @@ class _Planner(Generic[Node]):
         # The ids are those of objects that `told` and `decided` keep.
         ops = tuple(map(id, chain.ops))
         below = (site.arithmetic_below, site.unknown_below, site.casts_below, site.absorbers)
-        kernels = (site.sums_below, site.products_below, site.told_below, site.shrinks_below)
-        alike = (id(site.pool), site.producer, below, kernels, ops)
+        kernels = (site.sums_below, site.products_below, site.told_below)
+        others = (site.small_below, site.joined_below)
+        alike = (id(site.pool), site.producer, below, kernels, others, ops)
         if alike not in self.decided:
             resolved = replace(site, chain=resolve(chain.ops, site.pool))
             decision = decide(resolved, self.words.allow)
@@ -152,7 +153,8 @@ class _Planner(Generic[Node]):
             sums_below=kernels.sums,
             products_below=kernels.products,
             told_below=kernels.told,
-            shrinks_below=kernels.shrink,
+            small_below=kernels.small,
+            joined_below=kernels.joined,
             unstored=self.words.unstored,
             location=graph.location(node),
             in_dataflow=graph.in_dataflow,

@@ -49,7 +49,10 @@ def read_by(graph: Graph[Node], node: Node) -> Readers[Node]:
         for reader in graph.readers(name):
             if graph.is_result(reader, name):
                 found.leaves = True
-                found.nodes += graph.readers(reader)
+                if graph.fields(reader) is None:  # another name
+                    names.append(reader)
+                else:
+                    found.nodes += graph.readers(reader)
             elif (items := _items(graph, reader)) is not None:
                 names += [item for index, item in items if _is_field(graph, reader, index, name)]
             elif not (plain(graph.op_name(reader)) in FILLS and _is_never_taken(graph, reader)):

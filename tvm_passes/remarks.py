@@ -95,20 +95,20 @@ def may_go_on(decisions: Sequence[Decision]) -> bool:
 class Rounds:
     """The remarks of several rounds of decisions on one function.
 
-    Every site has the name that it has in the first.  Why ops stay is said once: in the last round,
-    if another may remove the reason.
+    Every site has the name that it has in the first.  Why ops stay is said in the last, as it was
+    found where the last op sank, unless another round could remove that reason.
 
     Parameters
     ----------
     sites
         The name and the op, in the first round, of each pool that the last one left.  A pool that
         selects the other end of another's windows has none: it goes with that one.
-    settled
-        Names of the sites of which it is known why ops stay, or that none does.
+    missed
+        By the site's name, why ops stay, or None where none does.
     """
 
     sites: list[tuple[str, str] | None] = field(default_factory=list)
-    settled: set[str] = field(default_factory=set)
+    missed: dict[str, Remark | None] = field(default_factory=dict)
 
     def remarks(self, decisions: Sequence[Decision], *, last: bool) -> Iterator[Remark]:
         """The remarks of one round, on every pool in the order in which they are computed."""
@@ -119,13 +119,17 @@ class Rounds:
             if site is None:
                 continue
             name, op = site
-            is_open = decision.decline is not None and decision.decline.reason in REVISITED
-            for remark in remarks_of(decision):
-                is_said = name not in self.settled and (last or not is_open)
-                if remark.kind is not Kind.MISSED or is_said:
-                    yield replace(remark, site=name, op=op)
-            if not is_open:
-                self.settled.add(name)
+            found = {each.kind: replace(each, site=name, op=op) for each in remarks_of(decision)}
+            missed = found.pop(Kind.MISSED, None)
+            if name not in self.missed or decision.passed or _is_open(self.missed[name]):
+                self.missed[name] = missed
+            said = (found.get(Kind.PASSED), self.missed[name] if last else None)
+            yield from filter(None, (*said, found.get(Kind.ANALYSIS)))
+
+
+def _is_open(missed: Remark | None) -> bool:
+    """Whether another round may remove why ops stay."""
+    return missed is not None and missed.reason in {reason.value for reason in REVISITED}
 
 
 def _remark(decision: Decision, kind: Kind, reason: str, message: str, **numbers: Any) -> Remark:

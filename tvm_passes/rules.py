@@ -210,6 +210,15 @@ ABSORBERS: Mapping[str, frozenset[str]] = {
 }
 """Layers whose weights a compiler folds factors into, as Relay's FoldScaleAxis does."""
 
+APART: Mapping[str, frozenset[str]] = {
+    RELAY: frozenset(),
+    RELAX: frozenset(
+        f"relax.{op}"
+        for op in ("nn.softmax", "nn.log_softmax", "nn.layer_norm", "mean", "variance")
+    ),
+}
+"""Ops that stay, and that are in no kernel with what computes their data."""
+
 UNSTORED: Mapping[str, int] = {RELAY: 0, RELAX: 512}
 """Elements from which on kernels for CPUs store what an op gives another one in them, wherever they
 are cut; 0 where they never do.  Relax's do: on the stack what has less than 1 KiB (TVM's

@@ -283,8 +283,10 @@ class Site:
         Ops in such kernels that may multiply.
     told_below
         Ops in such kernels, if they add, whose code depends on what is known of their data.
-    shrinks_below
-        Whether results in such kernels may have fewer elements than the pool's.
+    small_below
+        Whether such kernels have results of less than `unstored` elements.
+    joined_below
+        Whether such kernels read what is computed beside the pool.
     unstored
         How many elements a tensor has to have for kernels to store it, wherever they are cut.
     location
@@ -305,7 +307,8 @@ class Site:
     sums_below: tuple[str, ...] = ()
     products_below: tuple[str, ...] = ()
     told_below: tuple[str, ...] = ()
-    shrinks_below: bool = False
+    small_below: bool = False
+    joined_below: bool = False
     unstored: int = 0
     location: str = ""
     in_dataflow: bool = True

@@ -558,9 +558,9 @@ class TestWhatRegistersMayHold:
         assert self.sunk(padded, producer=MULTIPLY) == 0
         assert self.sunk(padded, producer=MULTIPLY, unstored=800) == 1
 
-    @pytest.mark.parametrize(("shrinks", "unstored"), [(False, RESULTS), (True, 100)])
-    def test_nothing_comes_into_a_kernel_of_both(self, shrinks, unstored):
-        fields = {"shrinks_below": shrinks, "unstored": unstored}
+    @pytest.mark.parametrize(("small", "unstored"), [(False, RESULTS), (True, 100)])
+    def test_nothing_comes_into_a_kernel_of_both(self, small, unstored):
+        fields = {"small_below": small, "unstored": unstored}
         both = {"sums_below": ("add",), "products_below": ("multiply",)}
         decision = decide(site(**both, **fields))
         assert decision.decline.reason is Reason.FOLDING
@@ -569,5 +569,7 @@ class TestWhatRegistersMayHold:
         assert shared.decline.reason is Reason.SHARED
         assert self.sunk(sums_below=("add",), **fields) == 1
         assert self.sunk(products_below=("multiply",), **fields) == 1
+        assert self.sunk(joined_below=True, **fields) == 0
+        assert self.sunk(joined_below=True, unstored=512) == 1
         assert self.sunk(**both, **fields | {"unstored": 0}) == 1
         assert self.sunk(**both, unstored=512) == 1

@@ -234,7 +234,19 @@ def test_sites_keep_their_names_in_later_rounds():
     assert said == [
         ("main/relax.max#0", "relax.max", "sunk"),
         ("main/relax.max#0", "relax.max", "cost"),
-        ("main/relax.max#2", "relax.max", "no-activation"),
         ("main/relax.max#0", "relax.max", "domain"),
         ("main/relax.max#1", "relax.max", "domain"),
+        ("main/relax.max#2", "relax.max", "no-activation"),
     ]
+
+
+def test_a_site_where_all_sinks_in_the_end_has_no_reason_to_stay():
+    # The second pool reads another, until a relu sinks below that one, and below the second, too.
+    def build(builder, x):
+        y = builder.emit(op.nn.relu(x))
+        first = builder.emit(max_pool(y))
+        return [max_pool(first), max_pool(builder.emit(op.sigmoid(y)))]
+
+    _, remarks = run_pass(built(build))
+    of_second = [remark.reason for remark in remarks if remark.site == "main/relax.nn.max_pool2d#1"]
+    assert of_second == ["sunk", "cost"]

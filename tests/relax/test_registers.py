@@ -5,6 +5,7 @@ import pytest
 import tvm
 from relax_builders import built, const, data, max_pool, positive, run_pass
 from relax_runs import TARGETS, bits, cpu, run
+from tvm import relax
 from tvm.relax import op
 
 from tvm_passes.decline import Reason
@@ -89,16 +90,87 @@ def test_other_ops_sink(body):
     assert decision.passed
 
 
-def test_parts_of_larger_results_may_be_small():
-    def body(parts):
-        return lambda b, x: shifted(scaled(parts(b.emit(most(op.nn.relu(x))))))
+PARTS = {
+    "a small part": (LARGE, lambda x: op.strided_slice(x, [0], [0], [1]), False),
+    "a large part": ((16, 64, 4, 4), lambda x: op.strided_slice(x, [0], [0], [8]), True),
+    "small parts": (LARGE, lambda x: op.split(x, 8, 0)[3], False),
+    "large parts": ((16, 64, 4, 4), lambda x: op.split(x, 2, 0)[1], True),
+    "more": (LARGE, lambda x: op.concat([x, x], 0), True),
+}
 
-    for parts, passes in (
-        (lambda x: op.strided_slice(x, [0], [0], [1]), False),
-        (lambda x: op.concat([x, x], 0), True),
-    ):
-        (decision,) = decisions(built(body(parts), data(LARGE)))
-        assert decision.passed is passes
+
+@pytest.mark.parametrize(("shape", "part", "passes"), PARTS.values(), ids=PARTS)
+def test_parts_of_results(shape, part, passes):
+    def body(builder, x):
+        pooled = builder.emit(most(op.nn.relu(x)))
+        return shifted(scaled(builder.emit(part(pooled))))
+
+    (decision,) = decisions(built(body, data(shape)))
+    assert decision.passed is passes
+
+
+def beside(builder, x, y, p):
+    """A product and a sum, in the kernel of what reads a pool and before it, but not below it."""
+    product = builder.emit(op.multiply(y, p))
+    pooled = builder.emit(max_pool(builder.emit(op.tanh(builder.emit(op.sigmoid(x))))))
+    return op.multiply(pooled, builder.emit(op.subtract(product, noise((1, 5, 1, 1), 1))))
+
+
+def test_what_is_computed_beside_a_pool():
+    params = [data((1, 5, 2, 2)), *(data((1, 5, 1, 1), name=name) for name in "yp")]
+    (decision,) = decisions(built(beside, *params))
+    assert decision.decline.reason is Reason.FOLDING
+    assert "beside the pool" in decision.decline.detail
+
+
+@pytest.mark.parametrize(
+    ("below", "passes"),
+    [
+        (lambda x, y: op.add(x, op.nn.relu(y)), False),
+        (lambda x, y: op.concat([x, op.nn.relu(y)], 0), False),
+        (lambda x, y: op.nn.relu(op.add(x, op.nn.relu(y))), False),
+        (op.add, True),
+        (lambda x, y: op.add(x, op.reshape(y, (1, 64, 1, 1))), True),
+        (lambda x, y: op.nn.conv2d(x, op.nn.relu(y)), True),
+    ],
+)
+def test_what_is_stored_beside_a_pool(below, passes):
+    def body(builder, x, y):
+        return below(builder.emit(most(op.nn.relu(x))), y)
+
+    (decision,) = decisions(built(body, data(SMALL), data((1, 64, 1, 1), name="y")))
+    assert decision.passed is passes
+
+
+def test_items_of_tuples_are_no_other_values():
+    def body(builder, x):
+        pooled = builder.emit(most(op.nn.relu(x)))
+        pair = builder.emit(relax.Tuple([pooled, relax.const(np.zeros(1, "int64"))]))
+        return shifted(builder.emit(relax.TupleGetItem(pair, 0)))
+
+    (decision,) = decisions(built(body, data(SMALL)))
+    assert decision.passed
+
+
+APART = {
+    "softmax": lambda x: op.nn.softmax(x, 1),
+    "log_softmax": lambda x: op.nn.log_softmax(x, 1),
+    "mean": lambda x: op.mean(x, [1], keepdims=True),
+    "variance": lambda x: op.variance(x, [1], keepdims=True),
+    "layer_norm": lambda x: op.nn.layer_norm(
+        x, const(np.ones(64)), const(np.zeros(64)), axes=[1], epsilon=1e-5
+    ),
+}
+
+
+@pytest.mark.parametrize("ours", [False, True])
+@pytest.mark.parametrize("apart", APART.values(), ids=APART)
+def test_ops_in_no_kernel_with_what_they_read(apart, ours):
+    (decision,) = decisions(built(lambda _, x: apart(most(op.nn.relu(x))), data(SMALL)))
+    assert decision.passed
+    mod = built(lambda _, x: op.exp(apart(op.tanh(x))), data(SMALL))
+    executable = engine.build(mod, {"kind": "llvm"}, reorder=ours, kernels=ours)
+    assert "@tir_tanh" in executable.as_text()
 
 
 def test_what_has_extents_that_are_not_known_is_stored():
@@ -117,6 +189,16 @@ def test_kernels_of_gpus_store_nothing():
 def test_another_name_for_a_result_reads_nothing():
     def body(builder, x):
         return builder.emit(shifted(builder.emit(most(op.nn.relu(x)))))  # put out under another
+
+    (decision,) = decisions(built(body, data(SMALL)))
+    assert decision.passed
+
+
+def test_names_of_names():
+    def body(builder, x):
+        pooled = builder.emit(most(op.nn.relu(x)))
+        name = builder.emit_output(pooled)
+        return builder.emit_output(name)
 
     (decision,) = decisions(built(body, data(SMALL)))
     assert decision.passed

@@ -217,7 +217,18 @@ def test_sites_keep_their_names_in_later_rounds():
     assert said == [
         ("main/max#0", "max", "sunk"),
         ("main/max#0", "max", "cost"),
-        ("main/max#2", "max", "no-activation"),
         ("main/max#0", "max", "domain"),
         ("main/max#1", "max", "domain"),
+        ("main/max#2", "max", "no-activation"),
     ]
+
+
+def test_a_site_where_all_sinks_in_the_end_has_no_reason_to_stay():
+    # The second pool reads another, until a relu sinks below that one, and below the second, too.
+    x = data()
+    y = relay.nn.relu(x)
+    first = max_pool(y)
+    pools = [first, max_pool(first), max_pool(relay.sigmoid(y))]
+    _, remarks = run_pass(module(relay.Tuple(pools[1:]), x))
+    of_second = [remark.reason for remark in remarks if remark.site == "main/nn.max_pool2d#1"]
+    assert of_second == ["sunk", "cost"]

@@ -131,6 +131,18 @@ class RelaxGraph:
         """The variables of the block that are bound to what reads this one."""
         return self.users.get(hash(node), ())
 
+    def reads(self, node: relax.Var) -> Sequence[relax.Var]:
+        """The variables that what a variable is bound to reads."""
+        definition = self.definitions.get(hash(node))
+        if definition is None:
+            return ()
+        value = definition.value
+        return _variables(definition.args) if definition.op else relax.analysis.used_vars(value)
+
+    def extents(self, node: relax.Expr) -> Shape | None:
+        """The extents of a tensor; None for what is none."""
+        return self._tensor(node)[0] if isinstance(node.ty, relax.TensorType) else None
+
     def is_output(self, node: relax.Expr) -> bool:
         """Whether the value leaves the block by itself."""
         return not isinstance(node, relax.DataflowVar)
@@ -159,7 +171,7 @@ class RelaxGraph:
 
     def source(self, node: relax.Expr) -> Producer:
         """Describe a node that calls no op that the vocabulary knows."""
-        if self._is_stored(node):
+        if self.is_stored(node):
             return PARAMETER
         definition = self.definitions.get(hash(node))
         if definition is None:
@@ -185,7 +197,7 @@ class RelaxGraph:
         if not isinstance(expr.ty, relax.TensorType):
             is_number = isinstance(expr, tvm.tirx.IntImm | tvm.tirx.FloatImm)
             return expr.value if is_number else None
-        tensor, stored = self._tensor(expr), self._is_stored(expr)
+        tensor, stored = self._tensor(expr), self.is_stored(expr)
         if stored and (value := self._constant(expr, tensor[0])) is not None:
             return Operand(tensor[0], value, stored, tensor[1])
         known = self._interned.operands.get((id(tensor), stored))
@@ -202,7 +214,7 @@ class RelaxGraph:
             return None
         return expr.value.numpy().reshape(shape)
 
-    def _is_stored(self, expr: relax.Expr) -> bool:
+    def is_stored(self, expr: relax.Expr) -> bool:
         """Whether the value is a constant or an argument, perhaps moved about."""
         while self.op_name(expr) in self.words.moves:
             expr = self.argument(expr, 0)

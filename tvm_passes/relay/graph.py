@@ -85,6 +85,17 @@ class RelayGraph:
         """The nodes that read this one."""
         return self.reading.get(key(node), ())
 
+    def reads(self, node: relay.Expr) -> Sequence[relay.Expr]:
+        """What a call or a tuple reads."""
+        if isinstance(node, relay.Tuple):
+            return list(node.fields)
+        return list(node.args) if isinstance(node, relay.Call) else ()
+
+    def extents(self, node: relay.Expr) -> Shape | None:
+        """The extents of a tensor; None for what is none."""
+        ty = node.checked_type
+        return self._tensor(ty)[0] if isinstance(ty, relay.TensorType) else None
+
     def is_output(self, node: relay.Expr) -> bool:
         """Whether the value leaves the function by itself."""
         return key(node) in self.outputs
@@ -107,7 +118,7 @@ class RelayGraph:
 
     def source(self, node: relay.Expr) -> Producer:
         """Describe a node that calls no op that the vocabulary knows."""
-        if self._is_stored(node):
+        if self.is_stored(node):
             return PARAMETER
         if isinstance(node, relay.Var):
             return Producer("a variable", rounded=False, reads_activation=False)
@@ -126,7 +137,7 @@ class RelayGraph:
         if not isinstance(ty, relay.TensorType):
             return None
         shape, dtype = self._tensor(ty)
-        stored = self._is_stored(expr)
+        stored = self.is_stored(expr)
         unsettled = stored and not shape and self._is_unsettled(expr, dtype)
         return Operand(shape, self._constant(expr, shape), stored, dtype, unsettled)
 
@@ -158,7 +169,7 @@ class RelayGraph:
             return None
         return expr.data.numpy().reshape(shape)
 
-    def _is_stored(self, expr: relay.Expr) -> bool:
+    def is_stored(self, expr: relay.Expr) -> bool:
         """Whether the value is a constant or an argument, perhaps moved about."""
         while self.op_name(expr) in self.words.moves:
             expr = expr.args[0]
