@@ -266,12 +266,12 @@ def stores_below(site: Site) -> Decline | None:
         return None
     if not (site.joined_below or (site.products_below and site.sums_below)):
         return None
-    below = ", ".join(sorted({*site.products_below, *site.sums_below}))
-    beside = " and what is computed beside the pool" if site.joined_below else ""
+    names = sorted({*site.products_below, *site.sums_below})
+    names += ["what is computed beside the pool"] if site.joined_below else []
     return Decline(
         Reason.FOLDING,
-        f"small results below {extents(shape)} may stay in registers, and what is contracted of "
-        f"{below}{beside} there depends on all that is in the kernel",
+        f"small results below {extents(shape)} may stay in registers, and what is contracted in "
+        f"the kernel of {', '.join(names)} depends on all that is in it",
         "nothing to do: sinking anything into it could change the last bit",
     )
 
