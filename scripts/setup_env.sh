@@ -19,7 +19,7 @@ find_python() {
     supported "$PYTHON" && echo "$PYTHON"
     return
   fi
-  for candidate in python3.11 python3.12 python3.10 python3; do
+  for candidate in python3.11 python3.12 python3; do
     if supported "$candidate"; then
       echo "$candidate"
       return
@@ -34,7 +34,7 @@ if compgen -G "$stamp*" >/dev/null && "$venv/bin/python" -c '' 2>/dev/null; then
   exit 0
 fi
 
-python=$(find_python) || fail "expected Python 3.10 to 3.12, found ${PYTHON:-none}: install python3.11, or name one with make PYTHON=/path/to/python"
+python=$(find_python) || fail "expected Python 3.11 or 3.12, found ${PYTHON:-none}: install python3.11, or name one with make PYTHON=/path/to/python"
 free=$(df --output=avail -BG . | tail -n 1 | tr -dc '0-9')
 [ "$free" -ge "$gib" ] || fail "$venv takes $gib GiB, $free GiB are free here: make room and run again"
 if ! "$venv/bin/python" -c '' 2>/dev/null; then

@@ -8,8 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import yaml
+from onnx import TensorProto, helper
 
 from tvm_passes import dialects
 from tvm_passes.cli import main
@@ -99,6 +101,25 @@ class TestInspect:
         assert first["sunk"] == [bias, f"{prefix}nn.relu"]
         assert first["cost"]["arithmetic_saved"] == pytest.approx(0.03)
         assert "diff" not in document
+
+    def test_for_a_target(self, run, tmp_path):
+        model = tmp_path / "sigmoid.onnx"
+        nodes = [
+            helper.make_node("Sigmoid", ["x"], ["s"]),
+            helper.make_node("MaxPool", ["s"], ["y"], kernel_shape=[2, 2], strides=[2, 2]),
+        ]
+        x, y = (
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 16, side, side])
+            for name, side in (("x", 16), ("y", 8))
+        )
+        opset = helper.make_opsetid("", 13)
+        graph = helper.make_graph(nodes, "one", [x], [y])
+        onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), model)
+        reasons = []
+        for options in ([], ["--target", "sm_80"], ["--target", "sm_80", "--allow", "device-math"]):
+            _, out, _ = run("inspect", model, "--json", *options)
+            reasons += [site["reason"] for site in json.loads(out)["sites"]]
+        assert reasons == ["sunk", "not-monotone", "sunk"]
 
     def test_diff_shows_the_pool_above_the_activation(self, run):
         code, out, _ = run("inspect", MNIST, "--diff", "--json")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from tvm_passes.errors import RecordsError
 from tvm_passes.frontends import load_model
 from tvm_passes.measure_trials import Tracker, Trial
 from tvm_passes.namespaces import Schedule, host_cpu
-from tvm_passes.records import FILES, PAGE, chosen, in_scope, new_records, open_records
+from tvm_passes.records import FILES, PAGE, chosen, in_scope, new_records, open_records, processor
 from tvm_passes.schedules.conv2d_rule import BlockedConv2d
 from tvm_passes.schedules.machine import machine_of
 from tvm_passes.schedules.tuned import NAME, Tuned
@@ -31,6 +32,7 @@ from tvm_passes.tune import Order, run_off, tasks_of, tune_model
 
 ROOT = Path(__file__).parent.parent
 MNIST = ROOT / "tests" / "data" / "mnist.tflite"
+HERE = platform.machine()
 HOST = {"kind": "llvm", "mcpu": host_cpu()}
 TARGET = json.dumps(HOST)
 DIALECT = installed()
@@ -283,20 +285,26 @@ def test_compile_applies_records_and_results_are_the_same(tasks, tmp_path):
     np.testing.assert_array_equal(one, other)
 
 
+def test_a_triple_names_the_architecture_that_is_meant_without_one():
+    bare = {"kind": "llvm", "mcpu": "znver4"}
+    assert processor(bare | {"mtriple": f"{HERE}-unknown-linux-gnu"}) == processor(bare)
+    assert processor(bare | {"mtriple": "riscv64-linux-gnu"}) != processor(bare)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         (
             {"target": {"kind": "llvm", "mcpu": "core2"}},
-            f"for the processor core2, not {host_cpu()}",
+            f"for the processor {HERE} core2, not {HERE} {host_cpu()}",
         ),
         (
             {"target": {**HOST, "mattr": ["+x"]}},
-            f"for the processor {host_cpu()} +x, not {host_cpu()}",
+            f"for the processor {HERE} {host_cpu()} +x, not {HERE} {host_cpu()}",
         ),
         (
             {"target": {**HOST, "mtriple": "aarch64-linux-gnu"}},
-            f"for the processor aarch64 {host_cpu()}, not {host_cpu()}",
+            f"for the processor aarch64 {host_cpu()}, not {HERE} {host_cpu()}",
         ),
         ({"target": {**HOST, "num-cores": 1}}, "for one core, with loops on one thread"),
         ({"tvm": "0.1"}, "for the TVM 0.1, not "),
@@ -319,7 +327,7 @@ def test_records_for_something_else_are_not_applied(tasks, tmp_path, capsys, cha
 @pytest.mark.parametrize(
     ("page", "says"),
     [
-        (None, f"{PAGE}: No such file or directory"),
+        (None, f"{PAGE}: No such file or directory: make some with tvm-reorder tune"),
         ("{", "is not a page that tune has written"),
         ("[]", "is not a page that tune has written"),
         ('{"dialect": "relax", "tvm": "1", "target": 3}', "expected a target's JSON object"),
@@ -350,7 +358,11 @@ def test_other_files_are_not_written_over(tmp_path):
     [
         (["--rpc-tracker", "localhost:1"], 2, "--rpc-tracker and --rpc-key go together"),
         (["--rpc-tracker", "nowhere", "--rpc-key", "k"], 2, "expected HOST:PORT"),
-        (["--rpc-tracker", "localhost:1", "--rpc-key", "k"], 1, "no RPC tracker answers"),
+        (
+            ["--rpc-tracker", "localhost:1", "--rpc-key", "k"],
+            1,
+            "tracker --host localhost --port 1 --port-end 2",
+        ),
         (["--trials", "0"], 2, "--trials"),
     ],
 )

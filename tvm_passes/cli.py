@@ -190,6 +190,7 @@ def compile_command(
 
 @cli.command(name="inspect")
 @MODEL
+@TARGET
 @DIALECT
 @ALLOW
 @JSON
@@ -197,6 +198,7 @@ def compile_command(
 @QUIET
 def inspect_command(
     model: Path,
+    target: str,
     dialect: str | None,
     allow: tuple[str, ...],
     as_json: bool,
@@ -213,7 +215,7 @@ def inspect_command(
       tvm-reorder inspect model.onnx --json | jq '.sites[].reason'
     """
     step = silent if quiet or as_json else progress
-    found = inspect_model(model, dialect=dialect, allow=allow, step=step)
+    found = inspect_model(model, target=target, dialect=dialect, allow=allow, step=step)
     lines = diff(found.before, found.after) if as_diff else []
     if as_json:
         document = {

@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from tvm_passes.decline import Condition, Direction
-from tvm_passes.errors import AllowError
+from tvm_passes.errors import AllowError, RuleError
 from tvm_passes.kernel_conditions import replaced_later, unchecked_there
 from tvm_passes.legality import rule_conditions
 from tvm_passes.pattern import Apply
@@ -131,12 +131,13 @@ def vocabulary(
     ------
     AllowError
         If `allow` names anything that is not `ALLOWABLE`.
+    RuleError
+        If a row is no `Rule`.
     """
-    unknown = set(allow) - ALLOWABLE
-    if unknown:
-        raise AllowError(
-            f"allow: expected {', '.join(sorted(ALLOWABLE))}, found {', '.join(sorted(unknown))}"
-        )
+    allow = allowed(allow)
+    for rule in rules:
+        if not isinstance(rule, Rule):
+            raise RuleError(f"rules: expected tvm_passes.Rule, found {rule!r}")
     rules = [_of_several(rule) if rule.patterns else rule for rule in rules]
     rules = [
         _refused(rule, replaced_later) if _uses(rule, dialect, replaced) else rule for rule in rules
@@ -165,6 +166,23 @@ def vocabulary(
         0 if on_gpu else UNSTORED[dialect],
         frozenset(allow),
     )
+
+
+def allowed(names: Collection[str]) -> frozenset[str]:
+    """What `allow` names.
+
+    Raises
+    ------
+    AllowError
+        If that is not of `ALLOWABLE`.
+    """
+    unknown = {names} if isinstance(names, str) else set(names) - ALLOWABLE
+    if unknown:
+        raise AllowError(
+            f"allow: expected a set of {', '.join(sorted(ALLOWABLE))}, "
+            f"found {', '.join(map(repr, sorted(unknown)))}"
+        )
+    return frozenset(names)
 
 
 def _uses(rule: Rule, dialect: str, ops: Collection[str]) -> bool:

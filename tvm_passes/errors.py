@@ -46,6 +46,10 @@ class DeviceCompilerError(TvmPassesError):
     """A device compiler that is missing, does not know the target, or refuses a kernel."""
 
 
+class RuleError(TvmPassesError):
+    """A row of the rule table that is none."""
+
+
 class AllowError(TvmPassesError):
     """A kind of function that is asked to be allowed, and is none."""
 

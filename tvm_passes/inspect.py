@@ -14,6 +14,7 @@ from tvm_passes.decision import Decision
 from tvm_passes.dialects import engine
 from tvm_passes.frontends import load_model
 from tvm_passes.remarks import remarks_of
+from tvm_passes.target import parse_target
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,14 @@ class Inspection:
 
 
 def inspect_model(
-    model: Path, *, dialect: str | None = None, allow: Collection[str] = (), step: Step = silent
+    model: Path,
+    *,
+    target: str = "llvm",
+    dialect: str | None = None,
+    allow: Collection[str] = (),
+    step: Step = silent,
 ) -> Inspection:
-    """Decide on every site of a model file, and compile nothing.
+    """Decide on every site of a model file for a target, and compile nothing.
 
     Raises
     ------
@@ -37,9 +43,12 @@ def inspect_model(
         If the model or the environment is not as expected.
     """
     tvm_engine = engine(dialect)
+    from tvm_passes.namespaces import scope  # which imports TVM
+
+    config = parse_target(target)
     with step(f"reading {model.name}"):
         mod = load_model(model, tvm_engine.DIALECT)
-    with step("deciding"):
+    with step("deciding"), scope(config):
         decisions = tvm_engine.decisions(mod, allow=allow)
         after = tvm_engine.reorder(mod, allow)
         return Inspection(

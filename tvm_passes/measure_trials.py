@@ -103,7 +103,7 @@ def remote_fleet(tracker: Tracker, kind: str = LLVM) -> Fleet:
     except OSError as err:
         raise RecordsError(
             f"no RPC tracker answers at {host}:{port}: start one with "
-            f"python -m tvm.exec.rpc_tracker --host {host} --port {port}"
+            f"python -m tvm.exec.rpc_tracker --host {host} --port {port} --port-end {port + 1}"
         ) from err
     runner = _meta_schedule().runner
     config = runner.RPCConfig(host, port, key, session_timeout_sec=TIMEOUT_S)

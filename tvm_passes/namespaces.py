@@ -5,7 +5,8 @@ TVM 0.27 split ``tvm.tir`` into ``tvm.tirx`` and ``tvm.s_tir``, whose blocks are
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from math import prod
 from typing import Any
 
@@ -161,6 +162,12 @@ def for_gpu() -> bool:
     return target is not None and "gpu" in map(str, target.keys)
 
 
+def scope(config: Mapping[str, Any]) -> AbstractContextManager[Any]:
+    """The context in which passes decide for a target."""
+    target: AbstractContextManager[Any] = tvm.target.Target(dict(config))
+    return target
+
+
 def host_cpu() -> str:
     """LLVM's name of the CPU that this process runs on."""
     return str(tvm.get_global_func("tvm.codegen.llvm.GetHostCPUName")())
@@ -194,6 +201,7 @@ __all__ = [
     "meta_schedule",
     "narrow",
     "register_intrinsic",
+    "scope",
     "tar",
     "tensor",
     "tir",

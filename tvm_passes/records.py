@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import platform
 import statistics
 import tempfile
 import time
@@ -242,10 +243,9 @@ def processor(config: Mapping[str, Any]) -> str:
     """The CPU of a target, or the GPU's architecture, by which records are told apart."""
     if config.get("kind") in GPUS:
         return str(config.get("arch", config["kind"]))
-    architecture = str(config.get("mtriple", "")).partition("-")[0]
+    architecture = str(config.get("mtriple", platform.machine())).partition("-")[0]
     features = sorted(map(str, config.get("mattr", ())))
-    cpu = str(config.get("mcpu", "generic"))
-    return " ".join([*([architecture] if architecture else []), cpu, *features])
+    return " ".join([architecture, str(config.get("mcpu", "generic")), *features])
 
 
 def in_scope(records: Records | None) -> AbstractContextManager[Any]:
@@ -269,7 +269,9 @@ def _page(folder: Path) -> dict[str, Any]:
         page = json.loads((folder / PAGE).read_text())
         known = {name: page[name] for name in ("dialect", "tvm", "target")}
     except OSError as err:
-        raise RecordsError(f"no tuned records in {folder}: {PAGE}: {err.strerror}") from err
+        raise RecordsError(
+            f"no tuned records in {folder}: {PAGE}: {err.strerror}: make some with tvm-reorder tune"
+        ) from err
     except (ValueError, TypeError, KeyError) as err:
         raise RecordsError(f"{folder / PAGE} is not a page that tune has written") from err
     if not isinstance(known["target"], dict):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from tvm_passes.decline import Condition, Direction, FixedPoint
+from tvm_passes.errors import RuleError
 from tvm_passes.fixed_points import nothing
 from tvm_passes.pattern import Apply
 from tvm_passes.ranges import Image, anything
@@ -116,6 +118,34 @@ class Rule:
     negative_zero: str = ""
     infinity: str = ""
     source: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what would match nothing, or fail where it is used.
+
+        Raises
+        ------
+        RuleError
+            If a field is not what it has to be.
+        """
+        if not isinstance(self.direction, Direction):
+            self._refuse("direction", "a tvm_passes.Direction", self.direction)
+        for dialect, spellings in self.forms.items():
+            if dialect not in (RELAY, RELAX):
+                self._refuse("forms", f"the keys {RELAY!r} and {RELAX!r}", dialect)
+            if not _are(Form, spellings):
+                self._refuse(f"forms[{dialect!r}]", "a tuple of Form", spellings)
+        if not _are(Apply, self.patterns):
+            self._refuse("patterns", "a tuple of Apply", self.patterns)
+        if not (self.forms or self.patterns):
+            self._refuse("forms", "a spelling, there or in patterns", self.forms)
+
+    def _refuse(self, field: str, expected: str, found: object) -> NoReturn:
+        raise RuleError(f"rule {self.name!r}: {field}: expected {expected}, found {found!r}")
+
+
+def _are(kind: type, values: object) -> bool:
+    """Whether something is a tuple of a kind."""
+    return isinstance(values, tuple) and all(isinstance(value, kind) for value in values)
 
 
 def forms(relay: str | Form, relax: str | Form) -> Mapping[str, tuple[Form, ...]]:

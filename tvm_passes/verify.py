@@ -140,7 +140,7 @@ def verify_model(  # noqa: PLR0913 - the options of the command
         kernels = kernels_for(config)
         bench = _Bench(tvm_engine, config, Path(folder), step, frozenset(allow), kernels)
         samples = (*given, *generated(signature, draws))
-        exact = all(map(_is_exact, tvm_engine.decisions(mod, allow=allow)))
+        exact = all(map(_is_exact, bench.told(tvm_engine.decisions, mod)))
         inexact = not exact or WINOGRAD in allow
         checks = [
             *bench.compare("the model", mod, samples, inexact=inexact),
@@ -161,14 +161,20 @@ class _Bench:
     allow: frozenset[str]
     kernels: KernelCompiler | None
 
+    def told(self, ask: Callable[..., Any], *arguments: Any) -> Any:
+        """What the engine tells of a module, as it decides for the target."""
+        from tvm_passes.namespaces import scope  # which imports TVM
+
+        with scope(self.config):
+            return ask(*arguments, allow=self.allow)
+
     def sites(self, mod: Any, given: Sequence[Sample], draws: Draws) -> Iterator[Check]:
         """Compare each passed site as a module of its own."""
-        passed = [
-            decision for decision in self.engine.decisions(mod, allow=self.allow) if decision.passed
-        ]
+        found = self.told(self.engine.decisions, mod)
+        passed = [decision for decision in found if decision.passed]
         reasons = {decision.site.name: _not_comparable(decision) for decision in passed}
         alone = {
-            name: self.engine.site_module(mod, name, allow=self.allow)
+            name: self.told(self.engine.site_module, mod, name)
             for name, why in reasons.items()
             if not why
         }
@@ -189,7 +195,7 @@ class _Bench:
 
     def _require_same(self, decision: Decision, alone: Any) -> None:
         """Make sure that comparing the site by itself is not comparing two equal modules."""
-        (again,) = self.engine.decisions(alone, allow=self.allow)
+        (again,) = self.told(self.engine.decisions, alone)
         if [op.op for op in again.sunk] != [op.op for op in decision.sunk]:
             raise RuntimeError(f"{decision.site.name} by itself: {again.decline}")
 
@@ -227,7 +233,7 @@ class _Bench:
 
         @cache
         def run() -> Runner:
-            windows = self.engine.windows_module(mod, site, allow=self.allow)
+            windows = self.told(self.engine.windows_module, mod, site)
             return self._load(windows, reorder=False)
 
         return lambda sample: np.isinf(run()(*sample.arrays)[0])
@@ -237,7 +243,7 @@ class _Bench:
     ) -> dict[str, list[Sample]]:
         """What each site reads when the model reads the samples given."""
         order = [tensor["name"] for tensor in self._inputs(mod)]
-        names, feeding = self.engine.feeding_module(mod, list(alone), allow=self.allow)
+        names, feeding = self.told(self.engine.feeding_module, mod, list(alone))
         if not names:
             return {}
         with self.step("computing what the sites read"):

@@ -1,6 +1,7 @@
 """The table is well formed, and each row's function is what the row says."""
 
 import math
+import re
 from collections import Counter
 from dataclasses import replace
 from functools import cache
@@ -15,7 +16,9 @@ from site_builders import RULE, op, pool
 
 from tvm_passes.decline import Direction, Reason
 from tvm_passes.describe import vocabulary
+from tvm_passes.errors import AllowError, RuleError
 from tvm_passes.legality import rule_conditions
+from tvm_passes.pattern import Apply, Data
 from tvm_passes.rules import (
     INTEGERS,
     POOLS,
@@ -24,6 +27,8 @@ from tvm_passes.rules import (
     RELAY,
     RULES,
     SELECTED,
+    Form,
+    Rule,
     Windows,
 )
 from tvm_passes.site import Operand
@@ -390,3 +395,40 @@ def test_functions_of_a_gpu_s_math_library_refuse_unless_allowed(dialect):
         ((rule, _),) = vocabulary(RULES, dialect, allow, on_gpu=on_gpu).activations[name]
         found = rule_conditions(replace(op("tanh"), rule=rule), pool())
         assert (found is not None and found.reason is Reason.NOT_MONOTONE) == refuses
+
+
+FORM = Form("relax.sin")
+APPLY = Apply("sin", (Data(),))
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"direction": "up"}, "direction: expected a tvm_passes.Direction, found 'up'"),
+        (
+            {"forms": {"torch": (FORM,)}},
+            "forms: expected the keys 'relay' and 'relax', found 'torch'",
+        ),
+        ({"forms": {RELAX: FORM}}, "forms['relax']: expected a tuple of Form, found Form("),
+        (
+            {"forms": {RELAX: "relax.sin"}},
+            "forms['relax']: expected a tuple of Form, found 'relax.sin'",
+        ),
+        ({"forms": {}, "patterns": APPLY}, "patterns: expected a tuple of Apply, found Apply("),
+        ({"forms": {}}, "forms: expected a spelling, there or in patterns, found {}"),
+    ],
+)
+def test_what_is_no_row(fields, says):
+    usual = {"direction": Direction.NON_DECREASING, "forms": {RELAX: (FORM,)}}
+    assert Rule("mine", **usual, patterns=(APPLY,))
+    with pytest.raises(RuleError, match=re.escape(f"rule 'mine': {says}")):
+        Rule("mine", **usual | fields)
+
+
+def test_what_is_no_table_and_no_set_of_names():
+    with pytest.raises(RuleError, match=re.escape("rules: expected tvm_passes.Rule, found 1")):
+        vocabulary((*RULES, 1), RELAX)
+    with pytest.raises(AllowError, match="quasi-convex, winograd, found 'quasi-convex'"):
+        vocabulary(RULES, RELAX, "quasi-convex")
+    with pytest.raises(AllowError, match="found 'fft', 'up'"):
+        vocabulary(RULES, RELAX, ("up", "fft"))

@@ -10,7 +10,7 @@ from tvm import relax
 
 from tvm_passes.collector import collector_paused
 from tvm_passes.decision import Decision
-from tvm_passes.describe import Vocabulary, vocabulary
+from tvm_passes.describe import Vocabulary, allowed, vocabulary
 from tvm_passes.namespaces import for_gpu
 from tvm_passes.plan import Plan, plan
 from tvm_passes.relax.blocks import map_dataflow_blocks
@@ -50,7 +50,7 @@ class ReorderActivationAfterMaxPool:
         on_remark: Callable[[Remark], object] | None = None,
         allow: Collection[str] = (),
     ) -> None:
-        self.words = lru_cache(partial(vocabulary, rules, RELAX, frozenset(allow)))
+        self.words = lru_cache(partial(vocabulary, rules, RELAX, allowed(allow)))
         self.words()  # which refuses what may not be allowed
         self.on_remark = on_remark
 

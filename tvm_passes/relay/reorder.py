@@ -10,7 +10,7 @@ from tvm import relay
 
 from tvm_passes.collector import collector_paused
 from tvm_passes.decision import Decision
-from tvm_passes.describe import vocabulary
+from tvm_passes.describe import allowed, vocabulary
 from tvm_passes.namespaces import for_gpu
 from tvm_passes.plan import Plan, plan
 from tvm_passes.relay.graph import graph_of
@@ -48,7 +48,7 @@ class ReorderActivationAfterMaxPool:
         on_remark: Callable[[Remark], object] | None = None,
         allow: Collection[str] = (),
     ) -> None:
-        self.words = lru_cache(partial(vocabulary, rules, RELAY, frozenset(allow)))
+        self.words = lru_cache(partial(vocabulary, rules, RELAY, allowed(allow)))
         self.words()  # which refuses what may not be allowed
         self.on_remark = on_remark
 
