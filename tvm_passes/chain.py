@@ -184,7 +184,7 @@ def climb(
         counted = shared or (several and not chain.links)
         if not counted:
             uses = _readers(graph, chain)
-        leaves = leaves or _leaves(graph, chain.top)
+        leaves = leaves or graph.leaves(chain.top)
         name = graph.op_name(chain.top)
         if name in words.activations or plain(name) in words.composites:
             taken = _take_op(graph, chain, told, uses, leaves)
@@ -198,12 +198,6 @@ def climb(
             return chain
         elif chain.links[-1].role is Role.IDENTITY:
             uses = max(uses, graph.consumers(chain.links[-1].node))
-
-
-def _leaves(graph: Graph[Node], node: Node) -> bool:
-    """Whether a value leaves the function, by itself, under another name or in a tuple."""
-    readers = graph.readers(node)
-    return graph.is_output(node) or any(graph.is_result(reader, node) for reader in readers)
 
 
 def _take_op(

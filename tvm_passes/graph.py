@@ -55,6 +55,9 @@ class Graph(Protocol[Node]):
     def is_output(self, node: Node) -> bool:
         """Whether the value leaves the function by itself."""
 
+    def leaves(self, node: Node) -> bool:
+        """Whether the value leaves the function, by itself, under another name or in a tuple."""
+
     def is_result(self, reader: Node, node: Node) -> bool:
         """Whether `reader` does nothing with `node` but return it from the function."""
 

@@ -74,6 +74,8 @@ class RelaxGraph:
         Addresses of the function's arguments that are stored.
     users
         The variables bound to what reads each variable, by its address.
+    leaving
+        Addresses of the variables that the block gives out under another name or in a tuple.
     may_be_joined
         Whether the function is private, and `InlinePrivateFunctions` may come, or other blocks of
         it read a value of this one.
@@ -86,6 +88,7 @@ class RelaxGraph:
     words: Vocabulary
     parameters: frozenset[int]
     users: Mapping[int, list[relax.Var]]
+    leaving: frozenset[int] = frozenset()
     may_be_joined: bool = False
     in_dataflow: bool = True
     _interned: _Interned = field(default_factory=_Interned)
@@ -147,11 +150,14 @@ class RelaxGraph:
         """Whether the value leaves the block by itself."""
         return not isinstance(node, relax.DataflowVar)
 
+    def leaves(self, node: relax.Expr) -> bool:
+        """Whether the value leaves the block, by itself, under another name or in a tuple."""
+        return self.is_output(node) or hash(node) in self.leaving
+
     def is_result(self, reader: relax.Var, node: relax.Var) -> bool:  # noqa: ARG002
         """Whether `reader` is the variable, or a tuple, that the block gives out."""
         definition = self.definitions.get(hash(reader))
-        is_held = definition and isinstance(definition.value, relax.Tuple | relax.Var)
-        return bool(is_held) and self.is_output(reader)
+        return definition is not None and _is_given(definition)
 
     def fields(self, node: relax.Expr) -> Sequence[relax.Expr] | None:
         """The fields of a variable bound to a tuple, or None."""
@@ -253,6 +259,12 @@ def _identity(argument: Argument) -> object:
     return id(argument) if isinstance(argument, Operand) else repr(argument)
 
 
+def _is_given(definition: Definition) -> bool:
+    """Whether a variable is one that a block gives out, of another or of a tuple of others."""
+    is_output = not isinstance(definition.binding.var, relax.DataflowVar)
+    return is_output and isinstance(definition.value, relax.Tuple | relax.Var)
+
+
 def graphs_of(func: relax.Function, words: Vocabulary) -> list[tuple[Placed, RelaxGraph]]:
     """The graphs of all blocks of a function."""
     found = [(placed, _graph_of(placed, words)) for placed in binding_blocks(func)]
@@ -284,6 +296,8 @@ def _graph_of(placed: Placed, words: Vocabulary) -> RelaxGraph:
             readers = users[hash(used)]
             if not readers or readers[-1] is not var:
                 readers.append(var)
+    given = (d.value for d in definitions.values() if _is_given(d))
+    leaving = frozenset(hash(var) for value in given for var in relax.analysis.used_vars(value))
     may_be_inlined = func.attrs is None or "global_symbol" not in func.attrs
     parameters = frozenset() if may_be_inlined else frozenset(map(hash, func.params))
     return RelaxGraph(
@@ -292,6 +306,7 @@ def _graph_of(placed: Placed, words: Vocabulary) -> RelaxGraph:
         words,
         parameters,
         users,
+        leaving,
         may_be_joined=may_be_inlined or in_branch,
         in_dataflow=isinstance(block, relax.DataflowBlock),
     )

@@ -100,6 +100,10 @@ class RelayGraph:
         """Whether the value leaves the function by itself."""
         return key(node) in self.outputs
 
+    def leaves(self, node: relay.Expr) -> bool:
+        """Whether the value leaves the function, by itself or in a tuple."""
+        return self.is_output(node)
+
     def is_result(self, reader: relay.Expr, node: relay.Expr) -> bool:
         """Whether `reader` does nothing with `node` but return it from the function."""
         if isinstance(reader, relay.Let) and key(reader.value) == key(node):
