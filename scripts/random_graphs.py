@@ -134,7 +134,8 @@ def _cast(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     cast = Node("cast", (at,), replace(value, dtype=dtype), {"dtype": dtype})
     if value.dtype == "bfloat16":
         return []
-    if dtype.startswith("float") or (dtype == "int32" and value.dtype in ("int8", "uint8")):
+    holds = {"int32": ("int8", "uint8"), "float16": ("int8", "uint8", "float16")}
+    if dtype == "float32" or value.dtype in holds.get(dtype, ()):
         return [cast]
     clip = Node("clip", (at,), value, {"low": 0, "high": 100})  # no number is undefined
     return [clip, replace(cast, inputs=(len(nodes),))]
@@ -270,7 +271,7 @@ def _parted(draw: Draw, at: int, nodes: Sequence[Node]) -> list[Node]:
     value = found[-1].value
     attrs = pool[0].attrs if pool else {}
     pads = any(attrs.get("padding", ())) or attrs.get("ceil_mode")
-    dtypes = CASTS[:2] if pads else CASTS  # the lowest number is no integer of theirs
+    dtypes = CASTS[:1] if pads else CASTS  # float32 alone holds the lowest number of another type
     if draw(st.integers(0, 2)) == 0:
         found.append(Node("multiply", (len(found) - 1,), value, NEUTRAL))
     if draw(st.integers(0, 2)) == 0:
