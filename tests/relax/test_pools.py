@@ -152,7 +152,7 @@ def test_the_pools_may_be_far_apart():
             first = builder.emit(tanh(relu(max_pool(max_pool(x)))))
             return [op.add(first, relu(max_pool(x, 4, 4)))]
 
-        return built(body)
+        return built(body, data((4, 8, 16, 16)))
 
     assert_becomes(*both(build))
 
