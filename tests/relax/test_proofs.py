@@ -77,6 +77,13 @@ def test_without_both_a_choice_and_a_sum_nothing_is_contracted(below):
     assert decision.passed
 
 
+def test_ops_that_are_not_known_may_add():
+    body = built(lambda _, x: op.abs(op.cumsum(max_pool(op.nn.relu(x)), 1)), data(SHAPE))
+    (decision,) = decisions(body)
+    assert decision.decline.reason is Reason.FOLDING
+    assert "relax.abs" in decision.decline.detail
+
+
 def test_kernels_of_others_may_compute_anything():
     def body(builder, x):
         pooled = builder.emit(max_pool(builder.emit(op.nn.relu(x))))

@@ -78,6 +78,7 @@ SINKS = {
     "a sum above a product": lambda x: most(scaled(shifted(x))),
     "a sum, and a product with relu between": lambda x: most(shifted(op.nn.relu(scaled(x)))),
     "next to a sum alone": lambda x: shifted(most(op.nn.relu(x))),
+    "next to a sum and what multiplies nothing": lambda x: op.nn.relu(shifted(most(op.nn.relu(x)))),
     "next to a product alone": lambda x: scaled(most(op.nn.relu(x))),
     "below a product that stays": lambda x: most(op.sigmoid(op.multiply(x, noise(SMALL)))),
 }
