@@ -177,6 +177,7 @@ EQUIVALENT = {
     "a guard of _names": "what is known is found again",
     "a guard of of": "all cuts are looked at, and none is refused",
     "a guard of _lowest": "more is looked at than matters",
+    "not least in _in_kernel": "more is looked at than matters",
     "bool(self.words.absorbers) in _has_factor": "more is looked at than matters",
     "any((op.rule.is_scale for op in ops)) in _has_factor": "more is looked at than matters",
 }

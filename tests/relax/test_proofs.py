@@ -66,6 +66,7 @@ def test_products_are_contracted_as_before(body):
         lambda x: sum_of(op.nn.relu(x)),
         lambda x: op.cos(op.abs(x)),
         lambda x: op.abs(scaled(x)),
+        lambda x: op.divide(op.abs(x), const(2.3)),
         lambda x: op.abs(op.nn.pad(x, [0, 0, 0, 0, 1, 1, 1, 1])),
         lambda x: op.abs(relax.TupleGetItem(op.nn.dropout(x), 0)),
         lambda x: op.abs(op.concat([x, x], 1)),
@@ -82,6 +83,11 @@ def test_ops_that_are_not_known_may_add():
     (decision,) = decisions(body)
     assert decision.decline.reason is Reason.FOLDING
     assert "relax.abs" in decision.decline.detail
+
+
+def test_slopes_count_as_what_may_add():
+    (decision,) = decisions(built(lambda _, x: prelu(op.abs(max_pool(op.nn.relu(x)))), data(SHAPE)))
+    assert decision.decline.reason is Reason.FOLDING
 
 
 def test_kernels_of_others_may_compute_anything():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from relay_builders import const, data, max_pool, module, run_pass
+from relay_builders import const, data, max_pool, module, per_channel, run_pass
 from relay_runs import TARGETS, bits, outputs
 from tvm import relay
 
@@ -67,6 +67,7 @@ def test_a_layer_ends_the_kernel():
         lambda x: relay.nn.relu(x) + SHIFT,
         lambda x: relay.cos(relay.abs(x)),
         lambda x: relay.abs(x * const(2.3)),
+        lambda x: relay.abs(x) / const(2.3),
         lambda x: relay.abs(relay.nn.pad(x, [[0, 0], [0, 0], [1, 1], [1, 1]])),
         lambda x: relay.abs(relay.nn.dropout(x)),
         lambda x: relay.abs(relay.concatenate([x, x], 1)),
@@ -75,6 +76,18 @@ def test_a_layer_ends_the_kernel():
 def test_without_both_a_choice_and_a_sum_nothing_is_contracted(below):
     (decision,) = decisions(module(below(max_pool(relay.nn.relu(data(SHAPE))))))
     assert decision.passed
+
+
+@pytest.mark.parametrize(
+    "below",
+    [
+        lambda x: relay.abs(relay.cumsum(x, 1)),
+        lambda x: relay.nn.prelu(relay.abs(x), per_channel((64,)), 1),
+    ],
+)
+def test_what_may_add_for_all_that_is_known(below):
+    (decision,) = decisions(module(below(max_pool(relay.nn.relu(data(SHAPE))))))
+    assert decision.decline.reason is Reason.FOLDING
 
 
 def test_an_operand_that_others_read_is_computed_as_before():
