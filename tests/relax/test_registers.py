@@ -178,6 +178,8 @@ def test_what_has_extents_that_are_not_known_is_stored():
     n = tvm.tirx.Var("n", "int64")
     mod = built(lambda _, x: most(shifted(scaled(op.nn.relu(x)))), data((n, 64, 4, 4)))
     assert [op.op for op in decisions(mod)[0].sunk] == ["relax.add", "relax.multiply", RELU]
+    mod = built(lambda _, x: shifted(scaled(most(op.nn.relu(x)))), data((n, 64, 4, 4)))
+    assert decisions(mod)[0].passed
 
 
 def test_kernels_of_gpus_store_nothing():
