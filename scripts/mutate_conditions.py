@@ -197,6 +197,10 @@ EQUIVALENT_IN = {
         "name in KERNELS in _describe_kernels": "it has no such op",
         "name not in SUMS in _describe_kernels": "its kernels store nothing",
         "self._computes(name) in _describe_kernels": "its kernels store nothing",
+        "a guard of _in_kernel": "its kernels store nothing",
+        "not self._goes_on(reader) in _in_kernel": "its kernels store nothing",
+        "None not in shape in _in_kernel": "its kernels store nothing",
+        "elements(shape) < least in _in_kernel": "its kernels store nothing",
     },
 }
 """What changes nothing in a dialect, and why."""

@@ -162,6 +162,11 @@ def test_a_clip_of_integers_may_meet_what_is_not_known():
     assert not_folded(integers, site(integers, unknown_below=("copy",))) is None
 
 
+def test_a_cast_to_integers_may_not():
+    cast = op("cast", op="cast", dtype="int8", data_dtype="float32")
+    assert not_folded(cast, site(cast, unknown_below=("copy",))).reason is Reason.FOLDING
+
+
 def test_a_root_does_not_meet_a_quotient():
     root = op("sqrt", op="sqrt")
     assert not_folded(root, site(root, arithmetic_below=("divide",))).reason is Reason.FOLDING
