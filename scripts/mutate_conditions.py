@@ -187,6 +187,7 @@ EQUIVALENT_IN = {
     RELAX: EQUIVALENT
     | {
         "self._has_factor(chain) in _may_meet": "it folds no factors into layers",
+        "a guard of _layer": "it folds no factors into layers",
         "self._is_tuple(reader) in _may_go": "what merges is arithmetic, and stops there",
         "op in words.dropouts in _may_go": "dropout counts as arithmetic",
     },

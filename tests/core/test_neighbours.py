@@ -220,3 +220,10 @@ def test_a_sum_does_not_sink_from_a_product_past_what_may_vanish():
         assert (parted.sunk, parted.decline.reason) == ((), Reason.ROUNDING)
     met = decide(site(leaky, bias(), arithmetic_below=("multiply",)))
     assert met.decline.reason is Reason.FOLDING
+
+
+def test_a_slope_that_is_not_known_may_be_1():
+    leaky = op("leaky_relu", op="nn.leaky_relu")
+    assert not may_vanish_op(leaky)
+    assert may_vanish_op(replace(leaky, params={}))
+    assert may_vanish_op(replace(leaky, params={"alpha": 1.0}))

@@ -37,6 +37,11 @@ DECLINED = {
     "past a sign": (product, op.negative, max_pool),
     "past a sign below": (product, max_pool, op.negative),
     "with atanh": (lambda x: op.multiply(x, const(0.1)), max_pool, op.atanh),
+    "past a clip to all numbers": (
+        product,
+        lambda x: op.clip(x, float(np.finfo("float32").min), float(np.finfo("float32").max)),
+        max_pool,
+    ),
     "past a reshape": (product, most, lambda x: op.reshape(x, (1, 8))),
     "past squeeze": (product, lambda x: most(x, True), lambda x: op.squeeze(x, [2, 3])),
     "past flatten": (product, lambda x: most(x, True), op.flatten),

@@ -334,3 +334,13 @@ def test_what_a_tuple_holds_in_vain_is_read_but_for_numbers_of_its_own(dead):
     x = hard_values(SHAPE, "int8")
     (a,), (b,) = (outputs(each, x) for each in (mod, after))
     assert np.array_equal(bits(a), bits(b))
+
+
+def test_zeros_of_a_pool_that_are_read_count_as_a_reader():
+    def body(builder, x, y):
+        pooled = builder.emit(max_pool(builder.emit(relu(x))))
+        return op.add(y, builder.emit(op.zeros_like(pooled)))
+
+    (decision,) = decisions(built(body, data(), data((1, 8, 8, 8), name="y")))
+    assert decision.decline.reason is Reason.FOLDING
+    assert "relax.zeros_like" in decision.decline.detail
