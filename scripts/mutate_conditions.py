@@ -196,12 +196,17 @@ EQUIVALENT_IN = {
         "isinstance(operand, Operand) in _match_arg": "arguments of its ops are tensors",
         "not _has(graph.view(node), pattern) in _match": "no pattern of its ops has attributes",
         "name in KERNELS in _describe_kernels": "it has no such op",
-        "name not in SUMS in _describe_kernels": "its kernels store nothing",
-        "self._computes(name) in _describe_kernels": "its kernels store nothing",
-        "a guard of _in_kernel": "its kernels store nothing",
-        "not self._goes_on(reader) in _in_kernel": "its kernels store nothing",
-        "None not in shape in _in_kernel": "its kernels store nothing",
-        "elements(shape) < least in _in_kernel": "its kernels store nothing",
+        **dict.fromkeys(
+            (
+                "name not in SUMS in _describe_kernels",
+                "self._computes(name) in _describe_kernels",
+                "a guard of _in_kernel",
+                "not self._goes_on(reader) in _in_kernel",
+                "None not in shape in _in_kernel",
+                "elements(shape) < least in _in_kernel",
+            ),
+            "its kernels store nothing",
+        ),
     },
 }
 """What changes nothing in a dialect, and why."""
