@@ -278,6 +278,8 @@ def stores_below(site: Site) -> Decline | None:
 
 def stores_above(site: Site) -> Decline | None:
     """Kernels above store what they multiply before they add to it, whatever else is in them."""
+    if not site.unstored:
+        return None
     computed = (op.shape if op.computed is None else op.computed for op in site.chain)
     is_apart = site.producer.rounded and _apart(site.chain) == len(site.chain)
     if is_apart or not any(_is_small(shape, site) for shape in computed):
