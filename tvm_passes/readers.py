@@ -103,7 +103,7 @@ def _is_field(graph: Graph[Node], node: Node, index: int, value: Node) -> bool:
 def _is_never_taken(graph: Graph[Node], node: Node) -> bool:
     """Whether tuples are all that reads a node, and nothing takes it out of them."""
     tuples = graph.readers(node)
-    if not tuples or graph.is_output(node):
+    if graph.is_output(node):
         return False
     for reader in tuples:
         items = _items(graph, reader)

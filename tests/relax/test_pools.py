@@ -344,3 +344,15 @@ def test_zeros_of_a_pool_that_are_read_count_as_a_reader():
     (decision,) = decisions(built(body, data(), data((1, 8, 8, 8), name="y")))
     assert decision.decline.reason is Reason.FOLDING
     assert "relax.zeros_like" in decision.decline.detail
+
+
+@pytest.mark.parametrize("where", ["output", "tuple", "nowhere"])
+def test_zeros_of_a_pool_count_as_a_reader_where_they_leave(where):
+    def body(builder, x):
+        values = builder.emit(max_pool(op.add(x, per_channel((8, 1, 1)))))
+        zeros = builder.emit(op.zeros_like(values)) if where != "output" else op.zeros_like(values)
+        return [values, *{"output": [zeros], "tuple": [relax.Tuple([zeros, x])]}.get(where, [])]
+
+    (decision,) = decisions(built(body))
+    assert decision.passed == (where == "nowhere")
+    assert decision.passed or "relax.zeros_like" in decision.decline.detail

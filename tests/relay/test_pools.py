@@ -268,6 +268,19 @@ def test_what_sank_below_a_pool_in_a_tuple_sinks_on():
     assert_becomes(before, module(tanh(relu(max_pool(values)))))
 
 
+@pytest.mark.parametrize("where", ["output", "tuple", "sum"])
+def test_zeros_of_a_pool_that_go_somewhere_count_as_a_reader(where):
+    values = max_pool(relay.nn.bias_add(data(), per_channel((8,))))
+    pair = relay.Tuple([values, relay.zeros_like(values)])
+    taken = relay.TupleGetItem(pair, 1)
+    results = {
+        "output": relay.zeros_like(values),
+        "tuple": pair,
+        "sum": data((1, 8, 8, 8), name="y") + taken,
+    }
+    assert_untouched(module(results[where]), Reason.FOLDING)
+
+
 def test_a_tuple_that_leaves_keeps_what_sank():
     pair = relay.Tuple([max_pool(relu(data())), data(name="y")])
     both = relay.Tuple([max_pool(relay.TupleGetItem(pair, 0)), pair])
