@@ -15,12 +15,13 @@ import ast
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import version
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pytest
 
 from tvm_passes.bench.environment import environment
 from tvm_passes.compile import TVM
@@ -221,25 +223,33 @@ def mutants(package: Path, dialect: str) -> Iterator[Mutant]:
         yield from (mutant for mutant in finder.found if mutant.what not in EQUIVALENT_IN[dialect])
 
 
-def survives(mutant: Mutant, folder: Path, suites: Sequence[Sequence[str]]) -> bool:
-    """Whether all tests pass in a copy of the package with this change."""
+def killer(mutant: Mutant, folder: Path, suites: Iterable[Sequence[str]]) -> str:
+    """The first test that fails in a copy with this change; an empty string where none does."""
     path = folder / "tvm_passes" / mutant.file
     source = path.read_text(encoding="utf-8")
     try:
         path.write_text(source[: mutant.start] + mutant.text + source[mutant.stop :])
-        return all(_failure(folder, tests) is None for tests in suites)
+        failures = (_failure(folder, tests) for tests in suites)
+        return next((_failed(failure) for failure in failures if failure is not None), "")
     finally:
         path.write_text(source, encoding="utf-8")
 
 
 def _failure(folder: Path, tests: Sequence[str]) -> str | None:
-    """What pytest says of the first test that fails, or None."""
+    """What pytest says of the first test that fails, or None; so where there is no such test."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     result = subprocess.run(  # noqa: S603 - our own tests
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    return result.stdout[-1000:] if result.returncode else None
+    is_gone = result.returncode == pytest.ExitCode.USAGE_ERROR and "::" in tests[0]
+    return result.stdout[-1000:] if result.returncode and not is_gone else None
+
+
+def _failed(said: str) -> str:
+    """The test that pytest says failed, or all of what it says where no test did."""
+    found = re.search(r"^(?:FAILED|ERROR) (\S+?\.py(?:::.*?)?)(?: - .*)?$", said, re.MULTILINE)
+    return found[1] if found else said
 
 
 def digest(folder: Path) -> str:
@@ -251,13 +261,24 @@ def digest(folder: Path) -> str:
     return found.hexdigest()
 
 
-def resumed(output: Path | None, sources: str) -> dict[str, Any]:
-    """The record of an earlier run of these sources that was cut off, or an empty one."""
-    empty = {"sources": sources, "seconds": 0, "dropped": [], "survivors": []}
+def resumed(output: Path | None, sources: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """An earlier run of these sources that was cut off, or an empty one; and what killed mutants.
+
+    Of other sources, only the tests that killed a mutant are taken: they are tried first.
+    """
+    empty = {"sources": sources, "seconds": 0, "killed_by": {}, "survivors": []}
     if output is None or not output.exists():
-        return empty
+        return empty, {}
     found = json.loads(output.read_text(encoding="utf-8"))
-    return {name: found[name] for name in empty} if found.get("sources") == sources else empty
+    killers = {_what(name): test for name, test in found["killed_by"].items()}
+    same = found["sources"] == sources
+    return ({name: found[name] for name in empty} if same else empty), killers
+
+
+def _what(mutant: str) -> str:
+    """What tells a mutant from others where lines have moved: its file and what is dropped."""
+    file, _, what = mutant.split(":", 2)
+    return f"{file}:{what}"
 
 
 def record(
@@ -273,7 +294,7 @@ def record(
         "tests": [" ".join(tests) for tests in suites],
         "mutants": mutants_in_all,
         "equivalent": EQUIVALENT_IN[dialect],
-        "killed": len(found["dropped"]) - len(found["survivors"]),
+        "killed": len(found["killed_by"]),
         **found,
     }
 
@@ -303,19 +324,23 @@ def main(output: Path | None, only: tuple[str, ...], listing: bool) -> None:
         for part in ("tvm_passes", "tests", "scripts", "targets", "pyproject.toml"):
             copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             copy(ROOT / part, folder / part)
-        found = resumed(output, digest(folder))
-        for tests in suites if not found["dropped"] else ():
+        found, killers = resumed(output, digest(folder))
+        lived = {str(Mutant(**mutant)) for mutant in found["survivors"]}
+        for tests in suites if not (lived or found["killed_by"]) else ():
             failure = _failure(folder, tests)
             if failure is not None:
                 raise click.ClickException(f"the tests fail without a mutant:\n{failure}")
-        for mutant in (m for m in chosen if str(m) not in found["dropped"]):
+        for mutant in (m for m in chosen if str(m) not in lived | found["killed_by"].keys()):
             began = time.perf_counter()
             turned = suites[::-1] if mutant.file in BY_DIALECT else suites
-            lives = survives(mutant, folder, turned)
-            found["dropped"].append(str(mutant))
-            found["survivors"] += [asdict(mutant)] if lives else []
+            known = killers.get(_what(str(mutant)))
+            test = killer(mutant, folder, [[known], *turned] if known else turned)
+            if test:
+                found["killed_by"][str(mutant)] = test
+            else:
+                found["survivors"].append(asdict(mutant))
             found["seconds"] += round(time.perf_counter() - began)
-            click.echo(f"{'LIVES ' if lives else 'killed'} {mutant}")
+            click.echo(f"{'killed' if test else 'LIVES '} {mutant}")
             if output is not None:
                 written = record(found, suites, len(chosen))
                 write_text(output, json.dumps(written, indent=1) + "\n")
