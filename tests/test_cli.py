@@ -67,7 +67,9 @@ class TestHelp:
         code, out, err = run(*argv)
         assert code == 2
         assert out == ""
-        assert "Error:" in err
+        assert err.startswith("tvm-reorder: error: ")
+        assert err.endswith("--help`\n")
+        assert err.count("\n") == 1
 
     @pytest.mark.parametrize(
         "number", ["nan", "-nan", "inf", "-inf", "1e999", "0", "-1e-3", "many"]
@@ -75,7 +77,7 @@ class TestHelp:
     def test_a_limit_of_errors_is_a_finite_number_above_0(self, run, tmp_path, number):
         code, out, err = run("compile", MNIST, "-o", tmp_path / "out", "--max-error", number)
         assert (code, out) == (2, "")
-        assert "Error: Invalid value for '--max-error': " in err
+        assert "error: Invalid value for '--max-error': " in err
         assert list(tmp_path.iterdir()) == []
 
 

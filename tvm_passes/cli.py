@@ -47,12 +47,22 @@ def _run(argv: Sequence[str] | None, asked: Asked) -> int:
     """Run the command; a user's error is said, not raised."""
     try:
         return _call(argv, asked)
-    except click.ClickException as err:
+    except click.exceptions.NoArgsIsHelpError as err:
         err.show()
+        return err.exit_code
+    except click.ClickException as err:
+        click.echo(f"tvm-reorder: error: {_in_a_line(err)}", err=True)
         return err.exit_code
     except TvmPassesError as err:
         click.echo(f"tvm-reorder: error: {err}", err=True)
         return 1
+
+
+def _in_a_line(err: click.ClickException) -> str:
+    """What the command line's library says, and for wrong usage where to read what is right."""
+    said = " ".join(err.format_message().split()).removesuffix(".")
+    command = err.ctx and err.ctx.command_path if isinstance(err, click.UsageError) else None
+    return f"{said}; see `{command} --help`" if command else said
 
 
 def _call(argv: Sequence[str] | None, asked: Asked) -> int:

@@ -378,7 +378,9 @@ def _samples(path: Path) -> dict[tuple[str, int, str], list[float]]:
     except OSError as err:
         raise InputError(f"cannot read {path}: {err.strerror}") from err
     except (KeyError, TypeError, ValueError, AttributeError) as err:
-        raise InputError(f"{path} is no output of bench: {err!r}") from err
+        raise InputError(
+            f"{path} is no output of bench: expected the JSON of its --output"
+        ) from err
 
 
 @bench_command.command(name="report")
