@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
-from tvm_passes.schedules.machine import AVX512
+import pytest
+
+from tvm_passes.schedules.machine import AVX2, AVX512, NEON
 from tvm_passes.schedules.tiles import Nest, candidates
 
 MACHINE = replace(AVX512, l2=1 << 20, l3=32 << 20)
@@ -34,3 +36,40 @@ def test_a_strip_and_its_input_stay_in_the_cache():
     for tiles in candidates(FIRST_OF_RESNET, MACHINE):
         strip = (2 * tiles.strip + 1) * 112 * tiles.blocks * 64
         assert tiles.in_registers or tiles.strip == 1 or strip < MACHINE.l2 // 2
+
+
+# 11x11/4 of 3 channels, 64 filters, 3x3/2 max-pool
+FIRST_OF_ALEXNET = replace(
+    FIRST_OF_RESNET,
+    rows=55,
+    columns=55,
+    out_rows=27,
+    out_columns=27,
+    reduction=363,
+    kernel_rows=11,
+    stride=4,
+    kernel_columns=11,
+    column_stride=4,
+    pool_padded=False,
+)
+
+
+@pytest.mark.parametrize(
+    ("machine", "blocks", "pixels", "fits"),
+    [(AVX2, 2, 5, False), (AVX2, 4, 2, True), (NEON, 1, 8, False), (NEON, 1, 5, True)],
+)
+def test_inputs_that_columns_of_a_kernel_share_take_registers(machine, blocks, pixels, fits):
+    """Of 10 sums beside 16 inputs, 53 loads and stores of 110 multiply-adds were spills."""
+    nest = replace(FIRST_OF_ALEXNET, block=8, blocks=8)
+    found = {(tiles.blocks, tiles.pixels) for tiles in candidates(nest, machine)}
+    assert ((blocks, pixels) in found) == fits
+
+
+def test_inputs_that_are_multiplied_from_memory_take_none():
+    assert any(tiles.pixels == 8 for tiles in candidates(FIRST_OF_ALEXNET, AVX512))
+
+
+@pytest.mark.parametrize("machine", [AVX2, NEON, AVX512])
+def test_a_kernel_whose_columns_share_all_has_a_tile(machine):
+    wide = replace(FIRST_OF_ALEXNET, columns=541, out_columns=270, kernel_columns=31)
+    assert candidates(replace(wide, column_stride=1), machine)

@@ -198,6 +198,8 @@ def written_nest(conv: Conv2d, pool: MaxPool2d | None, images: tuple[int, int, i
         pool=(1, 1) if pool is None else pool.kernel,
         pool_stride=(1, 1) if pool is None else pool.strides,
         pool_padded=pool is not None and any(pool.padding),
+        kernel_columns=(conv.kernel[1] - 1) * conv.dilation[1] + 1,
+        column_stride=conv.strides[1],
     )
 
 

@@ -36,7 +36,8 @@ class Machine:
     loads
         Full vectors that a core loads from L1 each cycle.
     memory_operands
-        Whether a multiply-add broadcasts one of its operands from memory, in no register.
+        Whether a multiply-add broadcasts one of its operands from memory, so that no register
+        holds it.
     l1, l2
         Bytes of a core's data caches.
     l3
@@ -65,7 +66,7 @@ AVX512 = Machine(16, 32, 1, 4, 1, memory_operands=True)
 AVX2 = Machine(8, 16, 2, 4, 2, memory_operands=False)
 AVX = Machine(8, 16, 1, 5, 1, memory_operands=False)
 SSE = Machine(4, 16, 1, 5, 2, memory_operands=False)
-NEON = Machine(4, 32, 2, 4, 2, memory_operands=True)  # fmla by element needs no broadcast
+NEON = Machine(4, 32, 2, 4, 2, memory_operands=False)
 SCALAR = Machine(4, 16, 1, 4, 1, memory_operands=False)
 
 FAMILIES = (("avx512f", AVX512), ("avx2", AVX2), ("avx", AVX), ("sse2", SSE), ("neon", NEON))

@@ -116,13 +116,13 @@ def _nest(copy: Any, convolution: Any, pool: Any, output: Any) -> Nest | None:
     if not all(isinstance(v.dom.extent, tir.IntImm) for v in (*out, *convolution.iter_vars)):
         return None
     batch, blocks, rows, columns, width = map(_extent, spatial)
-    window = _window(convolution, spatial[2].var, reduction)
+    along_rows, along_columns = (_window(convolution, spatial[n].var, reduction) for n in (2, 3))
     pooled = ((1, 1), (1, 1)) if pool is None else _pool_windows(pool)
-    if window is None or pooled is None:
+    if along_rows is None or along_columns is None or pooled is None:
         return None
     if (batch, blocks, width) != (_extent(out[0]), _extent(out[1]), _extent(out[4])):
         return None
-    kernel_rows, stride = window
+    kernel_rows, stride = along_rows
     input_rows = (rows - 1) * stride + kernel_rows
     return Nest(
         batch=batch,
@@ -139,6 +139,8 @@ def _nest(copy: Any, convolution: Any, pool: Any, output: Any) -> Nest | None:
         read_bytes=_read_bytes(convolution, spatial) // batch // input_rows,
         pool=pooled[0],
         pool_stride=pooled[1],
+        kernel_columns=along_columns[0],
+        column_stride=along_columns[1],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from math import ceil, gcd
 
 from tvm_passes.schedules.machine import Machine
@@ -25,6 +26,8 @@ class Nest:
         Multiply-adds an output element takes.
     kernel_rows, stride
         Rows of input that a row of the convolution reads, and the step between rows.
+    kernel_columns, column_stride
+        The same of columns.
     row_bytes
         Bytes of one padded row of the input, all channels; 0 where the input is not copied.
     read_bytes
@@ -51,6 +54,8 @@ class Nest:
     pool: tuple[int, int] = (1, 1)
     pool_stride: tuple[int, int] = (1, 1)
     pool_padded: bool = False
+    kernel_columns: int = 1
+    column_stride: int = 1
 
     @property
     def disjoint(self) -> bool:
@@ -220,13 +225,46 @@ def _register_tiles(nest: Nest, machine: Machine) -> Iterator[tuple[bool, int, i
     for blocks in range(1, nest.blocks + 1):
         if nest.blocks % blocks or blocks * vectors > room:
             continue
-        window = nest.pool[0] * nest.pool[1]
+        rows, columns = nest.pool
         for pixels in range(1, room // (blocks * vectors) + 1):
-            if window > 1 and _splits(nest.columns, pixels):
+            fits = _stays(nest, machine, blocks * vectors, 1, pixels)
+            if fits and rows * columns > 1 and _splits(nest.columns, pixels):
                 yield False, blocks, pixels
-            fits = pixels * blocks * vectors * window <= room
-            if nest.disjoint and fits and _splits(nest.out_columns, pixels):
+            fits = pixels * blocks * vectors * rows * columns <= room
+            fits = fits and _stays(nest, machine, blocks * vectors, rows, pixels * columns)
+            if fits and nest.disjoint and _splits(nest.out_columns, pixels):
                 yield True, blocks, pixels
+
+
+def _stays(nest: Nest, machine: Machine, vectors: int, rows: int, columns: int) -> bool:
+    """Whether a tile's sums stay in registers beside the inputs that LLVM keeps there.
+
+    LLVM unrolls a short kernel's columns and holds a broadcast input from the first one that
+    reads it to the last: 5 pixels of an 11x11/4 convolution have 16 of them in common.
+    """
+    if machine.memory_operands:
+        return True
+    held = vectors * rows * columns + rows * _in_common(nest, columns)
+    return held + machine.registers // OPERANDS_SHARE <= machine.registers
+
+
+OPERANDS_SHARE = 8
+"""What share of the registers is for the weights and the inputs of a step.
+
+On 16 registers 5 pixels by 2 vectors, with 4 inputs in common, do not spill and use 14 of them;
+on NEON's 32 a tile of 16 spilled with 14 inputs in common, and did not with 13.
+"""
+
+
+@cache
+def _in_common(nest: Nest, columns: int) -> int:
+    """Inputs of a row of `columns` sums that more than one column of the kernel reads, at most."""
+    reads = [
+        {column * nest.column_stride + k for column in range(columns)}
+        for k in range(nest.kernel_columns)
+    ]
+    splits = ((set().union(*reads[:k]), set().union(*reads[k:])) for k in range(1, len(reads)))
+    return max((len(before & after) for before, after in splits), default=0)
 
 
 def _splits(extent: int, width: int) -> bool:
