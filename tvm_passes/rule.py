@@ -136,6 +136,10 @@ class Rule:
                 self._refuse(f"forms[{dialect!r}]", "a tuple of Form", spellings)
         if not _are(Apply, self.patterns):
             self._refuse("patterns", "a tuple of Apply", self.patterns)
+        for name in sorted(frozenset().union(*(pattern.ops for pattern in self.patterns))):
+            if "." in name:
+                plain = name.rpartition(".")[2]
+                self._refuse("patterns", f"ops as in Relay, without nn.: {plain!r}", name)
         if not (self.forms or self.patterns):
             self._refuse("forms", "a spelling, there or in patterns", self.forms)
 

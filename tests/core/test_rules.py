@@ -416,6 +416,10 @@ APPLY = Apply("sin", (Data(),))
         ),
         ({"forms": {}, "patterns": APPLY}, "patterns: expected a tuple of Apply, found Apply("),
         ({"forms": {}}, "forms: expected a spelling, there or in patterns, found {}"),
+        (
+            {"patterns": (Apply("exp", (Apply("relax.nn.relu", (Data(),)),)),)},
+            "patterns: expected ops as in Relay, without nn.: 'relu', found 'relax.nn.relu'",
+        ),
     ],
 )
 def test_what_is_no_row(fields, says):
