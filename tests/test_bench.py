@@ -203,10 +203,12 @@ def test_wrong_usage(arguments, code, expected, capsys):
 
 
 @needs_tvm
-def test_a_busy_machine_is_said_to_be(blocks, monkeypatch, capsys):
+def test_a_busy_machine_and_too_few_rounds_are_said_to_be(blocks, monkeypatch, capsys):
     monkeypatch.setattr("os.getloadavg", lambda: (7.5, 0.0, 0.0))
     main(["bench", "tiny", "--blocks", blocks, "--rounds", "1", "--no-figures"])
-    assert "the machine is busy (load 7.5)" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "the machine is busy (load 7.5)" in err
+    assert "of fewer than 6 rounds every verdict is 'not significant'" in err
 
 
 @needs_tvm

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from tvm_passes.calibrate import calibrate
-from tvm_passes.cli import cli
+from tvm_passes.cli import cli, main
 from tvm_passes.dialects import engine
 from tvm_passes.errors import InputError
 from tvm_passes.frontends import load_model
@@ -61,6 +61,14 @@ def test_layers_that_are_not_stay_as_they_are(model, tmp_path):
     options = ["--calibrate", str(model.with_suffix(".npy")), "--max-error", "1e-9"]
     found = remarks(model, tmp_path, *options)
     assert found == [("winograd-error", f"#{n}") for n in (0, 0, 1, 1)]
+
+
+def test_calibration_without_the_filtering_it_is_for(model, tmp_path, capsys):
+    output = tmp_path / "out"
+    samples = model.with_suffix(".npy")
+    assert main(["compile", str(model), "-o", str(output), "--calibrate", str(samples)]) == 2
+    assert "--calibrate is for --allow winograd, which is not given" in capsys.readouterr().err
+    assert not output.exists()
 
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")

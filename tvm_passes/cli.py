@@ -22,6 +22,7 @@ from tvm_passes.cli_verify import verify_command
 from tvm_passes.compile import Calibration, compile_model, silent
 from tvm_passes.cost import cost
 from tvm_passes.decision import Decision
+from tvm_passes.describe import WINOGRAD
 from tvm_passes.errors import TvmPassesError
 from tvm_passes.inspect import diff, inspect_model, site_json
 from tvm_passes.interruption import INTERRUPTED, Asked, leaving_on_signals
@@ -164,6 +165,8 @@ def compile_command(
       tvm-reorder compile model.tflite --target x86-64-v3 -o compiled --remarks all
       tvm-reorder compile model.tflite --target sm_90 -o compiled
     """
+    if calibrate is not None and WINOGRAD not in allow:
+        raise click.UsageError(f"--calibrate is for --allow {WINOGRAD}, which is not given")
     if remarks_output is not None:
         check_file(remarks_output, apart_from=(model, output))
     compiled = compile_model(

@@ -18,7 +18,14 @@ from tvm_passes.bench.bench import BUSY_LOAD, Bench, Request
 from tvm_passes.bench.results import busy, troubles
 from tvm_passes.bench.runtimes import BENCH_PEERS, GPU_PEERS
 from tvm_passes.bench.sites import counted, site_times
-from tvm_passes.bench.verdict import FASTER, SLOWER, compare, scipy_stats
+from tvm_passes.bench.verdict import (
+    FASTER,
+    LEAST_ROUNDS,
+    NOT_SIGNIFICANT,
+    SLOWER,
+    compare,
+    scipy_stats,
+)
 from tvm_passes.bench.versions import DEFAULT_VERSIONS, VERSIONS
 from tvm_passes.cli_options import ALLOW, DIALECT, QUIET, progress
 from tvm_passes.cli_static import FLAG, static_command
@@ -183,8 +190,8 @@ def run_command(
         figures=figures and not on_gpu,
     )
     bench = Bench(request, silent if quiet else progress)
-    if bench.environment["load"] > BUSY_LOAD:
-        _warn(f"the machine is busy (load {bench.environment['load']:.1f}): times are doubtful")
+    for line in _doubts(bench.environment["load"], rounds):
+        _warn(line)
     results: list[dict[str, Any]] = []
     document = {"environment": bench.environment, "seed": seed, "results": results}
     try:
@@ -203,6 +210,14 @@ def run_command(
     for line in (*troubles(results), *no_figures(results), *busy(results)):
         _warn(line)
     return 1 if any(entry["differing"] or not entry["versions"] for entry in results) else 0
+
+
+def _doubts(load: float, rounds: int) -> Iterator[str]:
+    """What makes a measurement say little, known before it begins."""
+    if load > BUSY_LOAD:
+        yield f"the machine is busy (load {load:.1f}): times are doubtful"
+    if rounds < LEAST_ROUNDS:
+        yield f"of fewer than {LEAST_ROUNDS} rounds every verdict is {NOT_SIGNIFICANT!r}"
 
 
 def _asked_for(stop: BaseException) -> int | None:

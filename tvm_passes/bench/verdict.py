@@ -14,6 +14,9 @@ from tvm_passes.errors import MissingExtraError
 LEVEL = 0.05
 """How often a true difference of zero may be called significant."""
 
+LEAST_ROUNDS = 6
+"""Rounds of which a sign test can say as much: all on one side have a p of 2 to the 1 - n."""
+
 RESAMPLES = 2000
 FASTER, SLOWER, NOT_SIGNIFICANT = "faster", "slower", "not significant"
 
