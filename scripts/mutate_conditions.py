@@ -174,6 +174,9 @@ BY_DIALECT = ("below.py", "twins.py", "plan.py", "readers.py", "matching.py")
 """Files that the core's tests do not reach: the dialects' come first."""
 
 
+Killers = Mapping[str, str]
+"""The test that killed a mutant, by the mutant's file and what is dropped."""
+
 EQUIVALENT = {
     "decision.ends is Ends.OTHER in _alone": "one that takes no other end is found again",
     "a guard of _names": "what is known is found again",
@@ -252,27 +255,39 @@ def _failed(said: str) -> str:
     return found[1] if found else said
 
 
-def digest(folder: Path) -> str:
-    """What tells whether the package or its tests have changed since an earlier run."""
-    found = hashlib.sha256()
-    for part in ("tvm_passes", "tests"):
-        for path in sorted((folder / part).rglob("*.py")):
-            found.update(str(path.relative_to(folder)).encode() + path.read_bytes())
-    return found.hexdigest()
+def digests(folder: Path) -> dict[str, str]:
+    """What tells whether the package, or a file of its tests, has changed since an earlier run."""
+    package = hashlib.sha256()
+    for path in sorted((folder / "tvm_passes").rglob("*.py")):
+        package.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return {"tvm_passes": package.hexdigest()} | {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted((folder / "tests").rglob("*.py"))
+    }
 
 
-def resumed(output: Path | None, sources: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """An earlier run of these sources that was cut off, or an empty one; and what killed mutants.
+def resumed(output: Path | None, sources: Mapping[str, str]) -> tuple[dict[str, Any], Killers]:
+    """What is left of an earlier run, and which test killed each mutant.
 
-    Of other sources, only the tests that killed a mutant are taken: they are tried first.
+    Of the same package, a mutant stays killed while the file of the test that killed it is the
+    same, and alive while all are.
     """
     empty = {"sources": sources, "seconds": 0, "killed_by": {}, "survivors": []}
     if output is None or not output.exists():
         return empty, {}
     found = json.loads(output.read_text(encoding="utf-8"))
     killers = {_what(name): test for name, test in found["killed_by"].items()}
-    same = found["sources"] == sources
-    return ({name: found[name] for name in empty} if same else empty), killers
+    before = found["sources"]
+    if before["tvm_passes"] != sources["tvm_passes"]:
+        return empty, killers
+    same = {path for path, value in sources.items() if before.get(path) == value}
+    killed = {
+        mutant: test
+        for mutant, test in found["killed_by"].items()
+        if test.partition("::")[0] in same
+    }
+    lived = found["survivors"] if before == sources else []
+    return empty | {"seconds": found["seconds"], "killed_by": killed, "survivors": lived}, killers
 
 
 def _what(mutant: str) -> str:
@@ -324,12 +339,12 @@ def main(output: Path | None, only: tuple[str, ...], listing: bool) -> None:
         for part in ("tvm_passes", "tests", "scripts", "targets", "pyproject.toml"):
             copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             copy(ROOT / part, folder / part)
-        found, killers = resumed(output, digest(folder))
-        lived = {str(Mutant(**mutant)) for mutant in found["survivors"]}
-        for tests in suites if not (lived or found["killed_by"]) else ():
+        found, killers = resumed(output, digests(folder))
+        for tests in suites:
             failure = _failure(folder, tests)
             if failure is not None:
                 raise click.ClickException(f"the tests fail without a mutant:\n{failure}")
+        lived = {str(Mutant(**mutant)) for mutant in found["survivors"]}
         for mutant in (m for m in chosen if str(m) not in lived | found["killed_by"].keys()):
             began = time.perf_counter()
             turned = suites[::-1] if mutant.file in BY_DIALECT else suites

@@ -179,10 +179,7 @@ RISING: tuple[Rule, ...] = (
             Form("relax.maximum", args={"bound": 1}, commutes=True),
         ),
         dtypes=SELECTED | INTEGERS,
-        conditions=(
-            constant_in_window("bound"),
-            rounded_to_bfloat16("bound"),
-        ),
+        conditions=(constant_in_window("bound"),),
         image=at_least("bound"),
         fixes=fixed_points.not_below("bound"),
         nan="b, or NaN, by the order of the operands",
@@ -198,10 +195,7 @@ RISING: tuple[Rule, ...] = (
             Form("relax.minimum", args={"bound": 1}, commutes=True),
         ),
         dtypes=SELECTED | INTEGERS,
-        conditions=(
-            constant_in_window("bound"),
-            rounded_to_bfloat16("bound"),
-        ),
+        conditions=(constant_in_window("bound"),),
         image=at_most("bound"),
         fixes=fixed_points.not_above("bound"),
         nan="b, or NaN, by the order of the operands",

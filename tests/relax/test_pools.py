@@ -346,6 +346,17 @@ def test_zeros_of_a_pool_that_are_read_count_as_a_reader():
     assert "relax.zeros_like" in decision.decline.detail
 
 
+def test_zeros_of_a_pool_that_are_taken_out_of_a_tuple_count_as_a_reader():
+    def body(builder, x, y):
+        values = builder.emit(max_pool(op.add(x, per_channel((8, 1, 1)))))
+        pair = builder.emit(relax.Tuple([values, builder.emit(op.zeros_like(values))]))
+        zeros = builder.emit(relax.TupleGetItem(pair, 1))
+        return [op.tanh(values), op.add(y, zeros)]
+
+    (decision,) = decisions(built(body, data(), data((1, 8, 8, 8), name="y")))
+    assert "relax.zeros_like" in decision.decline.detail
+
+
 @pytest.mark.parametrize("where", ["output", "tuple", "nowhere"])
 def test_zeros_of_a_pool_count_as_a_reader_where_they_leave(where):
     def body(builder, x):

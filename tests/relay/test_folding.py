@@ -6,7 +6,7 @@ at every optimization level.  An addition must neither come next to arithmetic n
 
 import numpy as np
 import pytest
-from relay_builders import const, data, max_pool, module, run_pass
+from relay_builders import assert_untouched, const, data, max_pool, module, run_pass
 from relay_runs import bits, outputs
 from tvm import relay
 
@@ -191,6 +191,12 @@ def test_what_is_taken_for_one_does_not_meet(name):
     decision = decisions(module(body))[0]
     assert decision.decline.reason is Reason.FOLDING
     assert not decision.passed
+
+
+def test_a_factor_stays_below_the_layer_it_may_be_folded_into():
+    weight = const(np.linspace(-1, 1, 16 * 9).reshape(1, 16, 3, 3))
+    layer = relay.nn.conv2d(data(SHAPE), weight, kernel_size=(3, 3))
+    assert_untouched(module(max_pool(layer * const(0.3))), Reason.FOLDING)
 
 
 def test_a_clip_meets_another():
