@@ -201,6 +201,7 @@ EQUIVALENT_IN = {
         "isinstance(operand, Operand) in _match_arg": "arguments of its ops are tensors",
         "not _has(graph.view(node), pattern) in _match": "no pattern of its ops has attributes",
         "name in KERNELS in _describe_kernels": "it has no such op",
+        "graph.is_output(node) in _items": "what is in a tuple that leaves counts as leaving",
         **dict.fromkeys(
             (
                 "name not in SUMS in _describe_kernels",

@@ -268,15 +268,16 @@ def test_what_sank_below_a_pool_in_a_tuple_sinks_on():
     assert_becomes(before, module(tanh(relu(max_pool(values)))))
 
 
-@pytest.mark.parametrize("where", ["output", "tuple", "sum"])
+@pytest.mark.parametrize("where", ["output", "tuple", "sum", "concatenation"])
 def test_zeros_of_a_pool_that_go_somewhere_count_as_a_reader(where):
     values = max_pool(relay.nn.bias_add(data(), per_channel((8,))))
     pair = relay.Tuple([values, relay.zeros_like(values)])
-    taken = relay.TupleGetItem(pair, 1)
+    taken, zeros = relay.TupleGetItem(pair, 1), relay.zeros_like(values)
     results = {
-        "output": relay.zeros_like(values),
+        "output": zeros,
         "tuple": pair,
         "sum": data((1, 8, 8, 8), name="y") + taken,
+        "concatenation": relay.concatenate([data((1, 8, 8, 8), name="y"), zeros], 1),
     }
     assert_untouched(module(results[where]), Reason.FOLDING)
 
