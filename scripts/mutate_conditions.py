@@ -195,6 +195,9 @@ EQUIVALENT_IN = {
         "a guard of _layer": "it folds no factors into layers",
         "self._is_tuple(reader) in _may_go": "what merges is arithmetic, and stops there",
         "op in words.dropouts in _may_go": "dropout counts as arithmetic",
+        "any((op.op in SELECTIONS for op in nearest(decision.sunk))) in stay_apart": (
+            "of what heeds sums, selections alone sink next to them"
+        ),
     },
     RELAY: EQUIVALENT
     | {

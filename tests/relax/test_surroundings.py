@@ -274,16 +274,18 @@ APART = {
     ],
     "of other windows": lambda x: [max_pool(op.nn.relu(x)), op.nn.relu(max_pool(x, 4, 2))],
     "a selection without a sum": lambda x: [max_pool(leaky(x)), max_pool(x)],
+    "a selection and a sum without another pool": lambda x: [
+        op.add(max_pool(leaky(x)), const(0.3))
+    ],
 }
 
 
 @pytest.mark.parametrize("bodies", APART.values(), ids=APART)
 def test_pools_that_may_become_one(bodies):
     def body(builder, x):
-        values = [builder.emit(value) for value in bodies(x)]
-        return op.concat([op.reshape(value, (-1,)) for value in values])
+        return [builder.emit(value) for value in bodies(x)]
 
-    _, remarks = run_pass(built(body, data()))
+    _, remarks = run_pass(built(body, data((BATCH, 8, 16, 16))))
     assert reasons(remarks).count("sunk") == 1
 
 

@@ -156,6 +156,10 @@ APART = {
     "of other windows": lambda x: [max_pool(relay.nn.relu(x)), relay.nn.relu(max_pool(x, 3, 2))],
     "of other kinds": lambda x: [max_pool(relay.nn.relu(x)), relay.nn.relu(spatial_most(x))],
     "a selection without a sum": lambda x: [max_pool(leaky(x)), max_pool(x)],
+    "a sum without a selection": lambda x: [
+        max_pool(relay.clip(x, 0.0, 6.0)) + const(0.3),
+        max_pool(x),
+    ],
 }
 
 
