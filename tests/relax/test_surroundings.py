@@ -239,6 +239,14 @@ MEET = {
         op.nn.relu(op.reshape(most(x), (BATCH, 8))),
         most(op.nn.relu(x)),
     ],
+    "ops alike past reshapes of both": lambda _, x: [
+        op.nn.relu(most(rotated(x))),
+        most(rotated(op.nn.relu(x))),
+    ],
+    "at the other end": lambda _, x: [
+        op.min(op.tanh(op.subtract(const(1.0), x)), [2, 3]),
+        op.subtract(const(1.0), most(x)),
+    ],
     "an op of several": lambda _, x: [
         max_pool(op.where(op.greater(x, const(0.0)), x, op.multiply(x, const(0.1)))),
         op.multiply(max_pool(x), const(0.1)),
@@ -273,11 +281,42 @@ APART = {
         op.maximum(max_pool(x), const(2.0)),
     ],
     "of other windows": lambda x: [max_pool(op.nn.relu(x)), op.nn.relu(max_pool(x, 4, 2))],
+    "of the other end": lambda x: [max_pool(op.nn.relu(x)), op.nn.relu(max_pool(op.negative(x)))],
     "a selection without a sum": lambda x: [max_pool(leaky(x)), max_pool(x)],
     "a selection and a sum without another pool": lambda x: [
         op.add(max_pool(leaky(x)), const(0.3))
     ],
 }
+
+
+@pytest.mark.parametrize("known", ["neither", "first", "second"])
+def test_operands_that_are_not_known_may_be_one(known):
+    def body(_, x, b, c):
+        first = const(1.0) if known == "first" else b
+        second = const(1.0) if known == "second" else c
+        return [max_pool(op.maximum(x, first)), op.maximum(max_pool(x), second)]
+
+    params = data((BATCH, 8, 16, 16)), data((), name="b"), data((), name="c")
+    assert Reason.FOLDING.value in reasons(run_pass(built(body, *params))[1])
+
+
+def test_a_maximum_of_negations_is_no_minimum():
+    def body(_, x):
+        falls = op.min(op.tanh(op.subtract(const(1.0), x)), [2, 3])
+        return [falls, op.subtract(const(1.0), op.negative(most(op.negative(x))))]
+
+    _, remarks = run_pass(built(body, data((BATCH, 8, 16, 16))))
+    assert reasons(remarks).count("sunk") == 2
+
+
+def test_items_of_a_tuple_are_no_one_value():
+    def body(builder, x):
+        halves = builder.emit(op.split(x, 2))
+        first, second = (builder.emit(relax.TupleGetItem(halves, n)) for n in (0, 1))
+        return [max_pool(op.nn.relu(first)), op.nn.relu(max_pool(second))]
+
+    _, remarks = run_pass(built(body, data((BATCH, 8, 16, 16))))
+    assert reasons(remarks).count("sunk") == 1
 
 
 @pytest.mark.parametrize("bodies", APART.values(), ids=APART)
