@@ -665,7 +665,7 @@ class TestRefusals:
     def test_wrong_usage_is_exit_code_2(self, run, option):
         code, out, err = run(MNIST, *option)
         assert (code, out) == (2, "")
-        assert "Error:" in err
+        assert "error: " in err
 
     def test_help_shows_an_example(self, run):
         code, out, _ = run("--help")
