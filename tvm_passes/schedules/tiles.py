@@ -227,42 +227,39 @@ def _register_tiles(nest: Nest, machine: Machine) -> Iterator[tuple[bool, int, i
             continue
         rows, columns = nest.pool
         for pixels in range(1, room // (blocks * vectors) + 1):
-            fits = _stays(nest, machine, blocks * vectors, 1, pixels)
-            if fits and rows * columns > 1 and _splits(nest.columns, pixels):
+            strip = rows * columns > 1 and _splits(nest.columns, pixels)
+            if strip and _fits(nest, machine, blocks * vectors, 1, pixels):
                 yield False, blocks, pixels
-            fits = pixels * blocks * vectors * rows * columns <= room
-            fits = fits and _stays(nest, machine, blocks * vectors, rows, pixels * columns)
-            if fits and nest.disjoint and _splits(nest.out_columns, pixels):
+            windows = nest.disjoint and _splits(nest.out_columns, pixels)
+            if windows and _fits(nest, machine, blocks * vectors, rows, pixels * columns):
                 yield True, blocks, pixels
 
 
-def _stays(nest: Nest, machine: Machine, vectors: int, rows: int, columns: int) -> bool:
-    """Whether a tile's sums stay in registers beside the inputs that LLVM keeps there.
+def _fits(nest: Nest, machine: Machine, vectors: int, rows: int, columns: int) -> bool:
+    """Whether a tile's sums fit into registers beside the inputs that LLVM keeps there.
 
     LLVM unrolls a short kernel's columns and holds a broadcast input from the first one that
     reads it to the last: 5 pixels of an 11x11/4 convolution have 16 of them in common.
     """
-    if machine.memory_operands:
-        return True
-    held = vectors * rows * columns + rows * _in_common(nest, columns)
-    return held + machine.registers // OPERANDS_SHARE <= machine.registers
+    sums = vectors * rows * columns
+    if sums > accumulators(machine) or machine.memory_operands:
+        return sums <= accumulators(machine)
+    held = sums + rows * _in_common(columns, nest.kernel_columns, nest.column_stride)
+    return held <= machine.registers - machine.registers // OPERANDS
 
 
-OPERANDS_SHARE = 8
-"""What share of the registers is for the weights and the inputs of a step.
+OPERANDS = 8
+"""One in so many registers is for the weights and the inputs of a step.
 
 On 16 registers 5 pixels by 2 vectors, with 4 inputs in common, do not spill and use 14 of them;
-on NEON's 32 a tile of 16 spilled with 14 inputs in common, and did not with 13.
+on NEON's 32 a tile of 16 sums spilled with 14 inputs in common, and does not with 6.
 """
 
 
 @cache
-def _in_common(nest: Nest, columns: int) -> int:
+def _in_common(columns: int, kernel_columns: int, stride: int) -> int:
     """Inputs of a row of `columns` sums that more than one column of the kernel reads, at most."""
-    reads = [
-        {column * nest.column_stride + k for column in range(columns)}
-        for k in range(nest.kernel_columns)
-    ]
+    reads = [{column * stride + k for column in range(columns)} for k in range(kernel_columns)]
     splits = ((set().union(*reads[:k]), set().union(*reads[k:])) for k in range(1, len(reads)))
     return max((len(before & after) for before, after in splits), default=0)
 
