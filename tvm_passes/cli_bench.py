@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -382,20 +383,25 @@ def compare_command(before: Path, after: Path) -> None:
 
 def _samples(path: Path) -> dict[tuple[str, int, str], list[float]]:
     """Samples by block, threads and version."""
-    try:
-        entries = json.loads(path.read_text())["results"]
+    with _an_output(path, "bench") as document:
         return {
             (entry["block"], entry["threads"], f"{runtime} {variant}"): found["samples"]
-            for entry in entries
+            for entry in document["results"]
             for runtime, variants in entry["samples"].items()
             for variant, found in variants.items()
         }
+
+
+@contextmanager
+def _an_output(path: Path, command: str) -> Iterator[Any]:
+    """What a file of a command's output holds; what is not there makes an error of the user's."""
+    try:
+        yield json.loads(path.read_text())
     except OSError as err:
         raise InputError(f"cannot read {path}: {err.strerror}") from err
     except (KeyError, TypeError, ValueError, AttributeError) as err:
-        raise InputError(
-            f"{path} is no output of bench: expected the JSON of its --output"
-        ) from err
+        expected = "expected the JSON of its --output"
+        raise InputError(f"{path} is no output of {command}: {expected}") from err
 
 
 @bench_command.command(name="report")
@@ -423,12 +429,7 @@ def report_command(result: Path, output: Path, plots: Path | None) -> None:
 
 def _document(path: Path) -> dict[str, Any]:
     """A result of bench run."""
-    try:
-        document = json.loads(path.read_text())
-        if all("version_ratios" in entry for entry in document["results"]):
-            return dict(document)
-    except OSError as err:
-        raise InputError(f"cannot read {path}: {err.strerror}") from err
-    except (KeyError, TypeError, ValueError):
-        pass
-    raise InputError(f"{path} is no output of bench run: expected the JSON of its --output")
+    with _an_output(path, "bench run") as document:
+        if not all("version_ratios" in entry for entry in document["results"]):
+            raise KeyError("version_ratios")
+        return dict(document)
