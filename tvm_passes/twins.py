@@ -184,9 +184,10 @@ def _windows(pool: Pool, read: int) -> Windows:
 
 
 def apart(plan: Plan[Node]) -> Plan[Node]:
-    """The plan of a pool that stays what it is, as it would become one with another."""
-    if not plan.decision.passed:
-        return plan
+    """The plan of a pool that stays what it is, as it would become one with another.
+
+    Of pools that are decided on together, all have passed or none has.
+    """
     site = plan.decision.site
     decline = Decline(
         Reason.FOLDING,

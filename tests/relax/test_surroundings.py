@@ -266,11 +266,15 @@ MEET = {
 }
 
 
-@pytest.mark.parametrize("body", MEET.values(), ids=MEET)
-def test_two_pools_do_not_become_one(body):
-    _, remarks = run_pass(built(body, data((BATCH, 8, 16, 16))))
+def assert_one_stays_apart(mod):
+    _, remarks = run_pass(mod)
     declined = [remark for remark in remarks if remark.reason == Reason.FOLDING.value]
     assert any("would read what another reads" in remark.message for remark in declined)
+
+
+@pytest.mark.parametrize("body", MEET.values(), ids=MEET)
+def test_two_pools_do_not_become_one(body):
+    assert_one_stays_apart(built(body, data((BATCH, 8, 16, 16))))
 
 
 APART = {
@@ -297,7 +301,7 @@ def test_operands_that_are_not_known_may_be_one(known):
         return [max_pool(op.maximum(x, first)), op.maximum(max_pool(x), second)]
 
     params = data((BATCH, 8, 16, 16)), data((), name="b"), data((), name="c")
-    assert Reason.FOLDING.value in reasons(run_pass(built(body, *params))[1])
+    assert_one_stays_apart(built(body, *params))
 
 
 def test_a_maximum_of_negations_is_no_minimum():
