@@ -199,14 +199,11 @@ def apart(plan: Plan[Node]) -> Plan[Node]:
 
 def _are_alike(one: ElementwiseOp, other: ElementwiseOp) -> bool:
     """Whether two calls of one op may compute the same of the same data."""
-    if one.params.keys() != other.params.keys():
-        return False
-    return all(_may_equal(value, other.params[name]) for name, value in one.params.items())
+    shared = one.params.keys() & other.params.keys()
+    return all(_may_equal(one.params[name], other.params[name]) for name in shared)
 
 
 def _may_equal(one: object, other: object) -> bool:
-    if not (isinstance(one, Operand) and isinstance(other, Operand)):
-        return one == other
-    if one.value is None or other.value is None:
-        return one.stored == other.stored
-    return np.array_equal(one.value, other.value)
+    """Whether two parameters are not known to differ."""
+    first, second = (value.value if isinstance(value, Operand) else value for value in (one, other))
+    return first is None or second is None or np.array_equal(first, second)
