@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Generic
+from typing import Any, Generic
 
 import numpy as np
 
@@ -203,7 +203,7 @@ def _are_alike(one: ElementwiseOp, other: ElementwiseOp) -> bool:
     return all(_may_equal(one.params[name], other.params[name]) for name in shared)
 
 
-def _may_equal(one: object, other: object) -> bool:
+def _may_equal(one: Any, other: Any) -> bool:
     """Whether two parameters are not known to differ."""
     first, second = (value.value if isinstance(value, Operand) else value for value in (one, other))
     return first is None or second is None or np.array_equal(first, second)
