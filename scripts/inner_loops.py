@@ -64,8 +64,9 @@ def seconds(func: Any, library: Any) -> float:
     random = np.random.default_rng(0)
     shapes = [tuple(map(int, buffer.shape)) for buffer in buffers(func)]
     arrays = [tensor(random.standard_normal(shape, np.float32)) for shape in shapes]
+    kernel = library["main"]  # which takes as long to find as a small one to run
     set_threads(1)
-    return min(float(measure(lambda: library["main"](*arrays), 0.05)["seconds"]) for _ in range(7))
+    return min(float(measure(lambda: kernel(*arrays), 0.05)["seconds"]) for _ in range(7))
 
 
 def runs_here(target: Any) -> bool:
@@ -75,8 +76,8 @@ def runs_here(target: Any) -> bool:
     from tvm_passes.schedules.machine import machine_of
 
     here = Target(parse_target("host"))
-    same = str(target.attrs["mtriple"]) == str(here.attrs.get("mtriple", target.attrs["mtriple"]))
-    return same and machine_of(target).lanes == machine_of(here).lanes
+    triples = {str(each.attrs["mtriple"]) for each in (target, here) if "mtriple" in each.attrs}
+    return len(triples) < 2 and machine_of(target).lanes == machine_of(here).lanes
 
 
 def look_at(block: Block, target: Any, *, timed: bool) -> dict[str, Any]:
