@@ -142,6 +142,14 @@ def test_what_is_summed_as_written_all_the_same(shape, attrs):
     assert why in remark.message
 
 
+def test_transforms_pay_where_many_filters_share_them():
+    remarks = []
+    mod = module(lambda x: layer(x, filters=64, padding=(1, 1), pool=HALVE), data((1, 3, 64, 64)))
+    with AVX512:
+        BlockConv2d(remarks.append, {WINOGRAD})(mod)
+    assert [(remark.kind, remark.reason) for remark in remarks] == [(Kind.PASSED, WINOGRAD)]
+
+
 def test_a_layer_that_calibration_bars_from_the_faster_tiles():
     mod, remarks = single("no pool"), []
     weight = weight_of(mod["main"].body.blocks[0].bindings[0].value)
