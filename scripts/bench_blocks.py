@@ -18,7 +18,6 @@ from tvm_passes.bench.block import read_blocks
 from tvm_passes.bench.comparison import (
     Comparison,
     Source,
-    run_script,
     runtimes,
     settings_for,
     shared_options,
@@ -26,6 +25,7 @@ from tvm_passes.bench.comparison import (
 )
 from tvm_passes.bench.files import write_folder
 from tvm_passes.bench.runtimes import DEFAULT_PEERS
+from tvm_passes.bench.script import run_script
 from tvm_passes.output import check_file
 
 ROOT = Path(__file__).parent.parent

@@ -20,7 +20,6 @@ from tvm_passes.bench.comparison import (
     Comparison,
     Source,
     known_networks,
-    run_script,
     runtimes,
     settings_for,
     shared_options,
@@ -29,6 +28,7 @@ from tvm_passes.bench.comparison import (
 from tvm_passes.bench.files import onnx_inputs, write_model_folder
 from tvm_passes.bench.networks import NETWORKS, write_network
 from tvm_passes.bench.runtimes import one_order
+from tvm_passes.bench.script import run_script
 from tvm_passes.output import check_file
 
 ROOT = Path(__file__).parent.parent

@@ -20,8 +20,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from tvm_passes.bench.script import run_script
 from tvm_passes.dialects import TVM, installed
-from tvm_passes.output import write_text
+from tvm_passes.output import check_file, write_text
 from tvm_passes.rules import RELAX
 
 SHAPES = ("chain", "branches", "layers")
@@ -130,19 +131,41 @@ def seconds(apply: Callable[[Any], object], module: Any) -> float:
     return time.perf_counter() - start
 
 
+def _sizes(_context: click.Context, _option: click.Parameter, value: str) -> list[int]:
+    """Numbers of ops, at least 1 each."""
+    sizes = value.split(",")
+    if not all(size.isdigit() and int(size) for size in sizes):
+        raise click.BadParameter(f"{value!r}: expected numbers such as 1000,10000")
+    return list(map(int, sizes))
+
+
 @click.command()
-@click.option("--ops", default="1000,10000,100000", show_default=True, help="Sizes of modules.")
-@click.option("--rounds", default=3, show_default=True, help="Runs of each pass; the least counts.")
+@click.option(
+    "--ops",
+    default="1000,10000,100000",
+    show_default=True,
+    callback=_sizes,
+    help="Sizes of modules.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Runs of each pass; the least counts.",
+)
 @click.option("--skip", multiple=True, help="PASS:OPS: leave a pass out from that size on.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write every sample as JSON.")
-def bench(ops: str, rounds: int, skip: tuple[str, ...], output: Path | None) -> None:
+def bench(ops: list[int], rounds: int, skip: tuple[str, ...], output: Path | None) -> None:
     """Time ReorderActivationAfterMaxPool and stock passes on modules of growing size."""
     dialect = installed()
     is_relax = dialect == RELAX
+    if output is not None:
+        check_file(output)
     limits = {name: int(size) for name, size in (item.split(":") for item in skip)}
     results = []
     for shape in SHAPES:
-        for size in map(int, ops.split(",")):
+        for size in ops:
             module = (relax_module if is_relax else relay_module)(shape, size)
             passes = relax_passes() if is_relax else relay_passes()
             samples: dict[str, list[float]] = {
@@ -176,4 +199,4 @@ def _print(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    bench()
+    run_script("bench_pass", bench)

@@ -21,8 +21,8 @@ import click
 import numpy as np
 from rich.progress import track
 
+from tvm_passes.bench.script import run_script
 from tvm_passes.dialects import require
-from tvm_passes.errors import TvmPassesError
 from tvm_passes.output import check_file, write_text
 from tvm_passes.target import parse_target, require_host
 
@@ -125,7 +125,4 @@ def check_exp(functions: str, target: str, chunks: int | None, output: Path | No
 
 
 if __name__ == "__main__":
-    try:
-        check_exp()
-    except TvmPassesError as err:
-        sys.exit(f"check_exp: error: {err}")
+    run_script("check_exp", check_exp)

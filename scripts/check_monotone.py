@@ -35,6 +35,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from tvm_passes.bench.script import run_script
 from tvm_passes.compile import kernels_for
 from tvm_passes.dialects import TVM, Runner, engine, require
 from tvm_passes.measure import set_threads
@@ -383,6 +384,9 @@ def main(  # noqa: PLR0913, PLR0917
         for name, candidate in candidates(ops).items()
         if dtype in candidate.reads
     ]
+    unread = set(dtypes.split(",")) - {task["dtype"] for task in tasks}
+    if unread:
+        raise click.UsageError(f"--dtype {','.join(sorted(unread))}: none of --ops {ops} reads it")
     where = {name: record[name] for name in ("machine", "date")}
     for result in _results([task for task in tasks if _key(task) not in done], jobs):
         record["results"].append(plain(result) | where)
@@ -525,4 +529,4 @@ def _cells(result: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    run_script("check_monotone", main)

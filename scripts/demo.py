@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 
+from tvm_passes.bench.script import run_script
 from tvm_passes.cli import sites_table
 from tvm_passes.compile import compile_model
 from tvm_passes.dialects import Runner, engine
@@ -110,4 +111,4 @@ def _cells(timing: Timing, base: Timing) -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
-    demo()
+    run_script("demo", demo)

@@ -29,6 +29,7 @@ from savings_fit import PAIRS, evaluation_times
 
 from tvm_passes.bench.bench import Bench
 from tvm_passes.bench.block import Block
+from tvm_passes.bench.script import run_script
 from tvm_passes.bench.verdict import compare
 from tvm_passes.frontends.tensorflow import child_environment
 from tvm_passes.output import check_file, write_text
@@ -157,4 +158,4 @@ def draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    expensive()
+    run_script("expensive", expensive)

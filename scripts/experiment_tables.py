@@ -15,6 +15,8 @@ from typing import Any
 
 import click
 
+from tvm_passes.bench.script import run_script
+
 RECORDS = Path(__file__).parent / "records"
 DIALECTS = ("relax", "relay")
 PAIRS = ("TVM's schedules", "our kernels")
@@ -259,4 +261,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script("experiment_tables", main)

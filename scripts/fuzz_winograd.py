@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from tvm import te
 
 from tvm_passes.bench.environment import environment
+from tvm_passes.bench.script import run_script
 from tvm_passes.dialects import installed
 from tvm_passes.namespaces import build_module, tensor
 from tvm_passes.output import check_file, write_text
@@ -248,4 +249,4 @@ def fuzz_winograd(kernels: int, start: int, output: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    fuzz_winograd()
+    run_script("fuzz_winograd", fuzz_winograd)

@@ -10,7 +10,6 @@ Example: python scripts/inner_loops.py --only vgg3_3 --target x86-64-v4 --output
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import date
@@ -25,7 +24,7 @@ from rich.table import Table
 from tvm_passes.bench.assembly import Loop, main_loop
 from tvm_passes.bench.block import Block, read_blocks
 from tvm_passes.bench.files import model_file, write_folder
-from tvm_passes.errors import TvmPassesError
+from tvm_passes.bench.script import run_script
 from tvm_passes.measure import set_threads
 from tvm_passes.output import check_file, write_text
 from tvm_passes.rules import RELAX
@@ -169,7 +168,4 @@ def report(found: dict[str, Any], out: Console) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        inner_loops()
-    except TvmPassesError as err:
-        sys.exit(f"inner_loops: error: {err}")
+    run_script("inner_loops", inner_loops)

@@ -27,6 +27,7 @@ from tvm_passes.bench.environment import environment
 from tvm_passes.bench.networks import NETWORKS, write_network
 from tvm_passes.bench.onnx_model import onnx_model
 from tvm_passes.bench.run_relax import kernel_bytes, planned_storage
+from tvm_passes.bench.script import run_script
 from tvm_passes.cost import cost
 from tvm_passes.decision import Decision
 from tvm_passes.frontends import load_model
@@ -137,4 +138,4 @@ CALL_TIR = "relax.call_tir"
 
 
 if __name__ == "__main__":
-    memory_plan()
+    run_script("memory_plan", memory_plan)

@@ -25,6 +25,7 @@ from rich.table import Table
 
 from tvm_passes.bench.bench import Bench, Request
 from tvm_passes.bench.environment import environment
+from tvm_passes.bench.script import run_script
 from tvm_passes.bench.verdict import compare
 from tvm_passes.dialects import engine
 from tvm_passes.output import check_file, write_text
@@ -187,4 +188,4 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    mnist_orders()
+    run_script("mnist_orders", mnist_orders)

@@ -44,11 +44,11 @@ SAMPLES: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "minimum": ({"bound": tensor(0.1)},),
     "prelu": tuple({"alpha": tensor(a)} for a in (0.0, 0.25, 2.0)),
     "softplus": tuple({"beta": b, "threshold": 20.0} for b in (0.5, 1.0, 4.0)),
-    "elu, as a sum": tuple({"minus_alpha": -a} for a in (0.3, 1.0)),
-    "elu of a slope, as a choice": tuple({"alpha": a} for a in (0.3, 1.0)),
+    "elu as a sum": tuple({"minus_alpha": -a} for a in (0.3, 1.0)),
+    "elu of a slope as a choice": tuple({"alpha": a} for a in (0.3, 1.0)),
     "celu": tuple({"alpha": a, "divisor": a} for a in (0.3, 1.0)),
-    "leaky_relu, as a choice": ({"alpha": 0.1},),
-    "square, as a power": ({"exponent": tensor(2.0)},),
+    "leaky_relu as a choice": ({"alpha": 0.1},),
+    "square as a power": ({"exponent": tensor(2.0)},),
 }
 """Parameters to check a row of the table with; a row without parameters needs no entry."""
 

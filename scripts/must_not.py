@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tvm_passes.bench.environment import environment
+from tvm_passes.bench.script import run_script
 from tvm_passes.dialects import engine
 from tvm_passes.errors import ModelError
 from tvm_passes.frontends import load_model
@@ -284,4 +285,4 @@ def draw(results: list[Mapping[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    must_not()
+    run_script("must_not", must_not)

@@ -32,6 +32,7 @@ import click
 import pytest
 
 from tvm_passes.bench.environment import environment
+from tvm_passes.bench.script import run_script
 from tvm_passes.compile import TVM
 from tvm_passes.dialects import require
 from tvm_passes.output import write_text
@@ -335,6 +336,8 @@ def main(output: Path | None, only: tuple[str, ...], listing: bool) -> None:
         for mutant in mutants(ROOT / "tvm_passes", require())
         if not only or any(words in str(mutant) for words in only)
     ]
+    if not chosen:
+        raise click.UsageError(f"--only {' '.join(only)}: no mutant has that in it; see --list")
     if listing:
         click.echo("\n".join(map(str, chosen)))
         return
@@ -376,4 +379,4 @@ DIALECT_TESTS = (
 
 
 if __name__ == "__main__":
-    main()
+    run_script("mutate_conditions", main)

@@ -29,6 +29,7 @@ from savings_fit import PAIRS, draw, evaluation_times, fits, prices, statement
 
 from tvm_passes.bench.bench import Bench, Request
 from tvm_passes.bench.block import Block
+from tvm_passes.bench.script import run_script
 from tvm_passes.bench.verdict import NOT_SIGNIFICANT, compare
 from tvm_passes.output import check_file, write_text
 
@@ -239,4 +240,4 @@ def _cell(ratio: Mapping[str, Any] | None) -> str:
 
 
 if __name__ == "__main__":
-    savings()
+    run_script("savings", savings)

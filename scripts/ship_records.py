@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from tvm_passes.bench.script import run_script
 from tvm_passes.bench.statistics import geometric_mean
 from tvm_passes.namespaces import meta_schedule
 from tvm_passes.records import FILES, PACKED, PAGE, copy_record, open_records
@@ -83,4 +84,4 @@ def _merged(pages: list[dict[str, Any]], least_gain: float) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    ship_records()
+    run_script("ship_records", ship_records)

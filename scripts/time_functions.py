@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from check_monotone import module
 from monotone_ops import Candidate, row_candidates
 
+from tvm_passes.bench.script import run_script
 from tvm_passes.compile import TVM
 from tvm_passes.dialects import engine, require
 from tvm_passes.measure import set_threads
@@ -85,4 +86,4 @@ def main(runs: int, only: str, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script("time_functions", main)

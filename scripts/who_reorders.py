@@ -30,6 +30,7 @@ sys.path.insert(0, str(FOLDER))
 from cases import AFTER, Case, cases, plain, read  # noqa: E402
 
 from tvm_passes.bench.environment import environment  # noqa: E402
+from tvm_passes.bench.script import run_script  # noqa: E402
 from tvm_passes.output import check_file, write_text  # noqa: E402
 
 COMPILERS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
@@ -213,4 +214,4 @@ def _places(places: Mapping[str, str], asked: Sequence[Case], row: tuple[str, st
 
 
 if __name__ == "__main__":
-    who_reorders()
+    run_script("who_reorders", who_reorders)

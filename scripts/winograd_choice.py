@@ -25,6 +25,7 @@ from rich.table import Table
 from tvm import te
 
 from tvm_passes.bench.environment import environment
+from tvm_passes.bench.script import run_script
 from tvm_passes.namespaces import build_module, tensor
 from tvm_passes.output import check_file, write_text
 from tvm_passes.schedules.algorithm import Algorithm, predicted
@@ -166,4 +167,4 @@ def table(results: Sequence[dict[str, Any]]) -> Table:
 
 
 if __name__ == "__main__":
-    winograd_choice()
+    run_script("winograd_choice", winograd_choice)

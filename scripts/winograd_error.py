@@ -25,6 +25,7 @@ from tvm_passes.bench.environment import environment
 from tvm_passes.bench.files import write_folder
 from tvm_passes.bench.process import Process, WorkerError, worker_command
 from tvm_passes.bench.runtimes import OURS, PEERS
+from tvm_passes.bench.script import run_script
 from tvm_passes.output import check_file, write_text
 
 ROOT = Path(__file__).parent.parent
@@ -148,4 +149,4 @@ def table(results: list[dict[str, Any]], runtimes: tuple[str, ...]) -> Table:
 
 
 if __name__ == "__main__":
-    winograd_error()
+    run_script("winograd_error", winograd_error)

@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tvm_passes.bench.environment import environment
+from tvm_passes.bench.script import run_script
 from tvm_passes.compile import export
 from tvm_passes.describe import WINOGRAD
 from tvm_passes.dialects import engine
@@ -236,4 +237,4 @@ def table(results: list[dict[str, Any]]) -> Table:
 
 
 if __name__ == "__main__":
-    winograd_networks()
+    run_script("winograd_networks", winograd_networks)

@@ -23,6 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from tvm_passes.bench.script import run_script
 from tvm_passes.output import check_file, write_text
 from tvm_passes.winograd import Winograd, convolved, filtered
 
@@ -102,4 +103,4 @@ def _products(extent: int, outputs: int) -> int:
 
 
 if __name__ == "__main__":
-    winograd_points()
+    run_script("winograd_points", winograd_points)

@@ -20,6 +20,7 @@ from tvm_passes.bench.process import Process
 from tvm_passes.bench.verdict import FASTER, NOT_SIGNIFICANT, SLOWER, compare
 from tvm_passes.bench.versions import DEFAULT_VERSIONS
 from tvm_passes.cli import main
+from tvm_passes.errors import how_to_install
 from tvm_passes.interruption import Asked
 
 ROOT = Path(__file__).parent.parent
@@ -97,7 +98,7 @@ def test_one_round_is_its_own_interval():
 def test_without_scipy(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "scipy", None)
     assert main(["bench", "mnist1"]) == 1
-    assert "pip install 'tvm-passes[bench]'" in capsys.readouterr().err
+    assert how_to_install("bench") in capsys.readouterr().err
 
 
 @pytest.fixture

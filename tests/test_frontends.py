@@ -18,7 +18,14 @@ from onnx.reference import ReferenceEvaluator
 
 from tvm_passes import dialects
 from tvm_passes.cli import main
-from tvm_passes.errors import MissingExtraError, ModelError, TvmPassesError, last_line
+from tvm_passes.errors import (
+    DialectError,
+    MissingExtraError,
+    ModelError,
+    TvmPassesError,
+    how_to_install,
+    last_line,
+)
 from tvm_passes.frontends import importer, load_model
 from tvm_passes.frontends import tensorflow as tensorflow_frontend
 
@@ -218,14 +225,19 @@ def test_missing_package_names_the_extra(tmp_path, monkeypatch, suffix, package,
     with zipfile.ZipFile(path, "w"):
         monkeypatch.setattr(importer, "find_spec", lambda _: None)
     line = refusal(path, MissingExtraError)
-    assert line == f"{path} needs {package}: pip install 'tvm-passes[{extra}]'"
+    assert line == f"{path} needs {package}: {how_to_install(extra)}"
 
 
 def test_missing_dialect_names_the_extra():
     other = {"relax": "relay", "relay": "relax"}[DIALECT]
     with pytest.raises(MissingExtraError) as raised:
         load_model(MNIST, other)
-    assert str(raised.value).endswith(f"pip install 'tvm-passes[{other}]'")
+    assert str(raised.value).endswith(how_to_install(other))
+
+
+def test_a_dialect_that_there_is_none_of():
+    with pytest.raises(DialectError, match="no dialect 'relaxx': expected relax or relay"):
+        load_model(MNIST, "relaxx")
 
 
 def test_errors_are_one_line():

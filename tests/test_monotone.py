@@ -105,7 +105,7 @@ def test_no_row_falls_anywhere_or_depends_on_its_loop(rule, dtype, script, ops):
     assert candidates or dialects.installed() not in rule.forms
 
 
-FALL_AS_COMPUTED = {"softsign", "softplus, as a sum"}
+FALL_AS_COMPUTED = {"softsign", "softplus as a sum"}
 """Rows that say so of their kernels, and that therefore never sink."""
 
 

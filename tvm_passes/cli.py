@@ -243,12 +243,15 @@ def inspect_command(
     for line in _explain(found.decisions):
         out.print(line, highlight=False, markup=False, soft_wrap=True)
     if lines:
-        out.print(Syntax("\n".join(lines), "diff", background_color="default", word_wrap=True))
+        shown = Syntax("\n".join(lines), "diff", background_color="default", word_wrap=True)
+        out.print(shown) if out.is_terminal else click.echo("\n".join(lines))
 
 
 def sites_table(decisions: Sequence[Decision]) -> Table:
     """A table of sites: what sinks, what does not and why, and what is saved."""
-    table = Table(title=f"{len(decisions)} pooling sites", title_justify="left")
+    table = Table(
+        title=f"{len(decisions)} pooling site{'s'[: len(decisions) != 1]}", title_justify="left"
+    )
     table.add_column("site", no_wrap=True)
     table.add_column("decision")
     table.add_column("sunk, or why not")

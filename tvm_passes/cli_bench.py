@@ -34,6 +34,7 @@ from tvm_passes.compile import silent
 from tvm_passes.errors import InputError
 from tvm_passes.interruption import INTERRUPTED, Asked
 from tvm_passes.output import check_file, write_text
+from tvm_passes.records import open_records
 from tvm_passes.target import GPUS, parse_target, require_device
 
 COLOURS = {FASTER: "green", SLOWER: "red"}
@@ -84,6 +85,13 @@ def _numbers(context: click.Context, option: click.Parameter, value: str) -> tup
     return tuple(map(int, counts))
 
 
+def _readable(_context: click.Context, _option: click.Parameter, value: Path | None) -> Path | None:
+    """A folder of records; none that cannot be read."""
+    if value is not None:
+        open_records(value)
+    return value
+
+
 def _known(known: Sequence[str]) -> Any:
     def check(context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
         names = _split(context, option, value)
@@ -121,7 +129,7 @@ ALL_VERSIONS = tuple(dict.fromkeys(name for names in VERSIONS.values() for name 
     type=click.Path(path_type=Path),
     default=Path(".venv/peers/bin/python"),
     show_default=True,
-    help="Interpreter of an environment with tvm-passes[peers].",
+    help="Interpreter of an environment with the extra peers.",
 )
 @click.option(
     "--blocks",
@@ -132,10 +140,13 @@ ALL_VERSIONS = tuple(dict.fromkeys(name for names in VERSIONS.values() for name 
 @click.option(
     "--tuned",
     type=click.Path(path_type=Path),
+    callback=_readable,
     help="Folder of records of tune  [default: those that ship for the CPU]",
 )
 @ALLOW
-@click.option("--seed", type=int, default=0, show_default=True, help="Of inputs and weights.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of inputs and weights."
+)
 @click.option("--rounds", type=click.IntRange(1), default=31, show_default=True)
 @click.option("--figures/--no-figures", default=True, help="Look at each kernel, too.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write every sample there, JSON.")
@@ -160,8 +171,8 @@ def run_command(
     """Time the versions of each MODEL or BLOCK: original, reordered, scheduled, fused, tuned.
 
     On a GPU (--target cuda) its own clock tells the times, and the peers are torch, that is cuDNN,
-    and inductor. Outputs are compared first. Exit code 0: equal; 1: one differs, or none runs. What
-    was measured before an interruption is in the output.
+    and inductor. Outputs are compared first. Exit code 1: one differs by more than rounding, or
+    none runs. What was measured before an interruption is in the output.
 
     \b
     Example:
@@ -422,8 +433,9 @@ def report_command(result: Path, output: Path, plots: Path | None) -> None:
 
     check_file(output, apart_from=(result,))
     document = _document(result)
+    drawn = save(document, plots) if plots else []
     write_text(output, html_report(document))
-    written = [output, *(save(document, plots) if plots else ())]
+    written = [output, *drawn]
     click.echo(f"wrote {', '.join(map(str, written))}")
 
 

@@ -32,10 +32,11 @@ ALLOW = click.option(
     "--allow",
     multiple=True,
     type=click.Choice(sorted(ALLOWABLE)),
-    help="What is exact in real numbers alone. quasi-convex: sink functions that fall, then rise "
-    "(gelu, silu, abs, slopes below 0), too, as the larger of two results. winograd: convolve by "
-    "Winograd's filtering where it is faster. device-math: for a GPU, sink functions of its math "
-    "library (exp, tanh, sigmoid), too, which were not checked there value by value.",
+    help="What not everyone wants. quasi-convex: sink functions that fall, then rise, too, as the "
+    "larger of two results (abs, slopes below 0; gelu, silu: exact in real numbers alone). "
+    "winograd: convolve by Winograd's filtering where it is faster, exact in real numbers alone. "
+    "device-math: for a GPU, sink functions of its math library (exp, tanh, sigmoid), too, which "
+    "were not checked there value by value.",
 )
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

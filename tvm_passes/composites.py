@@ -121,7 +121,7 @@ HARD = (
 COMPOSITES: tuple[Rule, ...] = (
     # Each of two terms never falls, one of them is 0, and so is the rounded sum.
     _rule(
-        "elu, as a sum",
+        "elu as a sum",
         RISES,
         "-a relu(1 - exp(x)) + relu(x), a >= 0",
         (
@@ -138,13 +138,13 @@ COMPOSITES: tuple[Rule, ...] = (
         factor_not_positive("minus_alpha"),
     ),
     _rule(
-        "elu, as a choice",
+        "elu as a choice",
         RISES,
         "x > 0 ? x : exp(x) - 1",
         _choices(EXP_1),
     ),
     _rule(
-        "elu of a slope, as a choice",
+        "elu of a slope as a choice",
         RISES,
         "x > 0 ? x : a (exp(x) - 1), a >= 0",
         _choices(_op("multiply", EXP_1, ALPHA)),
@@ -165,18 +165,18 @@ COMPOSITES: tuple[Rule, ...] = (
         finite_slope_not_negative("alpha"),
         divisor_positive("divisor"),
     ),
-    _rule("relu, as a choice", RISES, "x > 0 ? x : 0", _choices(ZERO), is_call=False),
+    _rule("relu as a choice", RISES, "x > 0 ? x : 0", _choices(ZERO), is_call=False),
     _rule(
-        "leaky_relu, as a choice",
+        "leaky_relu as a choice",
         RISES,
         "x > 0 ? x : a x, a >= 0",
         _choices(_op("multiply", X, ALPHA)),
         finite_slope_not_negative("alpha"),
         is_call=False,
     ),
-    _rule("square, as a product", BOWL, "x * x", (_op("multiply", X, X),)),
+    _rule("square as a product", BOWL, "x * x", (_op("multiply", X, X),)),
     _rule(
-        "gelu, composed",
+        "composed gelu",
         BOWL,
         "x / 2 (1 + erf(x / sqrt(2)))",
         (
@@ -187,21 +187,21 @@ COMPOSITES: tuple[Rule, ...] = (
         is_exact=False,
     ),
     _rule(
-        "silu, composed",
+        "composed silu",
         BOWL,
         "x sigmoid(x)",
         (_op("multiply", X, _op("sigmoid", X)),),
         is_exact=False,
     ),
     _rule(
-        "mish, composed",
+        "composed mish",
         BOWL,
         "x tanh(log(1 + exp(x)))",
         tuple(_op("multiply", X, _op("tanh", s)) for s in (LOG_EXP, STABLE, SOFTPLUS)),
         is_exact=False,
     ),
     _rule(
-        "hard_swish, composed",
+        "composed hard_swish",
         BOWL,
         "x clip(x + 3, 0, 6) / 6",
         tuple(_op("multiply", X, gate) for gate in HARD),
@@ -216,7 +216,7 @@ COMPOSITES: tuple[Rule, ...] = (
         falls_as_computed(),
     ),
     _rule(
-        "softplus, as a sum",
+        "softplus as a sum",
         RISES,
         "max(x, 0) + log(1 + exp(-|x|))",
         (STABLE,),

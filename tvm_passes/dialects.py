@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from tvm_passes.decision import Decision
-from tvm_passes.errors import MissingExtraError
+from tvm_passes.errors import DialectError, MissingExtraError
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RELAX, RELAY, Rule
 from tvm_passes.schedules.families import Barred, Convolution
@@ -133,15 +133,21 @@ def require(dialect: str | None = None) -> str:
 
     Raises
     ------
+    DialectError
+        If there is none of that name.
     MissingExtraError
         If its TVM is not installed here.
     """
     found = installed()
+    if dialect not in (None, *DIALECTS):
+        raise DialectError(f"no dialect {dialect!r}: expected {' or '.join(DIALECTS)}")
     if found is None:
         raise MissingExtraError(dialect or RELAX, "TVM", "this command")
     if dialect not in (None, found):
         raise MissingExtraError(
-            dialect or RELAX, "its own TVM", f"this environment has {found}; dialect {dialect}"
+            dialect or RELAX,
+            "an environment of its own",
+            f"this environment has the TVM of {found}: {dialect}",
         )
     return found
 

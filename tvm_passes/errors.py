@@ -33,9 +33,13 @@ class MissingExtraError(TvmPassesError, ImportError):
     """
 
     def __init__(self, extra: str, module: str, needed_by: str = "this") -> None:
-        super().__init__(f"{needed_by} needs {module}: pip install 'tvm-passes[{extra}]'")
+        super().__init__(f"{needed_by} needs {module}: {how_to_install(extra)}")
         self.extra = extra
         self.module = module
+
+
+class DialectError(TvmPassesError, ValueError):
+    """A dialect that there is none of."""
 
 
 class TargetError(TvmPassesError):
@@ -68,6 +72,11 @@ class RecordsError(TvmPassesError):
 
 class OutputError(TvmPassesError):
     """A result that cannot be written where it was asked for."""
+
+
+def how_to_install(extra: str) -> str:
+    """What to do to get an extra of this distribution."""
+    return f"install the extra {extra} of tvm-passes (in a clone: pip install '.[{extra}]')"
 
 
 def last_line(text: str) -> str:

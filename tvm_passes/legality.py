@@ -331,9 +331,10 @@ def direction_allowed(op: ElementwiseOp, allow: Collection[str]) -> Decline | No
     """The op is monotone, or functions of its direction are allowed."""
     if op.rule.direction is not Direction.QUASI_CONVEX or op.rule.direction.value in allow:
         return None
+    exactly = "" if op.rule.is_exact else ", which is exact in real numbers alone"
     return Decline(
         Reason.QUASI_CONVEX,
-        f"{op.op} falls, then rises: the rewrite is exact in real numbers alone",
+        f"{op.op} falls, then rises: it has to be computed at both ends of each window{exactly}",
         'allow it with allow={"quasi-convex"}, or --allow quasi-convex',
     )
 

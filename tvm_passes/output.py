@@ -30,13 +30,13 @@ def new_folder(path: Path) -> Iterator[Path]:
     OutputError
         If `path` cannot be written, before the block runs where that can be told.
     """
-    with _writing(path):
+    with writing(path):
         _refuse_foreign(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         staged = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield staged
-        with _writing(path):
+        with writing(path):
             staged.chmod(0o777 & ~_umask())
             _replace_folder(staged, path)
     finally:
@@ -58,7 +58,7 @@ def check_file(path: Path, apart_from: Sequence[Path] = ()) -> None:
     OutputError
         If it cannot.
     """
-    with _writing(path):
+    with writing(path):
         target = path.resolve()
         for other in apart_from:
             if target.is_relative_to(other.resolve()):
@@ -79,16 +79,16 @@ def write_text(path: Path, text: str) -> None:
     OutputError
         If `path` cannot be written.
     """
-    with _writing(path):
+    with writing(path):
         target = path.resolve()
         if target.exists() and not target.is_file():
             target.write_text(text)
             return
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
-        with _writing(path), os.fdopen(handle, "w") as file:
+        with writing(path), os.fdopen(handle, "w") as file:
             file.write(text)
-        with _writing(path):
+        with writing(path):
             Path(name).chmod(0o666 & ~_umask())
             os.replace(name, target)
     finally:
@@ -140,7 +140,14 @@ def _replace_folder(staged: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Say of a place that the system lets nobody write to that another one is wanted.
+
+    Raises
+    ------
+    OutputError
+        If the block meets such an error.
+    """
     try:
         yield
     except OSError as err:

@@ -38,7 +38,7 @@ QUASI_CONVEX: tuple[Rule, ...] = (
         source="x * x",
     ),
     Rule(
-        name="square, as a power",
+        name="square as a power",
         direction=Direction.QUASI_CONVEX,
         forms=forms(Form("power", args={"exponent": 1}), Form("relax.power", args={"exponent": 1})),
         dtypes=CALLED,

@@ -19,7 +19,7 @@ from tvm_passes.bench.environment import environment
 from tvm_passes.dialects import TVM
 from tvm_passes.errors import RecordsError
 from tvm_passes.measure_trials import Trial
-from tvm_passes.output import write_text
+from tvm_passes.output import write_text, writing
 from tvm_passes.target import GPUS, targets_folder
 
 PAGE = "tuned.json"
@@ -176,7 +176,8 @@ def new_records(folder: Path, dialect: str, config: Mapping[str, Any], command: 
             raise RecordsError(f"{folder} holds records {mismatch}: give another folder")
     elif folder.exists() and any(folder.iterdir()):
         raise RecordsError(f"{folder} holds other files, and no {PAGE}: give another folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     found = environment()
     machine = {name: found[name] for name in ("cpu", "cores", "caches")}
     records = Records(
@@ -226,7 +227,7 @@ def chosen(folder: Path | None, dialect: str, config: Mapping[str, Any]) -> Chos
     mismatch = _mismatch(page, dialect, config)
     if mismatch:
         return Chosen(None, f"tuned records not applied: {folder} holds those {mismatch}")
-    found = Records(folder, page)
+    found = _whole(Records(folder, page))
     where = folder if given else f"shipped for {config.get('mcpu')}"
     return Chosen(found, f"tuned records applied: {where}, of {page.get('date', 'no date')}")
 
@@ -261,7 +262,18 @@ def open_records(folder: Path) -> Records:
     RecordsError
         If it holds none, or they are unreadable.
     """
-    return Records(folder, _page(folder))
+    return _whole(Records(folder, _page(folder)))
+
+
+def _whole(records: Records) -> Records:
+    """The same records, if none is missing that the page tells of."""
+    found, told = len(records.database), records.page.get("trials", 0)
+    if found < told:
+        raise RecordsError(
+            f"{records.folder} holds {found} records of the {told} that its {PAGE} tells of: "
+            "copy all of its files, or make some with tvm-reorder tune"
+        )
+    return records
 
 
 def _page(folder: Path) -> dict[str, Any]:
@@ -273,7 +285,7 @@ def _page(folder: Path) -> dict[str, Any]:
             f"no tuned records in {folder}: {PAGE}: {err.strerror}: make some with tvm-reorder tune"
         ) from err
     except (ValueError, TypeError, KeyError) as err:
-        raise RecordsError(f"{folder / PAGE} is not a page that tune has written") from err
+        raise RecordsError(f"{folder / PAGE} is no {PAGE} of tvm-reorder tune") from err
     if not isinstance(known["target"], dict):
         raise RecordsError(f"{folder / PAGE}: expected a target's JSON object")
     return dict(page)

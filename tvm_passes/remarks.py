@@ -147,7 +147,7 @@ def _passed(decision: Decision) -> Remark:
         where += ", which selects the other end of each window"
     elif decision.ends is Ends.BOTH:
         where += ", at both ends of each window"
-    same = "same values where no NaN or -inf occurs"
+    same = "same values where no NaN or infinity occurs"
     if not all(op.rule.is_exact for op in decision.sunk):
         same = "same values in real numbers, some ulp apart in floating point"
     return _remark(decision, Kind.PASSED, "sunk", f"{where}, {same}")

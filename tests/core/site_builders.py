@@ -50,7 +50,7 @@ PARAMS = {
     "divide_into": {"dividend": ONES},
     "multiply_by_channel": {"factor": SIGNS},
     "divide_by_channel": {"divisor": SIGNS},
-    "square, as a power": {"exponent": TWO},
+    "square as a power": {"exponent": TWO},
     "leaky_relu_negative": {"alpha": -0.1},
     "prelu_negative": {"alpha": MINUS_ONES},
     "softplus": {"beta": 1.0, "threshold": 20.0},

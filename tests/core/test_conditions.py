@@ -174,7 +174,7 @@ def test_a_difference_that_may_wrap_around_is_declined(zero_point, accepted):
     ("row", "params", "reason"),
     [
         ("dequantize", {"zero_point": 2**31 - 1}, Reason.DTYPE),
-        ("square, as a power", {"exponent": 3}, Reason.NO_RULE),
+        ("square as a power", {"exponent": 3}, Reason.NO_RULE),
     ],
 )
 def test_rows_ask_what_they_have_to(row, params, reason):
@@ -362,7 +362,7 @@ def test_no_tensor_of_a_row_may_vary_over_the_window(name, param):
 
 SCALES = {f"{op}{sign}" for op in ("multiply", "divide") for sign in ("", "_negative")}
 SCALES |= {"quantize (relay)", "dequantize", "multiply_by_channel", "divide_by_channel"}
-SQUARES = {"square", "square, as a power", "cast between floats"}
+SQUARES = {"square", "square as a power", "cast between floats"}
 SUMS = {"bias_add", "subtract", "subtract_from"}
 
 

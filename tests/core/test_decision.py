@@ -469,7 +469,7 @@ class TestNarrowIntegersThatMayWrapAround:
 class TestWhatKernelsAreToldOfTheirData:
     """LLVM contracts what it finds out to be a product, from the signs of what sank."""
 
-    CHOICES = (op("abs", op="abs"), op("prelu", op="nn.prelu"), op("relu, as a choice"))
+    CHOICES = (op("abs", op="abs"), op("prelu", op="nn.prelu"), op("relu as a choice"))
 
     def test_no_op_sinks_into_a_kernel_that_depends_on_it(self):
         decision = decide(site(told_below=("abs", "add")))
@@ -536,10 +536,10 @@ class TestWhatRegistersMayHold:
         assert self.sunk(op("abs", op="abs"), self.SCALE) == 2
 
     def test_functions_with_a_sum_of_a_product(self):
-        elu = op("elu, as a sum", params={"minus_alpha": MINUS_ONES})
+        elu = op("elu as a sum", params={"minus_alpha": MINUS_ONES})
         assert self.sunk(elu, unstored=0) == 1
         assert self.sunk(elu) == 0
-        assert self.sunk(op("elu, as a choice")) == 1
+        assert self.sunk(op("elu as a choice")) == 1
 
     def test_extents_that_are_not_known(self):
         shape = (None, 8, 16, 16)

@@ -36,19 +36,19 @@ x = np.linspace(-12, 12, 4001)
 SIGMOID = 1 / (1 + np.exp(-x))
 GELU = x / 2 * (1 + NUMPY["erf"](x / np.sqrt(2)))
 FUNCTIONS = {
-    "elu, as a sum": np.where(x > 0, x, 0.7 * (np.exp(x) - 1)),
-    "elu, as a choice": np.where(x > 0, x, np.exp(x) - 1),
-    "elu of a slope, as a choice": np.where(x > 0, x, 0.7 * (np.exp(x) - 1)),
+    "elu as a sum": np.where(x > 0, x, 0.7 * (np.exp(x) - 1)),
+    "elu as a choice": np.where(x > 0, x, np.exp(x) - 1),
+    "elu of a slope as a choice": np.where(x > 0, x, 0.7 * (np.exp(x) - 1)),
     "celu": np.where(x > 0, x, 0.7 * (np.exp(x / 0.7) - 1)),
-    "relu, as a choice": np.where(x > 0, x, 0.0),
-    "leaky_relu, as a choice": np.where(x > 0, x, 0.7 * x),
-    "square, as a product": x * x,
-    "gelu, composed": GELU,
-    "silu, composed": x * SIGMOID,
-    "mish, composed": x * np.tanh(np.logaddexp(x, 0)),
-    "hard_swish, composed": x * np.clip(x + 3, 0, 6) / 6,
+    "relu as a choice": np.where(x > 0, x, 0.0),
+    "leaky_relu as a choice": np.where(x > 0, x, 0.7 * x),
+    "square as a product": x * x,
+    "composed gelu": GELU,
+    "composed silu": x * SIGMOID,
+    "composed mish": x * np.tanh(np.logaddexp(x, 0)),
+    "composed hard_swish": x * np.clip(x + 3, 0, 6) / 6,
     "softsign": x / (1 + np.abs(x)),
-    "softplus, as a sum": np.logaddexp(x, 0),
+    "softplus as a sum": np.logaddexp(x, 0),
 }
 PARAMS = {"alpha": 0.7, "divisor": 0.7, "minus_alpha": -0.7}
 

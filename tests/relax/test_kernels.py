@@ -29,7 +29,7 @@ def kernels(dtype):
         "divide_into": lambda x, _: op.divide(const(DIVISOR, dtype), x),
         "multiply_by_channel": lambda x, _: op.multiply(x, const(SIGNS, dtype)),
         "divide_by_channel": lambda x, _: op.divide(x, const(SIGNS, dtype)),
-        "square, as a power": lambda x, _: op.power(x, const(2.0, dtype)),
+        "square as a power": lambda x, _: op.power(x, const(2.0, dtype)),
         "leaky_relu_negative": lambda x, _: op.nn.leakyrelu(x, -SLOPE),
         "prelu_negative": lambda x, _: op.nn.prelu(x, const([-SLOPE] * 4, dtype), axis=0),
         "prelu": lambda x, _: op.nn.prelu(x, const([SLOPE] * 4, dtype), axis=0),

@@ -123,7 +123,7 @@ class Bench:
                 limits: dict[str, float] = {}
                 with Session(runtimes, pythons, settings, Path(scratch)) as session:
                     for source in sources:
-                        with self.step(f"{name_of(source)}, {threads} threads"):
+                        with self.step(f"{name_of(source)}, {threads} thread{'s'[: threads != 1]}"):
                             entry, stopped = self._entry(session, source, tvm_engine, Path(scratch))
                         self.environment["versions"] = versions = versions | session.versions
                         if stopped is not None:

@@ -20,8 +20,6 @@ from tvm_passes.bench.networks import NETWORKS
 from tvm_passes.bench.results import MAIN, busy, result, summary, troubles
 from tvm_passes.bench.runtimes import OURS, PEERS, Runtime
 from tvm_passes.bench.session import Session, Settings
-from tvm_passes.errors import TvmPassesError
-from tvm_passes.interruption import leaving_on_signals
 from tvm_passes.output import write_text
 
 ENVIRONMENTS = ("relax", "relay", "peers")
@@ -231,20 +229,6 @@ def known_networks(only: Sequence[str]) -> list[str]:
     if unknown:
         raise click.UsageError(f"no network {unknown[0]!r}: expected of {', '.join(NETWORKS)}")
     return [name for name in NETWORKS if not only or name in only]
-
-
-def run_script(name: str, command: click.Command) -> None:
-    """Run a script's command; a user's error is one line, an interruption keeps what there is."""
-    with leaving_on_signals() as asked:
-        try:
-            command.main(standalone_mode=False)
-        except click.ClickException as err:
-            err.show()
-            sys.exit(err.exit_code)
-        except TvmPassesError as err:
-            sys.exit(f"{name}: error: {err}" if asked.code is None else asked.code)
-        except (click.Abort, KeyboardInterrupt):
-            sys.exit(f"{name}: interrupted; what was measured before is in the output")
 
 
 def settings_for(threads: Sequence[str], **common: Any) -> list[Settings]:

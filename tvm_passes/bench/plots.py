@@ -10,6 +10,7 @@ from typing import Any
 from tvm_passes.bench.sites import counted
 from tvm_passes.bench.verdict import FASTER, SLOWER
 from tvm_passes.errors import MissingExtraError
+from tvm_passes.output import writing
 
 try:
     import matplotlib as mpl
@@ -170,12 +171,13 @@ def svg(figure: Figure) -> str:
 
 def save(document: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write every plot as SVG and PNG; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, figure in plots(document).items():
-        for suffix in ("svg", "png"):
-            written.append(folder / f"{name}.{suffix}")
-            figure.savefig(written[-1], dpi=150)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in plots(document).items():
+            for suffix in ("svg", "png"):
+                written.append(folder / f"{name}.{suffix}")
+                figure.savefig(written[-1], dpi=150)
     return written
 
 

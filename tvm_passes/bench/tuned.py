@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_passes.bench.versions import TUNED
+from tvm_passes.errors import RecordsError
 from tvm_passes.records import chosen, in_scope
 
 WITH_RECORDS = (TUNED, "tvm_passes", "tvm_passes_relay")
@@ -29,7 +30,7 @@ def records_for(
 
     Raises
     ------
-    ValueError
+    RecordsError
         If it is the version `TUNED`, and there are no records for it.
     """
     if name not in WITH_RECORDS:
@@ -37,5 +38,5 @@ def records_for(
     folder = options.get("tuned")
     found = chosen(Path(folder) if folder else None, dialect, config)
     if name == TUNED and found.records is None:
-        raise ValueError(found.note or "no tuned records for this target")
+        raise RecordsError(found.note or "no tuned records for this target")
     return in_scope(found.records)

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TextIO
 
 import numpy as np
 
-from tvm_passes.errors import last_line
+from tvm_passes.errors import TvmPassesError, last_line
 
 BACKENDS = {
     "compiled": "run_compiled",
@@ -167,7 +167,8 @@ def serve(backend: Backend, requests: TextIO, replies: TextIO) -> None:
             reply = worker.answer(json.loads(line))
         except Exception as err:  # noqa: BLE001 - others' runtimes fail in any way: it is reported
             traceback.print_exc()
-            reply = {"error": f"{type(err).__name__}: {last_line(str(err))}"}
+            kind = "" if isinstance(err, TvmPassesError) else f"{type(err).__name__}: "
+            reply = {"error": f"{kind}{last_line(str(err))}"}
         print(json.dumps(reply), file=replies, flush=True)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tvm_passes.cuda.arch import virtual
 from tvm_passes.cuda.resources import Resources, check_limits, read_resources
-from tvm_passes.errors import DeviceCompilerError, last_line
+from tvm_passes.errors import DeviceCompilerError, how_to_install, last_line
 from tvm_passes.output import PTX, SOURCE
 
 MACHINE, PACKAGE, NVRTC = "nvcc", "nvcc package", "nvrtc"
@@ -231,7 +231,7 @@ def find_compiler(places: Sequence[str] = (MACHINE, PACKAGE, NVRTC)) -> Compiler
             return found
     raise DeviceCompilerError(
         "the target cuda needs a CUDA compiler: found no nvcc, no nvcc package and no NVRTC; "
-        "pip install 'tvm-passes[cuda]', or put nvcc on PATH"
+        f"{how_to_install('cuda')}, or put nvcc on PATH"
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tvm_passes.cuda.compiler import package_folders
-from tvm_passes.errors import DeviceCompilerError, last_line
+from tvm_passes.errors import DeviceCompilerError, how_to_install, last_line
 
 SECTION = re.compile(r"^\.text\.(\w+):$")
 LABEL = re.compile(r"^(\.L_x?_?\w+):$")
@@ -96,7 +96,5 @@ def _nvdisasm() -> Path:
             return folder / "bin" / "nvdisasm"
     found = shutil.which("nvdisasm")
     if found is None:
-        raise DeviceCompilerError(
-            "counting instructions needs nvdisasm: pip install 'tvm-passes[cuda]'"
-        )
+        raise DeviceCompilerError(f"counting instructions needs nvdisasm: {how_to_install('cuda')}")
     return Path(found).absolute()

@@ -20,7 +20,7 @@ import tvm_ffi
 from tvm.relax.backend.cpu_generic import pipeline as cpu
 
 from tvm_passes.cuda.kernels import Launch
-from tvm_passes.errors import MissingExtraError, TargetError
+from tvm_passes.errors import MissingExtraError, TargetError, how_to_install
 from tvm_passes.relax.launches import distinct, lower
 
 RUN = "tvm_passes.opencl.run"
@@ -140,7 +140,7 @@ def device() -> tuple[Any, Any]:
     if not found:
         raise TargetError(
             "the target opencl needs an OpenCL device, and this machine has none: "
-            "pip install 'tvm-passes[opencl]' makes one of its CPU"
+            f"to make one of its CPU, {how_to_install('opencl')}"
         )
     context = cl.Context(found[:1])
     return context, cl.CommandQueue(context)
