@@ -44,7 +44,7 @@ def ship_records(folders: tuple[Path, ...], output: Path, least_gain: float) -> 
         for name in FILES:
             data = (Path(temporary) / name).read_bytes()
             (output / f"{name}{PACKED}").write_bytes(lzma.compress(data, preset=9))
-    page = _merged(pages, least_gain)
+    page = _merged(pages, least_gain) | {"records": len(packed)}
     (output / PAGE).write_text(json.dumps(page, indent=2) + "\n")
     click.echo(f"{len(page['kernels'])} kernels, geometric mean of the gains {page['gain']}")
 

@@ -19,7 +19,7 @@ from tvm_passes.bench.block import Block
 from tvm_passes.bench.files import model_file, write_folder
 from tvm_passes.cli import main
 from tvm_passes.dialects import engine, installed
-from tvm_passes.errors import RecordsError
+from tvm_passes.errors import OutputError, RecordsError
 from tvm_passes.frontends import load_model
 from tvm_passes.measure_trials import Tracker, Trial
 from tvm_passes.namespaces import Schedule, host_cpu
@@ -328,8 +328,8 @@ def test_records_for_something_else_are_not_applied(tasks, tmp_path, capsys, cha
     ("page", "says"),
     [
         (None, f"{PAGE}: No such file or directory: make some with tvm-reorder tune"),
-        ("{", "is not a page that tune has written"),
-        ("[]", "is not a page that tune has written"),
+        ("{", "is no tuned.json of tvm-reorder tune"),
+        ("[]", "is no tuned.json of tvm-reorder tune"),
         ('{"dialect": "relax", "tvm": "1", "target": 3}', "expected a target's JSON object"),
     ],
 )
@@ -345,6 +345,23 @@ def test_a_corrupt_database(tasks, tmp_path):
     (tmp_path / "records" / "database_workload.json").write_text("nonsense\n")
     with pytest.raises(RecordsError, match="no MetaSchedule database"):
         chosen(tmp_path / "records", DIALECT, HOST)
+
+
+@pytest.mark.parametrize("cut", ["gone", "half"])
+def test_records_that_are_not_whole(tasks, tmp_path, cut):
+    folder = tmp_path / "records"
+    made(tasks, folder, [1.0, 2.0]).summarise([])
+    file = folder / FILES[1]
+    file.unlink() if cut == "gone" else file.write_bytes(file.read_bytes()[:-9])
+    held = 0 if cut == "gone" else 1
+    with pytest.raises(RecordsError, match=f"holds {held} records of the 2 that its {PAGE} tells"):
+        chosen(folder, DIALECT, HOST)
+
+
+def test_a_folder_that_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="choose another place"):
+        new_records(tmp_path / "file" / "records", DIALECT, HOST, "")
 
 
 def test_other_files_are_not_written_over(tmp_path):

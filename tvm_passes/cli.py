@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -19,7 +19,7 @@ from tvm_passes.cli_bench import bench_command
 from tvm_passes.cli_options import ALLOW, DIALECT, JSON, MODEL, QUIET, TARGET, Positive, progress
 from tvm_passes.cli_tune import tune_command
 from tvm_passes.cli_verify import verify_command
-from tvm_passes.compile import Calibration, compile_model, silent
+from tvm_passes.compile import Calibration, Compiled, compile_model, silent
 from tvm_passes.cost import cost
 from tvm_passes.decision import Decision
 from tvm_passes.describe import WINOGRAD
@@ -183,10 +183,16 @@ def compile_command(
     )
     if remarks_output is not None:
         write_text(remarks_output, to_yaml(compiled.remarks))
-    if quiet:
-        return
+    if not quiet:
+        _say(compiled, kinds, reorder)
+
+
+def _say(compiled: Compiled, kinds: Collection[str], reorder: bool) -> None:
+    """Print what was compiled: notes, remarks of these kinds, and files."""
     if compiled.note:
         click.echo(compiled.note)
+    if reorder and not compiled.remarks:
+        click.echo("no pool to sink anything below")
     for remark in compiled.remarks:
         if "all" in kinds or remark.kind.value.lower() in kinds:
             click.echo(f"remark: {remark}")

@@ -134,7 +134,7 @@ class Records:
 
     def summarise(self, gains: Sequence[TaskGain]) -> None:
         """Write on the page what was gained."""
-        self.page["trials"] = len(self.database)
+        self.page["trials"] = self.page["records"] = len(self.database)
         self.page["kernels"] = [{**asdict(gain), "gain": round(gain.gain, 3)} for gain in gains]
         if gains:
             mean = statistics.geometric_mean(gain.gain for gain in gains)
@@ -267,7 +267,7 @@ def open_records(folder: Path) -> Records:
 
 def _whole(records: Records) -> Records:
     """The same records, if none is missing that the page tells of."""
-    found, told = len(records.database), records.page.get("trials", 0)
+    found, told = len(records.database), records.page.get("records", 0)
     if found < told:
         raise RecordsError(
             f"{records.folder} holds {found} records of the {told} that its {PAGE} tells of: "

@@ -12,7 +12,7 @@ from typing import Any
 
 from tvm_passes.compile import kernels_for
 from tvm_passes.dialects import engine
-from tvm_passes.errors import RecordsError, TargetError
+from tvm_passes.errors import ModelError, RecordsError, TargetError
 from tvm_passes.frontends import load_model
 from tvm_passes.measure_trials import Fleet, Tracker, Trial, local_fleet, measure, remote_fleet
 from tvm_passes.records import Records, new_records
@@ -117,8 +117,10 @@ def tune_model(
     mod = load_model(model, tvm_engine.DIALECT)
     target = tvm.target.Target({**config, "host": "llvm"} if kind in GPUS else config)
     fleet = local_fleet(kind) if order.tracker is None else remote_fleet(order.tracker, kind)
-    records = new_records(folder, tvm_engine.DIALECT, config, order.command)
     tasks = tasks_of(tvm_engine.unscheduled(mod, config, order.allow), target)
+    if not tasks:
+        raise ModelError(f"{model} has no kernel to tune: expected a convolution or a product")
+    records = new_records(folder, tvm_engine.DIALECT, config, order.command)
     total = run(tasks, target, records, fleet, order.trials, on_trial)
     for task in tasks:
         run_off(task, target, records, fleet, lambda what: on_trial(total, total, what))
