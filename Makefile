@@ -1,5 +1,6 @@
 # make demo [DIALECT=relax|relay]   the main job, from nothing
 # make test                         lint, types and the whole suite, in both environments
+# make env-relax, make env-relay    one environment, as the tests use it
 # make env-peers                    the environment of the runtimes that benchmarks compare with
 DIALECT ?= relax
 export PYTHON

@@ -135,6 +135,8 @@ def vocabulary(
         If a row is no `Rule`.
     """
     allow = allowed(allow)
+    if isinstance(rules, Rule):
+        raise RuleError(f"rules: expected several, found the one {rules.name!r}: put it in a tuple")
     for rule in rules:
         if not isinstance(rule, Rule):
             raise RuleError(f"rules: expected tvm_passes.Rule, found {rule!r}")

@@ -432,6 +432,8 @@ def test_what_is_no_row(fields, says):
 def test_what_is_no_table_and_no_set_of_names():
     with pytest.raises(RuleError, match=re.escape("rules: expected tvm_passes.Rule, found 1")):
         vocabulary((*RULES, 1), RELAX)
+    with pytest.raises(RuleError, match="expected several, found the one 'relu'"):
+        vocabulary(RULES[0], RELAX)
     with pytest.raises(AllowError, match="quasi-convex, winograd, found 'quasi-convex'"):
         vocabulary(RULES, RELAX, "quasi-convex")
     with pytest.raises(AllowError, match="found 'fft', 'up'"):
