@@ -243,10 +243,9 @@ def row_candidates(rule: Rule, dialect: str) -> list[Candidate]:
         for form in rule.forms.get(dialect, ())
         for params in SAMPLES.get(rule.name, ({},))
     ]
-    name = rule.name.replace(",", "")
     several_ops = [
         Candidate(
-            _call(f"{name} {n}", params),
+            _call(f"{rule.name} {n}", params),
             rule.direction,
             partial(_pattern, pattern=pattern, params=params),
         )

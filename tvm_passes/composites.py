@@ -176,7 +176,7 @@ COMPOSITES: tuple[Rule, ...] = (
     ),
     _rule("square as a product", BOWL, "x * x", (_op("multiply", X, X),)),
     _rule(
-        "composed gelu",
+        "gelu composed",
         BOWL,
         "x / 2 (1 + erf(x / sqrt(2)))",
         (
@@ -187,21 +187,21 @@ COMPOSITES: tuple[Rule, ...] = (
         is_exact=False,
     ),
     _rule(
-        "composed silu",
+        "silu composed",
         BOWL,
         "x sigmoid(x)",
         (_op("multiply", X, _op("sigmoid", X)),),
         is_exact=False,
     ),
     _rule(
-        "composed mish",
+        "mish composed",
         BOWL,
         "x tanh(log(1 + exp(x)))",
         tuple(_op("multiply", X, _op("tanh", s)) for s in (LOG_EXP, STABLE, SOFTPLUS)),
         is_exact=False,
     ),
     _rule(
-        "composed hard_swish",
+        "hard_swish composed",
         BOWL,
         "x clip(x + 3, 0, 6) / 6",
         tuple(_op("multiply", X, gate) for gate in HARD),
