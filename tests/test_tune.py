@@ -330,6 +330,10 @@ def test_records_for_something_else_are_not_applied(tasks, tmp_path, capsys, cha
         (None, f"{PAGE}: No such file or directory: make some with tvm-reorder tune"),
         ("{", "is no tuned.json of tvm-reorder tune"),
         ("[]", "is no tuned.json of tvm-reorder tune"),
+        (
+            '{"dialect": "relax", "tvm": "1", "target": {}, "records": "x"}',
+            "is no tuned.json of tvm-reorder tune",
+        ),
         ('{"dialect": "relax", "tvm": "1", "target": 3}', "expected a target's JSON object"),
     ],
 )

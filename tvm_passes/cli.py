@@ -255,9 +255,8 @@ def inspect_command(
 
 def sites_table(decisions: Sequence[Decision]) -> Table:
     """A table of sites: what sinks, what does not and why, and what is saved."""
-    table = Table(
-        title=f"{len(decisions)} pooling site{'s'[: len(decisions) != 1]}", title_justify="left"
-    )
+    title = "1 pooling site" if len(decisions) == 1 else f"{len(decisions)} pooling sites"
+    table = Table(title=title, title_justify="left")
     table.add_column("site", no_wrap=True)
     table.add_column("decision")
     table.add_column("sunk, or why not")

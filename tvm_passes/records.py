@@ -267,7 +267,7 @@ def open_records(folder: Path) -> Records:
 
 def _whole(records: Records) -> Records:
     """The same records, if none is missing that the page tells of."""
-    found, told = len(records.database), records.page.get("records", 0)
+    found, told = len(records.database), records.page["records"]
     if found < told:
         raise RecordsError(
             f"{records.folder} holds {found} records of the {told} that its {PAGE} tells of: "
@@ -280,6 +280,7 @@ def _page(folder: Path) -> dict[str, Any]:
     try:
         page = json.loads((folder / PAGE).read_text())
         known = {name: page[name] for name in ("dialect", "tvm", "target")}
+        page["records"] = int(page.get("records", 0))
     except OSError as err:
         raise RecordsError(
             f"no tuned records in {folder}: {PAGE}: {err.strerror}: make some with tvm-reorder tune"

@@ -123,7 +123,8 @@ class Bench:
                 limits: dict[str, float] = {}
                 with Session(runtimes, pythons, settings, Path(scratch)) as session:
                     for source in sources:
-                        with self.step(f"{name_of(source)}, {threads} thread{'s'[: threads != 1]}"):
+                        on = "1 thread" if threads == 1 else f"{threads} threads"
+                        with self.step(f"{name_of(source)}, {on}"):
                             entry, stopped = self._entry(session, source, tvm_engine, Path(scratch))
                         self.environment["versions"] = versions = versions | session.versions
                         if stopped is not None:
