@@ -63,11 +63,17 @@ def test_layers_that_are_not_stay_as_they_are(model, tmp_path):
     assert found == [("winograd-error", f"#{n}") for n in (0, 0, 1, 1)]
 
 
-def test_calibration_without_the_filtering_it_is_for(model, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--calibrate", "samples.npy"], "--calibrate is for --allow winograd, which is not given"),
+        (["--max-error", "1e-5"], "--max-error is for --calibrate, which is not given"),
+    ],
+)
+def test_calibration_without_what_it_is_for(model, tmp_path, capsys, options, says):
     output = tmp_path / "out"
-    samples = model.with_suffix(".npy")
-    assert main(["compile", str(model), "-o", str(output), "--calibrate", str(samples)]) == 2
-    assert "--calibrate is for --allow winograd, which is not given" in capsys.readouterr().err
+    assert main(["compile", str(model), "-o", str(output), *options]) == 2
+    assert says in capsys.readouterr().err
     assert not output.exists()
 
 

@@ -136,9 +136,8 @@ def cli() -> None:
 @click.option(
     "--max-error",
     type=Positive(),
-    default=MAX_ERROR,
-    show_default=True,
-    help="What an output may then be off by, relative to the largest of its layer.",
+    help="What an output may then be off by, relative to the largest of its layer.  "
+    f"[default: {MAX_ERROR}]",
 )
 @QUIET
 def compile_command(
@@ -153,7 +152,7 @@ def compile_command(
     kinds: tuple[str, ...],
     remarks_output: Path | None,
     calibrate: Path | None,
-    max_error: float,
+    max_error: float | None,
     quiet: bool,
 ) -> None:
     """Compile MODEL into a folder with lib.so and manifest.json, and a GPU's kernels.
@@ -165,8 +164,7 @@ def compile_command(
       tvm-reorder compile model.tflite --target x86-64-v3 -o compiled --remarks all
       tvm-reorder compile model.tflite --target sm_90 -o compiled
     """
-    if calibrate is not None and WINOGRAD not in allow:
-        raise click.UsageError(f"--calibrate is for --allow {WINOGRAD}, which is not given")
+    calibration = _calibration(calibrate, max_error, allow)
     if remarks_output is not None:
         check_file(remarks_output, apart_from=(model, output))
     compiled = compile_model(
@@ -178,13 +176,26 @@ def compile_command(
         tuned=tuned,
         fast_math=fast_math,
         allow=allow,
-        calibration=None if calibrate is None else Calibration(calibrate, max_error),
+        calibration=calibration,
         step=silent if quiet else progress,
     )
     if remarks_output is not None:
         write_text(remarks_output, to_yaml(compiled.remarks))
     if not quiet:
         _say(compiled, kinds, reorder)
+
+
+def _calibration(
+    samples: Path | None, max_error: float | None, allow: Collection[str]
+) -> Calibration | None:
+    """What is asked of Winograd's filtering, if it is allowed."""
+    if samples is None:
+        if max_error is not None:
+            raise click.UsageError("--max-error is for --calibrate, which is not given")
+        return None
+    if WINOGRAD not in allow:
+        raise click.UsageError(f"--calibrate is for --allow {WINOGRAD}, which is not given")
+    return Calibration(samples, MAX_ERROR if max_error is None else max_error)
 
 
 def _say(compiled: Compiled, kinds: Collection[str], reorder: bool) -> None:
