@@ -21,11 +21,11 @@ from tvm_passes.bench.comparison import (
     runtimes,
     settings_for,
     shared_options,
-    split,
 )
 from tvm_passes.bench.files import write_folder
 from tvm_passes.bench.runtimes import DEFAULT_PEERS
 from tvm_passes.bench.script import run_script
+from tvm_passes.cli_options import split
 from tvm_passes.output import check_file
 
 ROOT = Path(__file__).parent.parent
@@ -51,7 +51,7 @@ def bench_blocks(
     blocks: Path,
     only: tuple[str, ...],
     trials: int,
-    threads: tuple[str, ...],
+    threads: tuple[int, ...],
     peers: tuple[str, ...],
     ours: tuple[str, ...],
     rounds: int,

@@ -23,12 +23,12 @@ from tvm_passes.bench.comparison import (
     runtimes,
     settings_for,
     shared_options,
-    split,
 )
 from tvm_passes.bench.files import onnx_inputs, write_model_folder
 from tvm_passes.bench.networks import NETWORKS, write_network
 from tvm_passes.bench.runtimes import one_order
 from tvm_passes.bench.script import run_script
+from tvm_passes.cli_options import split
 from tvm_passes.output import check_file
 
 ROOT = Path(__file__).parent.parent
@@ -49,7 +49,7 @@ DEFAULT_PEERS = ("onnxruntime", "openvino")
 def bench_networks(
     only: tuple[str, ...],
     networks: tuple[Path, ...],
-    threads: tuple[str, ...],
+    threads: tuple[int, ...],
     peers: tuple[str, ...],
     ours: tuple[str, ...],
     rounds: int,

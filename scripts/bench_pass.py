@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tvm_passes.bench.script import run_script
+from tvm_passes.cli_options import numbers
 from tvm_passes.dialects import TVM, installed
 from tvm_passes.output import check_file, write_text
 from tvm_passes.rules import RELAX
@@ -131,20 +132,12 @@ def seconds(apply: Callable[[Any], object], module: Any) -> float:
     return time.perf_counter() - start
 
 
-def _sizes(_context: click.Context, _option: click.Parameter, value: str) -> list[int]:
-    """Numbers of ops, at least 1 each."""
-    sizes = value.split(",")
-    if not all(size.isdigit() and int(size) for size in sizes):
-        raise click.BadParameter(f"{value!r}: expected numbers such as 1000,10000")
-    return list(map(int, sizes))
-
-
 @click.command()
 @click.option(
     "--ops",
     default="1000,10000,100000",
     show_default=True,
-    callback=_sizes,
+    callback=numbers,
     help="Sizes of modules.",
 )
 @click.option(
@@ -156,7 +149,7 @@ def _sizes(_context: click.Context, _option: click.Parameter, value: str) -> lis
 )
 @click.option("--skip", multiple=True, help="PASS:OPS: leave a pass out from that size on.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write every sample as JSON.")
-def bench(ops: list[int], rounds: int, skip: tuple[str, ...], output: Path | None) -> None:
+def bench(ops: tuple[int, ...], rounds: int, skip: tuple[str, ...], output: Path | None) -> None:
     """Time ReorderActivationAfterMaxPool and stock passes on modules of growing size."""
     dialect = installed()
     is_relax = dialect == RELAX

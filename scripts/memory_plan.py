@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from tvm_passes.bench.block import ORIGINAL, read_blocks
-from tvm_passes.bench.comparison import split
 from tvm_passes.bench.environment import environment
 from tvm_passes.bench.networks import NETWORKS, write_network
 from tvm_passes.bench.onnx_model import onnx_model
 from tvm_passes.bench.run_relax import kernel_bytes, planned_storage
 from tvm_passes.bench.script import run_script
+from tvm_passes.cli_options import split
 from tvm_passes.cost import cost
 from tvm_passes.decision import Decision
 from tvm_passes.frontends import load_model

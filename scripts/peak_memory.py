@@ -19,13 +19,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from tvm_passes.bench.comparison import known_networks, split
+from tvm_passes.bench.comparison import known_networks
 from tvm_passes.bench.environment import environment
 from tvm_passes.bench.files import onnx_inputs, write_model_folder
 from tvm_passes.bench.networks import NETWORKS, write_network
 from tvm_passes.bench.process import Process, WorkerError, worker_command
 from tvm_passes.bench.runtimes import PEERS_ENVIRONMENT
 from tvm_passes.bench.script import run_script
+from tvm_passes.cli_options import split
 from tvm_passes.compile import compile_model
 from tvm_passes.describe import WINOGRAD
 from tvm_passes.output import check_file, write_text

@@ -26,12 +26,12 @@ from tvm import te
 
 from tvm_passes.bench.assembly import main_loop
 from tvm_passes.bench.block import Block, read_blocks
-from tvm_passes.bench.comparison import split
 from tvm_passes.bench.environment import environment
 from tvm_passes.bench.files import model_file, write_folder
 from tvm_passes.bench.peaks import peaks
 from tvm_passes.bench.script import run_script
 from tvm_passes.bench.worker import measure
+from tvm_passes.cli_options import split
 from tvm_passes.describe import WINOGRAD
 from tvm_passes.frontends import load_model
 from tvm_passes.measure import set_threads

@@ -28,7 +28,7 @@ from tvm_passes.bench.verdict import (
     scipy_stats,
 )
 from tvm_passes.bench.versions import DEFAULT_VERSIONS, VERSIONS
-from tvm_passes.cli_options import ALLOW, DIALECT, QUIET, progress
+from tvm_passes.cli_options import ALLOW, DIALECT, QUIET, numbers, progress, split
 from tvm_passes.cli_static import FLAG, static_command
 from tvm_passes.compile import silent
 from tvm_passes.errors import InputError
@@ -74,17 +74,6 @@ def shipped_blocks() -> Path:
     return installed if installed.is_file() else package.parent / "scripts" / "blocks.json"
 
 
-def _split(_context: click.Context, _option: click.Parameter, value: str) -> tuple[str, ...]:
-    return tuple(filter(None, value.split(",")))
-
-
-def _numbers(context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
-    counts = _split(context, option, value)
-    if not counts or not all(count.isdigit() and int(count) for count in counts):
-        raise click.BadParameter(f"{value!r}: expected numbers such as 1,2")
-    return tuple(map(int, counts))
-
-
 def _readable(_context: click.Context, _option: click.Parameter, value: Path | None) -> Path | None:
     """A folder of records; none that cannot be read."""
     if value is not None:
@@ -94,7 +83,7 @@ def _readable(_context: click.Context, _option: click.Parameter, value: Path | N
 
 def _known(known: Sequence[str]) -> Any:
     def check(context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
-        names = _split(context, option, value)
+        names = split(context, option, value)
         unknown = [name for name in names if name not in known]
         if unknown:
             raise click.BadParameter(f"no {unknown[0]!r}: expected of {', '.join(known)}")
@@ -110,7 +99,7 @@ ALL_VERSIONS = tuple(dict.fromkeys(name for names in VERSIONS.values() for name 
 @click.argument("sources", nargs=-1, required=True, metavar="MODEL|BLOCK...")
 @click.option("--target", help="As for compile  [default: this machine's CPU]")
 @DIALECT
-@click.option("--threads", default="1", show_default=True, callback=_numbers)
+@click.option("--threads", default="1", show_default=True, callback=numbers)
 @click.option(
     "--versions",
     default=",".join(DEFAULT_VERSIONS),

@@ -42,6 +42,19 @@ QUIET = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
+def split(_context: click.Context, _option: click.Parameter, value: str) -> tuple[str, ...]:
+    """Names between commas."""
+    return tuple(filter(None, value.split(",")))
+
+
+def numbers(context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
+    """Numbers between commas, at least 1 each."""
+    counts = split(context, option, value)
+    if not counts or not all(count.isdigit() and int(count) for count in counts):
+        raise click.BadParameter(f"{value!r}: expected numbers such as 1,2")
+    return tuple(map(int, counts))
+
+
 class Positive(click.FloatRange):
     """A finite number above 0."""
 

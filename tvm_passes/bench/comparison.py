@@ -20,6 +20,7 @@ from tvm_passes.bench.networks import NETWORKS
 from tvm_passes.bench.results import MAIN, busy, result, summary, troubles
 from tvm_passes.bench.runtimes import OURS, PEERS, Runtime
 from tvm_passes.bench.session import Session, Settings
+from tvm_passes.cli_options import numbers, split
 from tvm_passes.output import write_text
 
 ENVIRONMENTS = ("relax", "relay", "peers")
@@ -119,8 +120,8 @@ def report(document: Mapping[str, Any], out: Console) -> None:
     for entry in results:
         table.add_row(*_cells(entry))
     out.print(table)
-    for key, numbers in document.get("summary", {}).items():
-        mean, least = numbers["geometric_mean"], numbers["least"]
+    for key, ratios in document.get("summary", {}).items():
+        mean, least = ratios["geometric_mean"], ratios["least"]
         out.print(f"{key}: geometric mean {mean:.2f}, least {least:.2f}", highlight=False)
     for line in (*troubles(results), *busy(results)):
         out.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
@@ -150,24 +151,12 @@ def _cells(entry: Mapping[str, Any]) -> list[str]:
 # Options of the scripts.
 
 
-def split(_context: click.Context, _option: click.Parameter, value: str) -> tuple[str, ...]:
-    """Split at commas."""
-    return tuple(filter(None, value.split(",")))
-
-
 def runtimes(wanted: Sequence[str]) -> list[Runtime]:
     """Runtimes by name."""
     unknown = [name for name in wanted if name not in CHOICES]
     if unknown:
         raise click.UsageError(f"no runtime {unknown[0]!r}: expected of {', '.join(CHOICES)}")
     return [CHOICES[name] for name in dict.fromkeys(wanted)]
-
-
-def thread_counts(threads: Sequence[str]) -> list[int]:
-    """Numbers of threads, at least 1 each."""
-    if not threads or not all(count.isdigit() and int(count) for count in threads):
-        raise click.UsageError(f"--threads {','.join(threads)!r}: expected numbers such as 1,2")
-    return [int(count) for count in threads]
 
 
 def shared_options(root: Path, peers: Sequence[str], rounds: int) -> Callable[[Any], Any]:
@@ -183,7 +172,7 @@ def shared_options(root: Path, peers: Sequence[str], rounds: int) -> Callable[[A
     ours = ",".join(runtime.name for runtime in OURS)
     folder = click.Path(path_type=Path)
     options = (
-        click.option("--threads", default="1,2", show_default=True, callback=split),
+        click.option("--threads", default="1,2", show_default=True, callback=numbers),
         click.option("--peers", default=",".join(peers), show_default=True, callback=split),
         click.option("--ours", default=ours, show_default=True, callback=split),
         click.option("--rounds", type=click.IntRange(1), default=rounds, show_default=True),
@@ -231,6 +220,6 @@ def known_networks(only: Sequence[str]) -> list[str]:
     return [name for name in NETWORKS if not only or name in only]
 
 
-def settings_for(threads: Sequence[str], **common: Any) -> list[Settings]:
+def settings_for(threads: Sequence[int], **common: Any) -> list[Settings]:
     """Settings for each number of threads."""
-    return [Settings(count, **common) for count in thread_counts(threads)]
+    return [Settings(count, **common) for count in threads]
