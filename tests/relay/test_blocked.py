@@ -145,6 +145,31 @@ def test_what_a_kernel_stands_for():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("case", ["no pool", "2x2", "3x3/2, padded"])
+def test_a_result_leaves_its_blocks_in_the_kernel_that_computes_it(case):
+    shape, attrs = CASES[case]
+    mod = BlockConv2d(TARGET)(module(shape, lambda x, shape: layer(x, shape, **attrs)))
+    assert len(kernels(mod)) == 1
+    x = values(shape)
+    (found,) = outputs(relay.transform.DefuseOps()(mod), x, target=TARGET)
+    (expected,) = outputs(
+        module(shape, lambda x, shape: layer(x, shape, **attrs)), x, target=TARGET
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_result_that_another_layer_reads_stays_in_blocks():
+    shape = (1, 3, 12, 12)
+
+    def body(x, shape):
+        y = layer(x, shape)
+        return relay.Tuple([y, layer(y, (1, 8, 10, 10))])
+
+    mod = module(shape, body)
+    assert len(kernels(BlockConv2d(TARGET)(mod))) == 3
+    assert_close(mod, values(shape), 8 * 9 * 1.2e-7)
+
+
 def test_alike_layers_share_a_kernel():
     shape = (1, 16, 8, 8)
 
@@ -154,7 +179,7 @@ def test_alike_layers_share_a_kernel():
         return x
 
     mod = BlockConv2d(TARGET)(module(shape, body))
-    assert len(kernels(mod)) == 3, "plain to blocked, blocked to blocked, and one that unpacks"
+    assert len(kernels(mod)) == 3, "plain to blocked, blocked to blocked, and blocked to plain"
     assert_close(module(shape, body), values(shape), 16 * 9 * 1.2e-7)
 
 

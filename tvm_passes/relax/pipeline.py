@@ -17,6 +17,7 @@ from tvm_passes.relax.batch_norm import FoldBatchNorm
 from tvm_passes.relax.blocked import PASS_NAME as BLOCK
 from tvm_passes.relax.blocked import BlockConv2d
 from tvm_passes.relax.gpu_conv2d import TileConv2d
+from tvm_passes.relax.plain import StorePlain
 from tvm_passes.relax.reorder import ReorderActivationAfterMaxPool
 from tvm_passes.remarks import Remark
 from tvm_passes.rules import RULES, Rule
@@ -192,6 +193,7 @@ def passes_before_schedules(
         *cpu.library_dispatch_passes(target),
         *exponentials.legalize_passes(target),
         *cpu.legalize_passes(target),
+        StorePlain(),
     ]
 
 

@@ -24,6 +24,7 @@ from tvm_passes.relay.convolution import CONV2D, op_name
 from tvm_passes.relay.kernels import Kernels, register_codegen
 from tvm_passes.relay.layers import Layer, layers_of
 from tvm_passes.relay.nodes import is_opaque, key, nodes_of, with_children
+from tvm_passes.relay.plain import store_plain
 from tvm_passes.remarks import ChosenKernels, Remark
 from tvm_passes.schedules.algorithm import Chooser
 from tvm_passes.schedules.families import NONE_BARRED, Barred
@@ -99,7 +100,7 @@ def _rewritten(
     rewriter = _Rewriter(Values(kernels, chooser.block), layers)
     for expr, read in nodes:
         rewriter.rewrite(expr, read)
-    body = rewriter.values.plain(func.body)
+    body = store_plain(rewriter.values.plain(func.body), kernels)
     return relay.function.FunctionWithFields(func, None, body)
 
 

@@ -25,6 +25,8 @@ KERNEL = "tvm_passes.kernel"
 
 CODEGEN = f"relay.ext.{COMPILER}"
 
+Compute = Callable[..., te.Tensor]
+
 
 @dataclass
 class Kernels:
@@ -42,11 +44,12 @@ class Kernels:
     taken: frozenset[str] = frozenset()
     count: int = 0
     _by_hash: dict[int, list[tuple[relay.Function, relay.Function]]] = field(default_factory=dict)
+    _sources: dict[str, tuple[relay.Function, Compute]] = field(default_factory=dict)
 
     def call(
         self,
         meaning: relay.Function,
-        compute: Callable[..., te.Tensor],
+        compute: Compute,
         args: Sequence[relay.Expr],
     ) -> relay.Call:
         """Call the kernel that computes a function of tensors.
@@ -62,7 +65,19 @@ class Kernels:
         """
         return relay.Call(self._kernel(meaning, compute), list(args))
 
-    def _kernel(self, meaning: relay.Function, compute: Callable[..., te.Tensor]) -> relay.Function:
+    def call_both(
+        self, first: relay.Function, then: relay.Function, args: Sequence[relay.Expr]
+    ) -> relay.Call:
+        """Call one kernel for two of these, the second of which takes the result of the first."""
+        (meaning, compute), (behind, compute_behind) = (
+            self._sources[str(kernel.attrs["global_symbol"])] for kernel in (first, then)
+        )
+        params = [relay.Var(param.name_hint, param.type_annotation) for param in meaning.params]
+        body = relay.bind(meaning.body, dict(zip(meaning.params, params, strict=True)))
+        both = relay.Function(params, relay.bind(behind.body, {behind.params[0]: body}))
+        return self.call(both, lambda *tensors: compute_behind(compute(*tensors)), args)
+
+    def _kernel(self, meaning: relay.Function, compute: Compute) -> relay.Function:
         alike = self._by_hash.setdefault(tvm.ir.structural_hash(meaning), [])
         for known, kernel in alike:
             if tvm.ir.structural_equal(known, meaning):
@@ -72,6 +87,7 @@ class Kernels:
         kernel = kernel.with_attr("Compiler", COMPILER).with_attr("global_symbol", name)
         kernel = kernel.with_attr(KERNEL, self._kernel_of(meaning, compute, name))
         alike.append((meaning, kernel))
+        self._sources[name] = meaning, compute
         return kernel
 
     def _name(self) -> str:
@@ -80,9 +96,7 @@ class Kernels:
         self.count += 1
         return name
 
-    def _kernel_of(
-        self, meaning: relay.Function, compute: Callable[..., te.Tensor], name: str
-    ) -> Any:
+    def _kernel_of(self, meaning: relay.Function, compute: Compute, name: str) -> Any:
         types = [param.type_annotation for param in meaning.params]
         operands = [te.placeholder(ty.shape, ty.dtype, f"p{n}") for n, ty in enumerate(types)]
         func = te.create_prim_func([*operands, compute(*operands)])

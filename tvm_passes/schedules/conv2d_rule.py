@@ -1,7 +1,8 @@
 """Schedule a blocked convolution, and the max-pool and activation that follow it, as one kernel.
 
 The un-pooled result lives in registers where the pool's windows tile it, else in a strip of rows
-in the cache; bias and activation are applied to what the pool leaves, on its way to memory.
+in the cache; bias and activation are applied to what the pool leaves, on its way to memory, and it
+leaves blocks of channels on that way, too, if that is what follows.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from tvm_passes.namespaces import Schedule, ScheduleRule
 from tvm_passes.schedules.machine import STACK, machine_of
+from tvm_passes.schedules.plain import cut_off_last, tile_plain
 from tvm_passes.schedules.structure import Layer, layer_of, split_axes
 from tvm_passes.schedules.tiles import Tiles, candidates
 
@@ -77,16 +79,25 @@ class _Loops:
 
 
 def _tile_output(sch: Schedule, layer: Layer, tiles: Tiles) -> _Loops:
-    image, block, row, column, lane = sch.get_loops(layer.epilogue[-1])
-    group, block = sch.split(block, [None, tiles.blocks])
-    strip, row = sch.split(row, [None, tiles.strip])
+    last = layer.epilogue[-1]
+    if layer.plain is None:
+        image, block, row, column, lane = sch.get_loops(last)
+        group, block = sch.split(block, [None, tiles.blocks])
+        strip, row = sch.split(row, [None, tiles.strip])
+        outside = [image, strip, group]
+    else:
+        part = tiles.blocks, tiles.strip, None
+        image, strip, group, row = tile_plain(sch, layer.plain, layer.nest.block, part)
+        sch.compute_at(last, row, preserve_unit_loops=True)
+        block, row, column, lane = sch.get_loops(last)[-4:]
+        outside = []
     width = tiles.pixels if tiles.in_registers else tiles.pooled
     tile, column = sch.split(column, [None, width])
     if tiles.in_registers:
-        sch.reorder(image, strip, group, row, tile, block, column, lane)
+        sch.reorder(*outside, row, tile, block, column, lane)
     else:
-        sch.reorder(image, strip, group, block, row, tile, column, lane)
-    _cut_off_last(sch, tile)
+        sch.reorder(*outside, block, row, tile, column, lane)
+    cut_off_last(sch, tile)
     if not tiles.parallel:
         return _Loops(strip, group, tile)
     if layer.copy is not None and tiles.copy_per_strip:
@@ -126,7 +137,7 @@ def _convolve_strip(sch: Schedule, convolution: Any, tiles: Tiles) -> None:
     sch.reorder(image, row, tile, *reduction, block, column, lane)
     stored = sch.cache_write(convolution, 0, STACK)
     sch.reverse_compute_at(stored, tile, preserve_unit_loops=True)
-    _cut_off_last(sch, tile)
+    cut_off_last(sch, tile)
     _vectorize_tile(sch, [block, column, lane])
     for item in (sch.decompose_reduction(convolution, reduction[0]), stored):
         _unroll(sch, item, 3)
@@ -153,11 +164,3 @@ def _vectorize_tile(sch: Schedule, loops: list[Any]) -> None:
 def _unroll(sch: Schedule, item: Any, count: int) -> None:
     """Vectorize the innermost of a block's last `count` loops, and unroll the others."""
     _vectorize_tile(sch, list(sch.get_loops(item))[-count:])
-
-
-def _cut_off_last(sch: Schedule, loop: Any) -> None:
-    """Make a loop nest of its own of the last tile, where it is a partial one.
-
-    The others then need no conditions, which would keep their accumulators out of registers.
-    """
-    sch.annotate(loop, "pragma_loop_partition_hint", 1)

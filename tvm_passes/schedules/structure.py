@@ -29,6 +29,22 @@ ELEMENTWISE, OTHER = "elementwise", "other"
 
 
 @dataclass(frozen=True)
+class Plain:
+    """The block that takes a value out of blocks of channels.
+
+    Parameters
+    ----------
+    block
+        The block.
+    axes
+        Which of its axes count images, channels, rows and columns.
+    """
+
+    block: Any
+    axes: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
 class Layer:
     """The blocks of a blocked convolution with what surrounds it.
 
@@ -43,7 +59,9 @@ class Layer:
     pool
         The maximum over windows, if any.
     epilogue
-        Elementwise blocks after that, the last of which writes the result.
+        Elementwise blocks after that, the last of which writes the result in blocks.
+    plain
+        What takes the result out of them, if anything does.
     nest
         The extents.
     """
@@ -53,12 +71,13 @@ class Layer:
     pool_padding: tuple[Any, ...]
     pool: Any | None
     epilogue: tuple[Any, ...]
+    plain: Plain | None
     nest: Nest
 
 
 def layer_of(sch: Schedule) -> Layer | None:
     """The layer that a function computes, or None where it is no blocked convolution."""
-    blocks = blocks_of(sch)
+    blocks, plain = without_plain(sch)
     kinds = [kind_of(sch.get(item)) for item in blocks]
     sums = [n for n, kind in enumerate(kinds) if kind == SUM]
     pools = [n for n, kind in enumerate(kinds) if kind == MAXIMUM]
@@ -76,7 +95,39 @@ def layer_of(sch: Schedule) -> Layer | None:
         return None
     padding, epilogue = tuple(blocks[at + 1 : last]), tuple(blocks[last + 1 :])
     nest = replace(nest, pool_padded=bool(padding))
-    return Layer(copy, blocks[at], padding, pool, epilogue, nest)
+    return Layer(copy, blocks[at], padding, pool, epilogue, plain, nest)
+
+
+def without_plain(sch: Schedule) -> tuple[list[Any], Plain | None]:
+    """The blocks of a function, and what takes its result out of blocks of channels, if any does.
+
+    That one is then not among the blocks.
+    """
+    blocks = blocks_of(sch)
+    axes = plain_axes(sch.get(blocks[-1])) if len(blocks) > 1 else None
+    if axes is None or len(sch.get_consumers(blocks[-2])) != 1:
+        return blocks, None
+    return blocks[:-1], Plain(blocks[-1], axes)
+
+
+def plain_axes(stmt: Any) -> tuple[int, int, int, int] | None:
+    """Axes of images, channels, rows and columns of a block that takes a value out of blocks.
+
+    It loads [n, c // b, h, w, c % b] and nothing else.
+    """
+    load = stmt.body.value if kind_of(stmt) == ELEMENTWISE else None
+    if not isinstance(load, BufferLoad) or len(load.indices) != BLOCKED_RANK:
+        return None
+    variables = [axis.var for axis in stmt.iter_vars]
+    found = [
+        next((n for n, var in enumerate(variables) if var.same_as(load.indices[at])), None)
+        for at in (0, 2, 3)
+    ]
+    others = {*range(len(variables))} - {*found}
+    if None in found or len(others) != 1 or len(variables) != BLOCKED_RANK - 1:
+        return None
+    image, row, column = found
+    return image, others.pop(), row, column  # type: ignore[return-value]
 
 
 def kind_of(stmt: Any) -> str:

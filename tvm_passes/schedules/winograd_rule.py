@@ -11,18 +11,21 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
-from tvm_passes.namespaces import Schedule, ScheduleRule, blocks_of
+from tvm_passes.namespaces import Schedule, ScheduleRule
 from tvm_passes.schedules.conv2d_rule import SPACE
 from tvm_passes.schedules.machine import STACK, machine_of
+from tvm_passes.schedules.plain import tile_plain
 from tvm_passes.schedules.structure import (
     BLOCKED_RANK,
     ELEMENTWISE,
     MAXIMUM,
     SUM,
+    Plain,
     extents,
     is_static,
     kind_of,
     split_axes,
+    without_plain,
 )
 from tvm_passes.schedules.winograd_tiles import WinogradNest, WinogradTiles, candidates
 
@@ -59,7 +62,9 @@ class WinogradLayer:
     parts
         The maxima over parts of windows in a tile, if they cross from one to the next.
     epilogue
-        Elementwise blocks after that, the last of which writes the result.
+        Elementwise blocks after that, the last of which writes the result in blocks.
+    plain
+        What takes the result out of them, if anything does.
     nest
         The extents.
     """
@@ -73,6 +78,7 @@ class WinogradLayer:
     pool: Any | None
     parts: Any | None
     epilogue: tuple[Any, ...]
+    plain: Plain | None
     nest: WinogradNest
 
 
@@ -101,7 +107,7 @@ def ranked_tiles(func: Any, target: Any) -> list[WinogradTiles]:
 
 def winograd_layer_of(sch: Schedule) -> WinogradLayer | None:
     """The layer that a function computes, or None where it is no Winograd convolution."""
-    blocks = blocks_of(sch)
+    blocks, plain = without_plain(sch)
     stmts = [sch.get(item) for item in blocks]
     kinds = [kind_of(stmt) for stmt in stmts]
     expected = [ELEMENTWISE] * 3 + [SUM] + [ELEMENTWISE] * 2
@@ -129,6 +135,7 @@ def winograd_layer_of(sch: Schedule) -> WinogradLayer | None:
         pool=blocks[6] if pooled else None,
         parts=blocks[6] if in_parts else None,
         epilogue=epilogue,
+        plain=plain,
         nest=nest,
     )
 
@@ -198,6 +205,8 @@ def _tile_output(sch: Schedule, layer: WinogradLayer, tiles: WinogradTiles) -> t
     """The loops over groups of tiles, over parts of the filters, and over tiles."""
     if layer.parts is not None:
         image, channel, down, across, row, column, lane = sch.get_loops(layer.parts)
+    elif layer.plain is not None:
+        return _tile_plain(sch, layer, layer.plain, tiles)
     else:
         image, channel, row, column, lane = sch.get_loops(layer.epilogue[-1])
         down, row = sch.split(row, [None, layer.nest.given[0]])
@@ -215,6 +224,27 @@ def _tile_output(sch: Schedule, layer: WinogradLayer, tiles: WinogradTiles) -> t
     return group, part, across
 
 
+def _tile_plain(
+    sch: Schedule, layer: WinogradLayer, plain: Plain, tiles: WinogradTiles
+) -> tuple[Any, Any, Any]:
+    """The same where the result of a group of tiles leaves its blocks before the next group."""
+    (height, width), last = layer.nest.given, layer.epilogue[-1]
+    part = tiles.blocks, tiles.rows * height, tiles.columns * width
+    image, strip, filters, _ = tile_plain(sch, plain, layer.nest.block, part)
+    sch.compute_at(last, filters, preserve_unit_loops=True)
+    channel, row, column, lane = sch.get_loops(last)[-4:]
+    down, row = sch.split(row, [None, height])
+    across, column = sch.split(column, [None, width])
+    sch.reorder(channel, down, across, row, column, lane)
+    group = sch.fuse(image, strip)
+    if tiles.whole:
+        group = filters = sch.fuse(group, filters)
+    if tiles.parallel:
+        sch.parallel(group)
+    _vectorize(sch, row, column, lane)
+    return group, filters, across
+
+
 def _in_registers(sch: Schedule, item: Any, tile: Any) -> None:
     """Compute what a tile of the result takes where it is used, in straight-line code."""
     sch.compute_at(item, tile, preserve_unit_loops=True)
@@ -228,13 +258,22 @@ def _in_registers(sch: Schedule, item: Any, tile: Any) -> None:
 
 def _put_together(sch: Schedule, layer: WinogradLayer, parallel: bool) -> None:
     """Take the maxima of windows from those of their parts, all windows of a tile at once."""
-    image, channel, row, column, lane = sch.get_loops(layer.epilogue[-1])
-    height, width = layer.nest.windows_of_a_tile
-    down, row = sch.split(row, [None, height])
+    (height, width), last = layer.nest.windows_of_a_tile, layer.epilogue[-1]
+    if layer.plain is None:
+        image, channel, row, column, lane = sch.get_loops(last)
+        down, row = sch.split(row, [None, height])
+        outside = [image, channel, down]
+        sch.reorder(*outside, row, column, lane)
+    else:
+        image, down, channel, _ = tile_plain(sch, layer.plain, layer.nest.block, (1, height, None))
+        outside = [image, channel, down]
+        sch.reorder(*outside)
+        sch.compute_at(last, outside[-1], preserve_unit_loops=True)
+        row, column, lane = sch.get_loops(last)[-3:]
     across, column = sch.split(column, [None, width])
-    sch.reorder(image, channel, down, across, row, column, lane)
+    sch.reorder(across, row, column, lane)
     if parallel:
-        sch.parallel(sch.fuse(image, channel, down))
+        sch.parallel(sch.fuse(*outside))
     _vectorize(sch, row, column, lane)
 
 
