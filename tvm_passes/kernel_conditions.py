@@ -191,7 +191,7 @@ def unchecked_there(op: ElementwiseOp, _pool: Pool) -> Decline:
     """Decline, whatever the op's parameters are."""
     return Decline(
         Reason.NOT_MONOTONE,
-        f"the GPU's math library computes {op.op}, and may fall in places, as PoCL's tanh does",
+        f"the GPU's math library computes {op.op}, and may fall in places, as CUDA's tanh does",
         'allow it with allow={"device-math"}, or --allow device-math',
     )
 
