@@ -13,6 +13,7 @@ from tvm import relax
 
 from tvm_passes.namespaces import tir
 from tvm_passes.relax.blocks import map_dataflow_blocks, only_reader
+from tvm_passes.relax.convolution import op_name
 from tvm_passes.schedules.rules import may_store_plain
 
 
@@ -73,7 +74,7 @@ def _pairs(
 def _called(binding: relax.VarBinding, mod: tvm.IRModule) -> Any | None:
     """The PrimFunc that a binding calls, if it calls one."""
     value = binding.value
-    if not isinstance(value, relax.Call) or value.op != tvm.ir.Op.get("relax.call_tir"):
+    if op_name(value) != "relax.call_tir" or len(value.args) != 2:  # the third is symbolic shapes
         return None
     func = mod[value.args[0]]
     return func if isinstance(func, tir.PrimFunc) else None
