@@ -11,7 +11,7 @@ from tvm_passes.bench.versions import TUNED
 from tvm_passes.errors import RecordsError
 from tvm_passes.records import chosen, in_scope
 
-WITH_RECORDS = (TUNED, "tvm_passes", "tvm_passes_relay")
+WITH_RECORDS = (TUNED, "tvm_passes", "tvm_passes_winograd", "tvm_passes_relay")
 
 
 def records_for(
