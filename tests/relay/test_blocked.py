@@ -148,13 +148,11 @@ def test_what_a_kernel_stands_for():
 @pytest.mark.parametrize("case", ["no pool", "2x2", "3x3/2, padded"])
 def test_a_result_leaves_its_blocks_in_the_kernel_that_computes_it(case):
     shape, attrs = CASES[case]
-    mod = BlockConv2d(TARGET)(module(shape, lambda x, shape: layer(x, shape, **attrs)))
-    assert len(kernels(mod)) == 1
-    x = values(shape)
-    (found,) = outputs(relay.transform.DefuseOps()(mod), x, target=TARGET)
-    (expected,) = outputs(
-        module(shape, lambda x, shape: layer(x, shape, **attrs)), x, target=TARGET
-    )
+    mod, x = module(shape, lambda x, shape: layer(x, shape, **attrs)), values(shape)
+    blocked = BlockConv2d(TARGET)(mod)
+    assert len(kernels(blocked)) == 1
+    (found,) = outputs(relay.transform.DefuseOps()(blocked), x, target=TARGET)
+    (expected,) = outputs(mod, x, target=TARGET)
     np.testing.assert_array_equal(found, expected)
 
 

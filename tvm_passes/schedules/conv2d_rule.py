@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvm_passes.namespaces import Schedule, ScheduleRule
+from tvm_passes.schedules.loops import cut_off_last, vectorize_tile
 from tvm_passes.schedules.machine import STACK, machine_of
-from tvm_passes.schedules.plain import cut_off_last, tile_plain
+from tvm_passes.schedules.plain import tile_plain
 from tvm_passes.schedules.structure import Layer, layer_of, split_axes
 from tvm_passes.schedules.tiles import Tiles, candidates
 
@@ -126,7 +127,7 @@ def _convolve_in_registers(sch: Schedule, convolution: Any) -> None:
     """Accumulate the windows of one tile of outputs in registers that the pool reads."""
     spatial, reduction = split_axes(sch, convolution)
     sch.reorder(*reduction, *spatial)
-    _vectorize_tile(sch, spatial)
+    vectorize_tile(sch, *spatial)
     _unroll(sch, sch.decompose_reduction(convolution, reduction[0]), 4)
 
 
@@ -138,7 +139,7 @@ def _convolve_strip(sch: Schedule, convolution: Any, tiles: Tiles) -> None:
     stored = sch.cache_write(convolution, 0, STACK)
     sch.reverse_compute_at(stored, tile, preserve_unit_loops=True)
     cut_off_last(sch, tile)
-    _vectorize_tile(sch, [block, column, lane])
+    vectorize_tile(sch, block, column, lane)
     for item in (sch.decompose_reduction(convolution, reduction[0]), stored):
         _unroll(sch, item, 3)
 
@@ -149,18 +150,10 @@ def _pool_in_registers(sch: Schedule, pool: Any) -> None:
     sch.reorder(*reduction, *spatial)
     for loop in reduction:
         sch.unroll(loop)
-    _vectorize_tile(sch, spatial)
+    vectorize_tile(sch, *spatial)
     _unroll(sch, sch.decompose_reduction(pool, reduction[0]), 5)
-
-
-def _vectorize_tile(sch: Schedule, loops: list[Any]) -> None:
-    """Vectorize the last loop, and unroll the others, so that accumulators are registers."""
-    *outer, lane = loops
-    for loop in outer:
-        sch.unroll(loop)
-    sch.vectorize(lane)
 
 
 def _unroll(sch: Schedule, item: Any, count: int) -> None:
     """Vectorize the innermost of a block's last `count` loops, and unroll the others."""
-    _vectorize_tile(sch, list(sch.get_loops(item))[-count:])
+    vectorize_tile(sch, *sch.get_loops(item)[-count:])

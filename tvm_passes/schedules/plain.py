@@ -6,6 +6,7 @@ from math import gcd
 from typing import Any
 
 from tvm_passes.namespaces import Schedule
+from tvm_passes.schedules.loops import cut_off_last, vectorize_tile
 from tvm_passes.schedules.structure import Plain
 
 
@@ -53,14 +54,5 @@ def tile_plain(
         sch.reorder(*outside, block, tile, channel, column)
         if whole:
             cut_off_last(sch, tile)
-        sch.unroll(channel)
-        sch.vectorize(column)
+        vectorize_tile(sch, channel, column)
     return [image, sch.fuse(strip, segment), group, row]
-
-
-def cut_off_last(sch: Schedule, loop: Any) -> None:
-    """Make a loop nest of its own of the last tile, where it is a partial one.
-
-    The others then need no conditions, which would keep their accumulators out of registers.
-    """
-    sch.annotate(loop, "pragma_loop_partition_hint", 1)

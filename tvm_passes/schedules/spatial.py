@@ -21,6 +21,7 @@ from tvm_passes.namespaces import (
     tir,
 )
 from tvm_passes.schedules.inlining import inline, is_cheap
+from tvm_passes.schedules.loops import cut_off_last
 from tvm_passes.schedules.machine import STACK, Machine, machine_of
 from tvm_passes.schedules.structure import (
     ELEMENTWISE,
@@ -151,7 +152,7 @@ def _tile(sch: Schedule, last: Any, across: int | None, lanes: int) -> tuple[lis
         rest, inner = sch.split(inner, [None, lanes])
         outer.append(rest)
         if extent % lanes:
-            sch.annotate(rest, "pragma_loop_partition_hint", 1)
+            cut_off_last(sch, rest)
     if not outer:
         outer.append(sch.add_unit_loop(inner))
     if tile is not None:

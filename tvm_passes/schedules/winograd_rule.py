@@ -13,6 +13,7 @@ from typing import Any
 
 from tvm_passes.namespaces import Schedule, ScheduleRule
 from tvm_passes.schedules.conv2d_rule import SPACE
+from tvm_passes.schedules.loops import cut_off_last, vectorize_tile
 from tvm_passes.schedules.machine import STACK, machine_of
 from tvm_passes.schedules.plain import tile_plain
 from tvm_passes.schedules.structure import (
@@ -203,10 +204,25 @@ def schedule(func: Any, tiles: WinogradTiles) -> Schedule:
 
 def _tile_output(sch: Schedule, layer: WinogradLayer, tiles: WinogradTiles) -> tuple[Any, Any, Any]:
     """The loops over groups of tiles, over parts of the filters, and over tiles."""
+    if layer.parts is None and layer.plain is not None:
+        group, part, across, inside = _tile_plain(sch, layer, layer.plain, tiles)
+    else:
+        group, part, across, inside = _tile_blocked(sch, layer, tiles)
+    if tiles.whole:
+        group = part = sch.fuse(group, part)
+    if tiles.parallel:
+        sch.parallel(group)
+    vectorize_tile(sch, *inside)
+    return group, part, across
+
+
+_Loops = tuple[Any, Any, Any, list[Any]]
+"""Those of `_tile_output`, and those inside of a tile: rows, columns, channels of a block."""
+
+
+def _tile_blocked(sch: Schedule, layer: WinogradLayer, tiles: WinogradTiles) -> _Loops:
     if layer.parts is not None:
         image, channel, down, across, row, column, lane = sch.get_loops(layer.parts)
-    elif layer.plain is not None:
-        return _tile_plain(sch, layer, layer.plain, tiles)
     else:
         image, channel, row, column, lane = sch.get_loops(layer.epilogue[-1])
         down, row = sch.split(row, [None, layer.nest.given[0]])
@@ -215,34 +231,20 @@ def _tile_output(sch: Schedule, layer: WinogradLayer, tiles: WinogradTiles) -> t
     segment, across = sch.split(across, [None, tiles.columns])
     part, channel = sch.split(channel, [None, tiles.blocks])
     sch.reorder(image, strip, segment, part, channel, down, across, row, column, lane)
-    group = sch.fuse(image, strip, segment)
-    if tiles.whole:
-        group = part = sch.fuse(group, part)
-    if tiles.parallel:
-        sch.parallel(group)
-    _vectorize(sch, row, column, lane)
-    return group, part, across
+    return sch.fuse(image, strip, segment), part, across, [row, column, lane]
 
 
-def _tile_plain(
-    sch: Schedule, layer: WinogradLayer, plain: Plain, tiles: WinogradTiles
-) -> tuple[Any, Any, Any]:
-    """The same where the result of a group of tiles leaves its blocks before the next group."""
+def _tile_plain(sch: Schedule, layer: WinogradLayer, plain: Plain, tiles: WinogradTiles) -> _Loops:
+    """As where the result stays in blocks; that of a group of tiles leaves them before the next."""
     (height, width), last = layer.nest.given, layer.epilogue[-1]
-    part = tiles.blocks, tiles.rows * height, tiles.columns * width
-    image, strip, filters, _ = tile_plain(sch, plain, layer.nest.block, part)
-    sch.compute_at(last, filters, preserve_unit_loops=True)
+    filled = tiles.blocks, tiles.rows * height, tiles.columns * width
+    image, strip, part, _ = tile_plain(sch, plain, layer.nest.block, filled)
+    sch.compute_at(last, part, preserve_unit_loops=True)
     channel, row, column, lane = sch.get_loops(last)[-4:]
     down, row = sch.split(row, [None, height])
     across, column = sch.split(column, [None, width])
     sch.reorder(channel, down, across, row, column, lane)
-    group = sch.fuse(image, strip)
-    if tiles.whole:
-        group = filters = sch.fuse(group, filters)
-    if tiles.parallel:
-        sch.parallel(group)
-    _vectorize(sch, row, column, lane)
-    return group, filters, across
+    return sch.fuse(image, strip), part, across, [row, column, lane]
 
 
 def _in_registers(sch: Schedule, item: Any, tile: Any) -> None:
@@ -251,9 +253,9 @@ def _in_registers(sch: Schedule, item: Any, tile: Any) -> None:
     spatial, window = split_axes(sch, item)
     if window:
         sch.reorder(*window, *spatial)
-    _vectorize(sch, *window, *spatial[-3:])
+    vectorize_tile(sch, *window, *spatial[-3:])
     if window:
-        _vectorize(sch, *sch.get_loops(sch.decompose_reduction(item, window[0]))[-3:])
+        vectorize_tile(sch, *sch.get_loops(sch.decompose_reduction(item, window[0]))[-3:])
 
 
 def _put_together(sch: Schedule, layer: WinogradLayer, parallel: bool) -> None:
@@ -274,7 +276,7 @@ def _put_together(sch: Schedule, layer: WinogradLayer, parallel: bool) -> None:
     sch.reorder(across, row, column, lane)
     if parallel:
         sch.parallel(sch.fuse(*outside))
-    _vectorize(sch, row, column, lane)
+    vectorize_tile(sch, row, column, lane)
 
 
 def _transform_inputs(sch: Schedule, layer: WinogradLayer, group: Any, parallel: bool) -> None:
@@ -285,8 +287,8 @@ def _transform_inputs(sch: Schedule, layer: WinogradLayer, group: Any, parallel:
     sch.reorder(image, down, across, channel, row, column, lane)
     sch.storage_align(layer.transformed, 0, ACROSS, 2 * LINE, LINE)
     sch.compute_at(layer.half_transformed, channel, preserve_unit_loops=True)
-    _vectorize(sch, row, column, lane)
-    _vectorize(sch, *sch.get_loops(layer.half_transformed)[-3:])
+    vectorize_tile(sch, row, column, lane)
+    vectorize_tile(sch, *sch.get_loops(layer.half_transformed)[-3:])
     if group is not None:
         sch.compute_at(layer.copy, group, preserve_unit_loops=True)
     *outer, _, lane = sch.get_loops(layer.copy)
@@ -307,15 +309,7 @@ def multiply(sch: Schedule, products: Any, tiles: WinogradTiles) -> None:
     )
     stored = sch.cache_write(products, 0, STACK)
     sch.reverse_compute_at(stored, across, preserve_unit_loops=True)
-    sch.annotate(across, "pragma_loop_partition_hint", 1)
-    _vectorize(sch, channels, rows, columns, lane)
+    cut_off_last(sch, across)
+    vectorize_tile(sch, channels, rows, columns, lane)
     for item in (sch.decompose_reduction(products, reduction[0]), stored):
-        _vectorize(sch, *sch.get_loops(item)[-4:])
-
-
-def _vectorize(sch: Schedule, *loops: Any) -> None:
-    """Vectorize the last loop, and unroll the others."""
-    *outer, lane = loops
-    for loop in outer:
-        sch.unroll(loop)
-    sch.vectorize(lane)
+        vectorize_tile(sch, *sch.get_loops(item)[-4:])
