@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpu_winograd import LAYERS, module
+from gpu_winograd import LAYERS
 
 from tvm_passes.bench.environment import environment
 from tvm_passes.compile import kernels_for
@@ -39,16 +39,16 @@ RUNS = 20
 
 def compiled(name: str, layout: str, way: str, path: Path, target: dict[str, Any]) -> None:
     """Write the library of a layer."""
-    channels, filters, extent, pooled = LAYERS[name]
-    mod = module(channels, filters, extent, pooled=pooled, layout=layout)
+    mod = LAYERS[name].module(layout)
     built = build(mod, target, allow=WAYS[way], compile_kernels=kernels_for(target))
     export(built, path)
 
 
 def data(name: str, layout: str) -> np.ndarray:
     """What a layer reads, the same numbers in either layout."""
-    channels, _, extent, _ = LAYERS[name]
-    x = np.random.default_rng(1).standard_normal((1, channels, extent, extent), np.float32)
+    layer = LAYERS[name]
+    shape = (1, layer.channels, layer.extent, layer.extent)
+    x = np.random.default_rng(1).standard_normal(shape, np.float32)
     return x if layout == "NCHW" else np.ascontiguousarray(x.transpose(0, 2, 3, 1))
 
 

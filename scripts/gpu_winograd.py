@@ -1,7 +1,7 @@
-"""Compare the kernels of VGG16's 3x3 layers with and without Winograd's filtering, without a GPU.
+"""Compare the kernels of 3x3 layers with and without Winograd's filtering, without a GPU.
 
-Each layer, with its bias, relu and pool, is compiled both ways and its machine code counted, as
-`tvm-reorder bench --static` does.
+Each layer of VGG16, and each grouped one of AlexNet, is compiled both ways with its bias, relu and
+pool, and its machine code counted, as `tvm-reorder bench --static` does.
 
 .venv/relax/bin/python scripts/gpu_winograd.py [--gpus a100,h100] [--output gpu-winograd.json]
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,47 +25,77 @@ from tvm_passes.cuda.static import WINOGRAD, VersionReport, report_version
 from tvm_passes.relax.gpu_conv2d import TileConv2d
 from tvm_passes.remarks import Remark
 
+
+@dataclass(frozen=True)
+class Layer:
+    """A 3x3 convolution of one image, padded by one on all sides, with bias and relu behind it.
+
+    Parameters
+    ----------
+    channels, filters
+        Of the data and of the result.
+    extent
+        Rows, and columns.
+    pooled
+        Whether a 2x2 max-pool follows.
+    groups
+        Of channels and filters.
+    """
+
+    channels: int
+    filters: int
+    extent: int
+    pooled: bool = False
+    groups: int = 1
+
+    def __str__(self) -> str:
+        """As tables have it."""
+        groups = f", {self.groups} groups" if self.groups > 1 else ""
+        pool = ", pool" if self.pooled else ""
+        return f"{self.channels}→{self.filters}, {self.extent}²{groups}{pool}"
+
+    def module(self, layout: str = "NCHW") -> tvm.IRModule:
+        """The layer in Relax, its weights random."""
+        rng = np.random.default_rng(0)
+        nn = relax.op.nn
+        sides = {"N": 1, "C": self.channels, "H": self.extent, "W": self.extent}
+        x = relax.Var("x", relax.TensorType([sides[letter] for letter in layout], "float32"))
+        shape = (self.filters, self.channels // self.groups, 3, 3)
+        weight = relax.const(rng.standard_normal(shape).astype("float32"))
+        bias = rng.standard_normal((1, self.filters, 1, 1)).astype("float32")
+        bias = bias.reshape([self.filters if letter == "C" else 1 for letter in layout])
+        builder = relax.BlockBuilder()
+        with builder.function("main", [x]):
+            with builder.dataflow():
+                value = builder.emit(
+                    nn.conv2d(x, weight, padding=(1, 1), groups=self.groups, data_layout=layout)
+                )
+                value = builder.emit(relax.op.add(value, relax.const(bias)))
+                value = builder.emit(nn.relu(value))
+                if self.pooled:
+                    value = builder.emit(nn.max_pool2d(value, (2, 2), (2, 2), layout=layout))
+                value = builder.emit_output(value)
+            builder.emit_func_output(value)
+        return builder.get()
+
+
 LAYERS = {
-    "conv1_1": (3, 64, 224, False),
-    "conv1_2": (64, 64, 224, True),
-    "conv2_1": (64, 128, 112, False),
-    "conv2_2": (128, 128, 112, True),
-    "conv3_1": (128, 256, 56, False),
-    "conv3_2": (256, 256, 56, False),
-    "conv3_3": (256, 256, 56, True),
-    "conv4_1": (256, 512, 28, False),
-    "conv4_2": (512, 512, 28, False),
-    "conv4_3": (512, 512, 28, True),
-    "conv5_1": (512, 512, 14, False),
-    "conv5_3": (512, 512, 14, True),
+    "conv1_1": Layer(3, 64, 224),
+    "conv1_2": Layer(64, 64, 224, pooled=True),
+    "conv2_1": Layer(64, 128, 112),
+    "conv2_2": Layer(128, 128, 112, pooled=True),
+    "conv3_1": Layer(128, 256, 56),
+    "conv3_2": Layer(256, 256, 56),
+    "conv3_3": Layer(256, 256, 56, pooled=True),
+    "conv4_1": Layer(256, 512, 28),
+    "conv4_2": Layer(512, 512, 28),
+    "conv4_3": Layer(512, 512, 28, pooled=True),
+    "conv5_1": Layer(512, 512, 14),
+    "conv5_3": Layer(512, 512, 14, pooled=True),
+    "alexnet conv4": Layer(384, 384, 13, groups=2),
+    "alexnet conv5": Layer(384, 256, 13, groups=2),
 }
-"""Channels, filters, rows and columns, and whether a 2x2 pool follows."""
-
-
-def module(
-    channels: int, filters: int, extent: int, *, pooled: bool, layout: str = "NCHW"
-) -> tvm.IRModule:
-    """A layer in Relax, its weights random."""
-    rng = np.random.default_rng(0)
-    nn = relax.op.nn
-    sides = {"N": 1, "C": channels, "H": extent, "W": extent}
-    x = relax.Var("x", relax.TensorType([sides[letter] for letter in layout], "float32"))
-    weight = rng.standard_normal((filters, channels, 3, 3)).astype("float32")
-    bias = rng.standard_normal((1, filters, 1, 1)).astype("float32")
-    bias = bias.reshape([filters if letter == "C" else 1 for letter in layout])
-    builder = relax.BlockBuilder()
-    with builder.function("main", [x]):
-        with builder.dataflow():
-            value = builder.emit(
-                nn.conv2d(x, relax.const(weight), padding=(1, 1), data_layout=layout)
-            )
-            value = builder.emit(relax.op.add(value, relax.const(bias)))
-            value = builder.emit(nn.relu(value))
-            if pooled:
-                value = builder.emit(nn.max_pool2d(value, (2, 2), (2, 2), layout=layout))
-            value = builder.emit_output(value)
-        builder.emit_func_output(value)
-    return builder.get()
+"""Of VGG16, and the grouped ones of AlexNet."""
 
 
 def entry(report: VersionReport) -> dict[str, Any]:
@@ -89,13 +120,14 @@ def family_of(mod: tvm.IRModule, gpu: Gpu) -> str:
     remarks: list[Remark] = []
     with tvm.target.Target({"kind": "cuda", "arch": gpu.arch, "host": "llvm"}):
         TileConv2d(on_remark=remarks.append, allow={WINOGRAD})(mod)
-    return remarks[0].message.split(" by ")[1].split(", which")[0] if remarks else ""
+    (remark,) = remarks
+    return remark.message.split(" by ")[1].split(", which")[0] if remark.reason == WINOGRAD else ""
 
 
 def compared(gpu: Gpu, compiler: KernelCompiler) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each layer both ways."""
-    for name, (channels, filters, extent, pooled) in LAYERS.items():
-        mod = module(channels, filters, extent, pooled=pooled)
+    for name, layer in LAYERS.items():
+        mod = layer.module()
         found: dict[str, Any] = {"family": family_of(mod, gpu)}
         for version in ("fused", WINOGRAD) if found["family"] else ("fused",):
             found[version] = entry(report_version(mod, gpu, version, compiler))
@@ -104,9 +136,7 @@ def compared(gpu: Gpu, compiler: KernelCompiler) -> Iterator[tuple[str, dict[str
 
 def row(name: str, found: dict[str, Any]) -> str:
     """A line of the table."""
-    channels, filters, extent, pooled = LAYERS[name]
-    layer = f"{name}: {channels}→{filters}, {extent}²{', pool' if pooled else ''}"
-    cells = [layer, found["family"] or "as written"]
+    cells = [f"{name}: {LAYERS[name]}", found["family"] or "as written"]
     for key, scale in (("registers", 1), ("ffma", 1e6), ("unique_bytes", 1e6), ("seconds", 1e-6)):
         for version in ("fused", WINOGRAD):
             value = found.get(version)

@@ -33,6 +33,7 @@ class Case:
     window: tuple[int, int] = (1, 1)
     tile: ProductTile = SMALL
     channels_last: bool = False
+    groups: int = 1
 
     @property
     def filtering(self):
@@ -42,7 +43,8 @@ class Case:
         rows, columns = height + top + bottom - reach, width + left + right - reach
         kept = (rows - rows % self.window[0], columns - columns % self.window[1])
         image = (batch, channels, self.filters, height, width)
-        return Filtering(self.family, *image, *kept, self.window, self.channels_last)
+        more = (self.window, self.channels_last, self.groups)
+        return Filtering(self.family, *image, *kept, *more)
 
     def kernels(self):
         """The three kernels, scheduled."""
@@ -52,9 +54,10 @@ class Case:
         batch, count, *extents = self.data
         shape = (batch, *extents, count) if self.channels_last else self.data
         data = te.placeholder(shape, name="data")
-        found = te.placeholder((size, size, channels, *columns), name="transformed")
-        weight = te.placeholder((size, size, channels, *rows), name="weight")
-        sums = te.placeholder((size, size, *rows, *columns), name="sums")
+        elements = (size, size, self.groups)
+        found = te.placeholder((*elements, channels, *columns), name="transformed")
+        weight = te.placeholder((*elements, channels, *rows), name="weight")
+        sums = te.placeholder((*elements, *rows, *columns), name="sums")
         stated = (
             (data, transformed_data(data, filtering, tile, self.padding[:2])),
             (found, weight, products(found, weight, tile)),
@@ -66,7 +69,7 @@ class Case:
         """Normal values, and weights in the order OIHW."""
         rng = np.random.default_rng(0)
         taps = self.family.taps
-        weight = rng.standard_normal((self.filters, self.data[1], taps, taps))
+        weight = rng.standard_normal((self.filters, self.data[1] // self.groups, taps, taps))
         return rng.standard_normal(self.data).astype("float32"), weight.astype("float32")
 
     def given(self, data):
@@ -86,7 +89,7 @@ ALL = (1, 1, 1, 1)
 CASES = {
     "F(4x4), 2x2 pool that leaves a row": Case(F4, (2, 5, 15, 11), 13, ALL, (2, 2)),
     "F(4x4), 4x2 pool": Case(F4, (1, 8, 12, 10), 16, ALL, (4, 2)),
-    "F(4x4), groups of filters": Case(F4, (1, 9, 9, 14), 20, ALL, tile=ProductTile(4, 7, 8, 4, 8)),
+    "F(4x4), blocks of filters": Case(F4, (1, 9, 9, 14), 20, ALL, tile=ProductTile(4, 7, 8, 4, 8)),
     "F(2x2)": Case(F2, (2, 5, 7, 9), 6, ALL),
     "F(2x2), 2x2 pool, no padding": Case(F2, (1, 4, 9, 8), 6, (0, 0, 0, 0), (2, 2)),
     "F(2x2, 5x5), padded on some sides": Case(F2_5, (1, 4, 9, 8), 6, (0, 1, 2, 0)),
@@ -96,4 +99,9 @@ CASES = {
     "NHWC, F(2x2), channels and tiles of several warps": Case(
         F2, (1, 19, 14, 13), 20, ALL, channels_last=True
     ),
+    "F(4x4), three groups, 2x2 pool": Case(F4, (2, 15, 9, 11), 21, ALL, (2, 2), groups=3),
+    "NHWC, F(2x2), two groups": Case(
+        F2, (1, 22, 7, 9), 26, ALL, tile=ProductTile(4, 4, 4, 8, 8), channels_last=True, groups=2
+    ),
+    "F(2x2), depthwise": Case(F2, (1, 5, 7, 9), 5, ALL, groups=5),
 }

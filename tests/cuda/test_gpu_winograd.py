@@ -84,16 +84,19 @@ def said(mod, target=CUDA, **options):
 
 
 LAST = {"data_layout": "NHWC", "kernel_layout": "HWIO"}
+GROUPS = {"groups": 2}
 
 
 @pytest.mark.parametrize(
-    ("pool", "layout"),
-    [(None, {}), (HALVE, {}), (OVERLAP, {}), (HALVE, LAST)],
-    ids=["no pool", "2x2", "3x3/2", "2x2, NHWC"],
+    ("pool", "attrs"),
+    [(None, {}), (HALVE, {}), (OVERLAP, {}), (HALVE, LAST), (HALVE, GROUPS), (None, LAST | GROUPS)],
+    ids=["no pool", "2x2", "3x3/2", "2x2, NHWC", "2x2, groups", "NHWC, groups"],
 )
-def test_a_layer_with_bias_and_activation(pool, layout, tmp_path):
-    shape = (1, 31, 29, 128) if layout else (1, 128, 31, 29)
-    mod, weight, bias = layer(shape, 96, pool, **layout)
+def test_a_layer_with_bias_and_activation(pool, attrs, tmp_path):
+    channels = 128 * attrs.get("groups", 1)
+    layout = "data_layout" in attrs
+    shape = (1, 31, 29, channels) if layout else (1, channels, 31, 29)
+    mod, weight, bias = layer(shape, 96 * attrs.get("groups", 1), pool, **attrs)
     data = np.random.default_rng(1).standard_normal(shape).astype("float32")
     remarks = []
     built = engine.build(mod, parse_target("opencl"), allow=WINOGRAD, on_remark=remarks.append)
@@ -139,8 +142,10 @@ class TestChoice:
     def test_only_where_it_is_allowed(self):
         assert said(layer((1, 256, 56, 56), 256)[0], allow=()) == []
 
-    def test_groups_have_no_kernel(self):
-        assert said(layer((1, 64, 28, 28), 64, groups=2)[0]) == [("Missed", "groups")]
+    def test_groups_of_many_channels_are_filtered_and_of_few_summed_as_written(self):
+        assert said(layer((1, 256, 56, 56), 256, groups=2)[0]) == [("Passed", "winograd")]
+        assert said(layer((1, 128, 56, 56), 128, groups=32)[0]) == WRITTEN
+        assert said(layer((1, 64, 112, 112), 64, groups=64)[0]) == WRITTEN
 
     def test_what_is_barred(self):
         mod, weight, _ = layer((1, 256, 28, 28), 256)
@@ -167,11 +172,12 @@ class TestRule:
         assert WinogradKernels().apply(other, tvm.target.Target("llvm"), False) is None
 
 
-@pytest.mark.parametrize("layout", [{}, LAST], ids=["NCHW", "NHWC"])
-def test_machine_code_has_no_spills_and_a_third_of_the_multiply_adds(layout):
+@pytest.mark.parametrize("attrs", [{}, LAST, GROUPS], ids=["NCHW", "NHWC", "groups"])
+def test_machine_code_has_no_spills_and_a_third_of_the_multiply_adds(attrs):
     compiler = KernelCompiler(find_compiler((PACKAGE,)), Options(GPU.arch))
-    shape = (1, 56, 56, 128) if layout else (1, 128, 56, 56)
-    mod, *_ = layer(shape, 128, HALVE, **layout)
+    count = 128 * attrs.get("groups", 1)
+    shape = (1, 56, 56, count) if "data_layout" in attrs else (1, count, 56, 56)
+    mod, *_ = layer(shape, count, HALVE, **attrs)
     fused, filtered = (
         report_version(mod, GPU, version, compiler) for version in ("fused", "winograd")
     )

@@ -50,7 +50,7 @@ class Choose:
 
     tile: Callable[[LayerOf], Tile]
     parts: Callable[[LayerOf], int]
-    filtered: Callable[[LayerOf, Callable[[], np.ndarray]], Filtered | Decline | str]
+    filtered: Callable[[LayerOf, Callable[[], np.ndarray]], Filtered | str]
     unless_slower: Callable[[LayerOf], Decline | None]
 
 
@@ -72,8 +72,7 @@ class TileConv2d:
         ``Database.current()``, or else the model's choice.
     on_remark
         Called with a Passed remark for each conv2d that Winograd's filtering computes, and a Missed
-        one for each that it cannot for its layout or groups, and for each that stays apart from its
-        pool.
+        one for each that stays apart from its pool.
     allow
         ``{"winograd"}`` for sums in another order, where that should be faster.
     barred
@@ -154,12 +153,10 @@ def _kernels(
         return filtered_conv2d(call.args[0], weight, filtered, var, builder)
     parts = choose.parts(layer)
     slower = None if pool is None or parts > 1 else choose.unless_slower(replace(layer, pool=pool))
-    if isinstance(filtered, Decline):
-        said.declined(filtered)
-    elif slower is not None:
-        said.declined(slower)
-    else:
+    if slower is None:
         said.computed("", {}, filtered)
+    else:
+        said.declined(slower)
     if parts > 1:
         value = _call(call.args[0], *_apart(layer, weight, parts), builder, choose)
         first = relax.DataflowVar(f"{binding.var.name}_parts", value.ty)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from tvm_passes.cuda.gpu import Gpu
-from tvm_passes.decline import Decline, KernelReason
 from tvm_passes.describe import WINOGRAD
 from tvm_passes.schedules import gpu_tiles, gpu_winograd_tiles
 from tvm_passes.schedules.families import FAMILIES, NONE_BARRED, UNFIT, Barred, takes
@@ -63,9 +62,7 @@ class GpuChooser:
     allow: Collection[str] = ()
     barred: Barred = NONE_BARRED
 
-    def filtered(
-        self, layer: LayerOf, weight: Callable[[], np.ndarray]
-    ) -> Filtered | Decline | str:
+    def filtered(self, layer: LayerOf, weight: Callable[[], np.ndarray]) -> Filtered | str:
         """The layer by Winograd's filtering, where that should take the least time.
 
         Parameters
@@ -77,7 +74,7 @@ class GpuChooser:
 
         Returns
         -------
-        Filtered, Decline or str
+        Filtered or str
             The last where sums are taken as they are written: why, if others are allowed.
         """
         families = [family for family in FAMILIES if takes(layer.conv, family)]
@@ -85,12 +82,6 @@ class GpuChooser:
             return ""
         if not families:
             return UNFIT
-        if layer.conv.groups > 1:
-            return Decline(
-                KernelReason.GROUPS,
-                "no Winograd kernels for GPUs take groups",
-                "compile without winograd",
-            )
         gpu = gpu_of(self.target)
         ways = [way for way in _ways(layer, gpu) if way[0] < direct_seconds(layer, self.target)]
         for _, way in sorted(ways, key=lambda way: way[0]):
@@ -122,6 +113,7 @@ def _ways(layer: LayerOf, gpu: Gpu) -> Iterator[tuple[float, Filtered]]:
             columns - columns % window[1],
             window,
             conv.channels_last,
+            conv.groups,
         )
         tile = gpu_winograd_tiles.best(filtering, gpu)
         if tile is not None:

@@ -46,45 +46,50 @@ def transformed_data(
     Returns
     -------
     te.Tensor
-        [tile, tile, channels, *tiles], zeros past the last of both.
+        [tile, tile, groups, channels / groups, *tiles], zeros past the last of the latter two.
     """
     family, (down, across) = filtering.family, filtering.grid
     size = family.tile
     channels, _, tiles = filtering.padded(tile)
+    of_group, _ = filtering.of_group
 
-    def element(c: Any, p: Any, r: Any, s: Any) -> Any:
+    def element(at: Any, p: Any, r: Any, s: Any) -> Any:
+        group, c = at // channels, at % channels
         row = p // across % down * family.outputs + r - origin[0]
         column = p % across * family.outputs + s - origin[1]
         inside = [row >= 0, row < filtering.height, column >= 0, column < filtering.width]
-        if channels > filtering.channels:
-            inside.append(c < filtering.channels)
+        if channels > of_group:
+            inside.append(c < of_group)
         if tiles > filtering.tiles:
             inside.append(p < filtering.tiles)
         image = p // (down * across)
-        at = (image, row, column, c) if filtering.channels_last else (image, c, row, column)
-        value = data(*at)
-        return tir.if_then_else(tir.all(*inside), value, tir.const(0, DTYPE))
+        c = group * of_group + c
+        place = (image, row, column, c) if filtering.channels_last else (image, c, row, column)
+        return tir.if_then_else(tir.all(*inside), data(*place), tir.const(0, DTYPE))
 
     noted = {DATA: [int(filtering.channels_last)]}
-    patch = te.compute((channels, tiles, size, size), element, name="patch", attrs=noted)
+    shape = (filtering.groups * channels, tiles, size, size)
+    patch = te.compute(shape, element, name="patch", attrs=noted)
 
     def rows(c: Any, p: Any, e: Any, s: Any) -> Any:
         column = [patch(c, p, r, s) for r in range(size)]
         return choose(e, [by_parity(row, column) for row in family.data])
 
-    half = te.compute((channels, tiles, size, size), rows, name="rows")
+    half = te.compute(shape, rows, name="rows")
 
     split = tile.split_tiles(tiles)
 
-    def columns(e: Any, v: Any, c: Any, *at: Any) -> Any:
+    def columns(e: Any, v: Any, group: Any, c: Any, *at: Any) -> Any:
+        c = group * channels + c
         row = [half(c, _joined(at, split), e, s) for s in range(size)]
         return choose(v, [by_parity(column, row) for column in family.data])
 
-    return te.compute((size, size, channels, *split), columns, name="transformed")
+    extents = (size, size, filtering.groups, channels, *split)
+    return te.compute(extents, columns, name="transformed")
 
 
 def products(tiles: te.Tensor, weight: te.Tensor, tile: ProductTile) -> te.Tensor:
-    """The sums over channels at each element of the tile: [tile, tile, *filters, *tiles].
+    """The sums over channels at each element of the tile: [tile, tile, groups, *filters, *tiles].
 
     Parameters
     ----------
@@ -95,16 +100,16 @@ def products(tiles: te.Tensor, weight: te.Tensor, tile: ProductTile) -> te.Tenso
     tile
         What a block of threads computes.
     """
-    size, _, channels, *columns = (int(extent) for extent in tiles.shape)
-    rows = [int(extent) for extent in weight.shape[3:]]
+    size, _, groups, channels, *columns = (int(extent) for extent in tiles.shape)
+    rows = [int(extent) for extent in weight.shape[4:]]
     c = te.reduce_axis((0, channels), "c")
 
-    def value(e: Any, v: Any, *at: Any) -> Any:
+    def value(e: Any, v: Any, group: Any, *at: Any) -> Any:
         k, p = at[: len(rows)], at[len(rows) :]
-        return te.sum(weight(e, v, c, *k) * tiles(e, v, c, *p), axis=c)
+        return te.sum(weight(e, v, group, c, *k) * tiles(e, v, group, c, *p), axis=c)
 
     noted = {PRODUCTS: list(astuple(tile))}
-    return te.compute((size, size, *rows, *columns), value, name="products", attrs=noted)
+    return te.compute((size, size, groups, *rows, *columns), value, name="products", attrs=noted)
 
 
 def result(found: te.Tensor, filtering: Filtering) -> te.Tensor:
@@ -126,12 +131,14 @@ def result(found: te.Tensor, filtering: Filtering) -> te.Tensor:
     size, m = family.tile, family.outputs
     window = filtering.window
     kept = (m // window[0], m // window[1])
-    counted = [int(extent) for extent in found.shape[2:]]
+    _, of_group = filtering.of_group
+    counted = [int(extent) for extent in found.shape[3:]]
     filters, columns = counted[: len(counted) // 2], counted[len(counted) // 2 :]
 
     def element(n: Any, k: Any, y: Any, x: Any, e: Any, v: Any) -> Any:
         p = (n * down + y) * across + x
-        return found(e, v, *_parted(k, filters), *_parted(p, columns))
+        group, k = k // of_group, k % of_group
+        return found(e, v, group, *_parted(k, filters), *_parted(p, columns))
 
     tiles = (filtering.batch, filtering.filters, down, across)
     noted = {RESULT: [*kept, int(filtering.channels_last)]}
@@ -198,17 +205,20 @@ def pack_transformed(weight: np.ndarray, filtering: Filtering, tile: ProductTile
     Parameters
     ----------
     weight
-        [filters, channels, taps, taps].
+        [filters, channels / groups, taps, taps].
     filtering, tile
         The extents, and the blocks of the products.
 
     Returns
     -------
     np.ndarray
-        [tile, tile, channels, *filters], zeros past the last of both.
+        [tile, tile, groups, channels / groups, *filters], zeros past the last of the latter two.
     """
-    transformed = filtering.family.transform(weight).astype(weight.dtype).swapaxes(2, 3)
+    transformed = filtering.family.transform(weight).astype(weight.dtype)
+    size, _, total, given = transformed.shape
     channels, filters, _ = filtering.padded(tile)
-    short = [(0, channels - filtering.channels), (0, filters - filtering.filters)]
-    padded = np.pad(transformed, [(0, 0), (0, 0), *short])
-    return padded.reshape(*padded.shape[:3], *tile.split_filters(filters))
+    of_group = total // filtering.groups
+    grouped = transformed.reshape(size, size, filtering.groups, of_group, given).swapaxes(3, 4)
+    short = [(0, channels - given), (0, filters - of_group)]
+    padded = np.pad(grouped, [(0, 0), (0, 0), (0, 0), *short])
+    return padded.reshape(*padded.shape[:4], *tile.split_filters(filters))

@@ -61,9 +61,9 @@ def _transform_data(sch: Schedule, blocks: list[Any], channels_last: bool) -> Sc
     patch, half, transformed = blocks
     row, column, *elements = sch.get_loops(transformed)
     if channels_last:
-        channels, *tiles, lanes = elements
+        group, channels, *tiles, lanes = elements
         channels, near = sch.split(channels, [None, TOGETHER])
-        elements = [channels, *tiles, near, lanes]
+        elements = [group, channels, *tiles, near, lanes]
     sch.reorder(*elements, row, column)
     thread = _on_threads(sch, sch.fuse(*elements))
     _in_registers(sch, (half, patch), thread)
@@ -119,22 +119,22 @@ def _multiply(sch: Schedule, item: Any, tile: ProductTile) -> Schedule:
     Threads load what they copy of the next stage before they multiply one, and store it to shared
     memory after, so that nothing waits for the loads.
     """
-    row, column, *spatial, channels = sch.get_loops(item)
+    row, column, group, *spatial, channels = sch.get_loops(item)
     filter_block, filter_group, filter_thread, filters = spatial[:4]
     tile_block, tile_group, tile_thread, tiles = spatial[4:]
     stage, channel = sch.split(channels, [None, tile.stage])
     own = (filter_group, filters, tile_group, tiles)
-    grid = (row, column, filter_block, tile_block)
+    grid = (row, column, group, filter_block, tile_block)
     sch.reorder(*grid, filter_thread, tile_thread, stage, channel, *own)
     sch.bind(sch.fuse(row, column), "blockIdx.z")
-    sch.bind(filter_block, "blockIdx.y")
+    sch.bind(sch.fuse(group, filter_block), "blockIdx.y")
     sch.bind(tile_block, "blockIdx.x")
     thread = sch.fuse(filter_thread, tile_thread)
     sch.bind(thread, "threadIdx.x")
     stored = sch.cache_write(item, 0, "local")
     sch.reverse_compute_at(stored, thread, preserve_unit_loops=True)
-    *groups, lanes = list(sch.get_loops(stored))[-8:]
-    _unroll(sch, *groups)
+    *own_sums, lanes = list(sch.get_loops(stored))[-8:]
+    _unroll(sch, *own_sums)
     sch.vectorize(lanes)
     for operand in (0, 1):
         _fetch(sch, item, operand, tile, (stage, channel))
@@ -151,12 +151,12 @@ def _fetch(sch: Schedule, item: Any, operand: int, tile: ProductTile, loops: Any
     shared = sch.cache_read(item, operand, "shared")
     own = sch.cache_read(item, operand, "local")
     sch.compute_at(own, channel, preserve_unit_loops=True)
-    *groups, lanes = list(sch.get_loops(own))[-7:]
-    _unroll(sch, *groups)
+    *vectors, lanes = list(sch.get_loops(own))[-8:]
+    _unroll(sch, *vectors)
     sch.vectorize(lanes)
     sch.compute_at(shared, stage, preserve_unit_loops=True)
     sch.annotate(shared, THROUGH_REGISTERS, 1)
-    elements = sch.fuse(*list(sch.get_loops(shared))[-7:])
+    elements = sch.fuse(*list(sch.get_loops(shared))[-8:])
     _, thread, lanes = sch.split(elements, [None, tile.threads, VECTOR])
     sch.bind(thread, "threadIdx.x")
     sch.vectorize(lanes)

@@ -95,6 +95,8 @@ class Filtering:
         Rows and columns of a pooling window; 1 without a pool in the tile.
     channels_last
         Whether data and result are [n, h, w, c].
+    groups
+        Of channels and filters; the sums of each are over its own channels.
     """
 
     family: Winograd
@@ -107,6 +109,12 @@ class Filtering:
     columns: int
     window: tuple[int, int] = (1, 1)
     channels_last: bool = False
+    groups: int = 1
+
+    @property
+    def of_group(self) -> tuple[int, int]:
+        """Channels and filters of a group."""
+        return self.channels // self.groups, self.filters // self.groups
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -119,24 +127,22 @@ class Filtering:
         return self.batch * prod(self.grid)
 
     def padded(self, tile: ProductTile) -> tuple[int, int, int]:
-        """Channels, filters and tiles in whole blocks."""
-        pairs = (
-            (self.channels, tile.stage),
-            (self.filters, tile.block_filters),
-            (self.tiles, tile.block_tiles),
-        )
+        """Channels and filters of a group, and tiles, in whole blocks."""
+        sizes = (tile.stage, tile.block_filters, tile.block_tiles)
+        pairs = zip((*self.of_group, self.tiles), sizes, strict=True)
         channels, filters, tiles = (ceil(extent / size) * size for extent, size in pairs)
         return channels, filters, tiles
 
 
 def candidates(filtering: Filtering) -> Iterator[ProductTile]:
     """Tiles that fit a multiprocessor, and are not twice as large as the layer."""
-    stage = max(size for size in (16, 8, 4) if size == 4 or size <= filtering.channels)
+    channels, most_filters = filtering.of_group
+    stage = max(size for size in (16, 8, 4) if size == 4 or size <= channels)
     for filters, tiles, rows, columns in product((8, 4), (8, 4), (4, 8, 16, 32), (4, 7, 8, 14, 16)):
         tile = ProductTile(rows, columns, filters, tiles, stage)
         if not LEAST_THREADS <= tile.threads <= MOST_THREADS or tile.shared_bytes > SHARED:
             continue
-        if tile.block_filters < 2 * filtering.filters and tile.block_tiles < 2 * filtering.tiles:
+        if tile.block_filters < 2 * most_filters and tile.block_tiles < 2 * filtering.tiles:
             yield tile
 
 
@@ -205,6 +211,7 @@ def transforms(filtering: Filtering, tile: ProductTile) -> tuple[Transform, Tran
     stored = m * m // prod(filtering.window)
     data = filtering.batch * filtering.channels * filtering.height * filtering.width
     result = filtering.filters * filtering.tiles * stored
+    channels, filters = channels * filtering.groups, filters * filtering.groups
     transformed, products = (size * size * rows * tiles for rows in (channels, filters))
     inward = LOAD * size * size + TERM * 2 * size * size * size
     outward = 2 * size * size + TERM * size * m * (size + m) + STORE * stored
@@ -227,7 +234,8 @@ def product_seconds(filtering: Filtering, tile: ProductTile, gpu: Gpu) -> float:
     """
     channels, filters, tiles = filtering.padded(tile)
     size = filtering.family.tile
-    blocks = size * size * (filters // tile.block_filters) * (tiles // tile.block_tiles)
+    products = size * size * filtering.groups
+    blocks = products * (filters // tile.block_filters) * (tiles // tile.block_tiles)
     waves = ceil(blocks / gpu.multiprocessors)
     together = max(1, min(waves, gpu.resident(_taken(tile))))
     stages, slots = channels / tile.stage, _stage_slots(tile, gpu)
@@ -239,7 +247,7 @@ def product_seconds(filtering: Filtering, tile: ProductTile, gpu: Gpu) -> float:
     rounds, rest = divmod(waves, together)
     total = rounds * cycles(together) + (cycles(rest) if rest else 0.0)
     operands = channels * (filters + tiles) + filters * tiles
-    moved = FLOAT * size * size * operands
+    moved = FLOAT * products * operands
     return max(total / gpu.clock_hz, moved / gpu.bytes_per_second)
 
 
