@@ -107,7 +107,7 @@ def products(gpu: Any) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
         functions, known = {}, {}
         for n, tile in enumerate([*tiles[:best], *tiles[best::step]][:PRODUCTS]):
             padded, rows, columns = filtering.padded(tile)
-            shape = (family.tile, family.tile, padded)
+            shape = (family.tile, family.tile, 1, padded)
             data = te.placeholder((*shape, *tile.split_tiles(columns)), name="transformed")
             weight = te.placeholder((*shape, *tile.split_filters(rows)), name="weight")
             func = te.create_prim_func([data, weight, stated(data, weight, tile)])
