@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,15 @@ def cpus() -> list[str]:
 def cases(draw: st.DrawFn, runnable: list[str]) -> Case:
     """A layer that some family takes."""
     cpu, cores = draw(st.sampled_from(runnable)), draw(st.integers(1, 2))
-    block = block_of(machine_of(tvm.target.Target({"kind": "llvm", "mcpu": cpu})))
+    whole = block = block_of(machine_of(tvm.target.Target({"kind": "llvm", "mcpu": cpu})))
     family = draw(st.sampled_from(FAMILIES))
-    groups = draw(st.sampled_from((1, 1, 1, 2)))
+    groups = draw(st.sampled_from((1, 1, 1, 2, 3)))
     if groups == 1:
         channels, filters = draw(st.integers(1, 3 * block)), draw(st.integers(1, 4 * block))
     else:
-        channels, filters = 2 * block * draw(st.integers(1, 2)), 2 * block
+        block = draw(st.sampled_from((block, block // 2, 2)))
+        channels, filters = (groups * block * draw(st.integers(1, 2)) for _ in range(2))
+        block = gcd(filters // groups, whole)
     padding = draw(st.tuples(*[st.integers(0, 2)] * 4))
     n, h, w = draw(st.integers(1, 3)), draw(st.integers(3, 30)), draw(st.integers(3, 30))
     taps = (family.taps, family.taps)

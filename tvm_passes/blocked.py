@@ -71,8 +71,7 @@ class Blocked:
         """Whether a convolution's kernel reads its data in these blocks."""
         if self.channels_last != conv.channels_last:
             return False
-        per_group = conv.channels // conv.groups
-        return conv.groups == 1 or conv.depthwise or per_group % self.block == 0
+        return not conv.depthwise or self.block == conv.block
 
 
 def rows_of(shape: tuple[int, ...]) -> tuple[int, int, int, int]:

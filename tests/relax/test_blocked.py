@@ -61,6 +61,16 @@ CASES = {
     "1x1/2": ((1, 24, 14, 14), {"filters": 40, "kernel": (1, 1), "strides": (2, 2)}),
     "5x1": ((3, 8, 12, 12), {"kernel": (5, 1), "padding": (2, 0), "pool": HALVE}),
     "groups": ((1, 8, 12, 12), {"filters": 64, "groups": 2, "padding": (1, 1), "pool": HALVE}),
+    "groups of half a block": (
+        (1, 24, 12, 12),
+        {"filters": 24, "groups": 6, "padding": (1, 1), "pool": HALVE},
+    ),
+    "groups that end inside of blocks": (
+        (1, 24, 13, 12),
+        {"filters": 40, "groups": 2, "padding": (1, 1), "pool": OVERLAP},
+    ),
+    "groups of odd numbers": ((1, 27, 11, 12), {"filters": 9, "groups": 3, "pool": HALVE}),
+    "four filters a channel": ((1, 6, 12, 11), {"filters": 24, "groups": 6, "strides": (2, 2)}),
     "depthwise": ((1, 20, 15, 15), {"filters": 20, "groups": 20, "pool": HALVE}),
     "sigmoid": ((1, 3, 12, 12), {"act": op.sigmoid, "pool": HALVE}),
     "one pixel": ((1, 9, 3, 3), {"filters": 4}),
@@ -83,7 +93,7 @@ def test_a_layer(case, last):
 
 
 @pytest.mark.parametrize("target", RUNNABLE[:-1], ids=cpu)
-@pytest.mark.parametrize("case", ["2x2", "3x3/2, padded", "depthwise"])
+@pytest.mark.parametrize("case", ["2x2", "3x3/2, padded", "depthwise", "groups of half a block"])
 def test_narrower_vectors(case, target):
     assert_same_bits(single(case), target)
 
@@ -117,9 +127,20 @@ def network(builder, x):
     return op.nn.avg_pool2d(op.multiply(x, weights(1, 33, 1, 1)), (2, 2))
 
 
+def in_groups(builder, x):
+    """Values in blocks of some layers' size are read by layers in blocks of another."""
+    x = builder.emit(layer(x, 32, pool=HALVE, padding=(1, 1)))
+    y = builder.emit(layer(x, 32, groups=8, padding=(1, 1)))
+    x = builder.emit(op.add(layer(y, 32, (1, 1), act=op.tanh), y))
+    y = builder.emit(layer(y, 32, groups=32, padding=(1, 1)))
+    y = builder.emit(op.concat([layer(y, 36, groups=2, padding=(1, 1)), x, y], 1))
+    return layer(builder.emit(op.nn.max_pool2d(y, (2, 2))), 20, groups=10, kernel=(5, 5))
+
+
 @pytest.mark.parametrize("target", RUNNABLE, ids=cpu)
-def test_a_network(target):
-    assert_same_bits(built(network, data((2, 3, 30, 26))), target)
+@pytest.mark.parametrize("body", [network, in_groups])
+def test_a_network(body, target):
+    assert_same_bits(built(body, data((2, 3, 30, 26))), target)
 
 
 def test_values_stay_blocked_between_layers():

@@ -46,6 +46,10 @@ CASES = {
     "images, odd channels": ((3, 40, 12, 12), {"filters": 36, "pool": HALVE}),
     "padding on one side": ((1, 32, 13, 12), {"filters": 32, "padding": (0, 1, 2, 0)}),
     "groups": ((1, 64, 12, 12), {"filters": 64, "groups": 2, "padding": (1, 1), "pool": HALVE}),
+    "groups of parts of a block": (
+        (1, 48, 12, 12),
+        {"filters": 24, "groups": 2, "padding": (1, 1), "pool": OVERLAP},
+    ),
     "5x5": ((1, 32, 14, 14), {"filters": 48, "kernel": (5, 5), "padding": (2, 2), "pool": HALVE}),
 }
 
@@ -94,7 +98,7 @@ def test_a_pool_whose_windows_cross_tiles_is_in_the_kernel(case):
     assert not [func for func in mod.functions.values() if is_a_pool(func)]
 
 
-@pytest.mark.parametrize("case", ["2x2", "groups"])
+@pytest.mark.parametrize("case", ["2x2", "groups", "groups of parts of a block"])
 def test_channels_last(case):
     mod = single(case, last=True)
     assert_within_bound(mod, RUNNABLE[-1], normal(mod))
@@ -128,8 +132,9 @@ def test_who_does_not_allow_it_gets_the_written_sums():
         ((1, 32, 16, 16), {"filters": 32, "dilation": (2, 2)}),
         ((1, 32, 16, 16), {"filters": 32, "kernel": (1, 1)}),
         ((1, 32, 16, 16), {"filters": 32, "groups": 32}),
+        ((1, 20, 16, 16), {"filters": 32, "groups": 2}),
     ],
-    ids=["three channels", "strides", "dilation", "1x1", "depthwise"],
+    ids=["three channels", "strides", "dilation", "1x1", "depthwise", "groups of ten channels"],
 )
 def test_what_is_summed_as_written_all_the_same(shape, attrs):
     remarks = []

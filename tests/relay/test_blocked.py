@@ -48,6 +48,15 @@ CASES = {
     "asymmetric": ((1, 7, 12, 9), {"padding": (0, 1, 2, 0), "pool": OVERLAP}),
     "dilated": ((1, 8, 16, 15), {"dilation": (2, 2), "padding": (2, 2), "pool": HALVE}),
     "groups": ((1, 8, 12, 12), {"filters": 64, "groups": 2, "pool": HALVE}),
+    "groups of half a block": (
+        (1, 24, 12, 12),
+        {"filters": 24, "groups": 6, "padding": (1, 1), "pool": HALVE},
+    ),
+    "groups that end inside of blocks": (
+        (1, 24, 13, 12),
+        {"filters": 40, "groups": 2, "padding": (1, 1), "pool": OVERLAP},
+    ),
+    "groups of odd numbers": ((1, 27, 11, 12), {"filters": 9, "groups": 3, "pool": HALVE}),
     "sigmoid": ((1, 3, 12, 12), {"act": relay.sigmoid, "pool": HALVE}),
     "tanh": ((1, 3, 12, 12), {"act": relay.tanh}),
     "leaky": ((1, 3, 12, 12), {"act": lambda x: NN.leaky_relu(x, 0.1), "pool": HALVE}),
@@ -122,9 +131,21 @@ def network(x, shape):
     return NN.softmax(NN.bias_add(NN.dense(y, weights(10, 24)), weights(10)))
 
 
-def test_a_network():
+def in_groups(x, shape):
+    """Values in blocks of some layers' size are read by layers in blocks of another."""
+    x = layer(x, shape, 32, padding=(1, 1), pool=HALVE)
+    inner = (shape[0], 32, shape[2] // 2, shape[3] // 2)
+    y = layer(x, inner, 32, groups=8, padding=(1, 1))
+    x = relay.add(layer(y, inner, 32, (1, 1), act=relay.tanh), y)
+    y = layer(y, inner, 32, groups=32, padding=(1, 1))
+    y = relay.concatenate([layer(y, inner, 36, groups=2, padding=(1, 1)), x, y], 1)
+    return layer(NN.max_pool2d(y, (2, 2)), (0, 100), 20, (5, 5), groups=10)
+
+
+@pytest.mark.parametrize("body", [network, in_groups])
+def test_a_network(body):
     shape = (2, 3, 24, 28)
-    assert_close(module(shape, network), values(shape), 1e-5)
+    assert_close(module(shape, body), values(shape), 1e-5)
 
 
 def kernels(mod):
@@ -132,16 +153,17 @@ def kernels(mod):
     return {kernel.attrs["global_symbol"] for kernel in kernels_of(mod)}
 
 
-def test_what_a_kernel_stands_for():
+@pytest.mark.parametrize(("body", "count"), [(network, 6), (in_groups, 9)])
+def test_what_a_kernel_stands_for(body, count):
     """The body of each kernel, run by Relay itself, is the network."""
     shape = (2, 3, 24, 28)
-    mod = BlockConv2d(TARGET)(module(shape, network))
-    assert len(kernels(mod)) == 6
+    mod = BlockConv2d(TARGET)(module(shape, body))
+    assert len(kernels(mod)) == count
     inlined = relay.transform.DefuseOps()(mod)
     assert not kernels(inlined)
     x = values(shape)
     (found,) = outputs(inlined, x, target=TARGET)
-    (expected,) = outputs(module(shape, network), x, target=TARGET)
+    (expected,) = outputs(module(shape, body), x, target=TARGET)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -213,14 +235,14 @@ def plain_conv(x, w, **attrs):
             lambda x, _: plain_conv(x, weights(8, 3, 3, 3), out_layout="NHWC"),
         ),
         (
-            KernelReason.DTYPE,
-            lambda x, _: plain_conv(relay.cast(x, "float64"), weights(8, 3, 3, 3, dtype="float64")),
-        ),
-        (
             KernelReason.GROUPS,
             lambda x, _: NN.conv2d(
                 x, weights(6, 1, 3, 3), kernel_size=(3, 3), channels=6, groups=3
             ),
+        ),
+        (
+            KernelReason.DTYPE,
+            lambda x, _: plain_conv(relay.cast(x, "float64"), weights(8, 3, 3, 3, dtype="float64")),
         ),
     ],
     ids=lambda value: getattr(value, "value", ""),

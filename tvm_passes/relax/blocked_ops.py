@@ -27,7 +27,8 @@ def convolution(call: relax.Call, algorithm: Algorithm, values: Values) -> relax
     """conv2d, and the max-pool of its result if it is taken along, as one kernel."""
     (data, weight), conv = call.args, algorithm.conv
     in_blocks = conv.depthwise or algorithm.family is not None
-    found = values.in_blocks(data, conv.channels_last) if in_blocks else values.of(data)
+    wanted = conv.channels_last, conv.block
+    found = values.in_blocks(data, *wanted) if in_blocks else values.of(data)
     source = values.plain(data) if found is None or not found.is_read_by(conv) else found.value
     return _layer(source, weight.value.numpy(), layout_of(call), algorithm, values)
 
@@ -146,7 +147,7 @@ def _operand(arg: relax.Expr, like: Blocked, values: Values) -> relax.Expr | Non
     if not is_tensor(arg):
         return arg
     if shape_of(arg) == like.shape:
-        return values.in_blocks(arg, like.channels_last).value
+        return values.in_blocks(arg, like.channels_last, like.block).value
     array = like.constant(arg.value.numpy()) if is_constant(arg) else None
     return None if array is None else relax.const(array)
 

@@ -52,17 +52,17 @@ class Values:
             self.bindings.append(relax.VarBinding(expr, value))
         return expr
 
-    def in_blocks(self, expr: relax.Expr, channels_last: bool) -> Blocked:
-        """The value in blocks, packed where it is not."""
+    def in_blocks(self, expr: relax.Expr, channels_last: bool, block: int) -> Blocked:
+        """The value in blocks of so many channels, packed where it is not."""
         found = self.of(expr)
-        if found is not None and found.channels_last == channels_last:
+        if found is not None and (found.channels_last, found.block) == (channels_last, block):
             return found
         expr, shape = self.plain(expr), shape_of(expr) or ()
         if len(shape) != 4:
             expr = self.emit(relax.op.reshape(expr, rows_of(shape)))
-        pack = partial(blocked, block=self.block, channels_last=channels_last)
+        pack = partial(blocked, block=block, channels_last=channels_last)
         value = self.call(pack, expr, name="blocked")
-        return Blocked(value, shape, channels_last, self.block)
+        return Blocked(value, shape, channels_last, block)
 
     def kernel(self, te_func: Callable[..., Any], *args: relax.Expr) -> relax.Var:
         """Emit a call of a kernel that TVM may append elementwise ops to."""

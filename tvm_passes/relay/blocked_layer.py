@@ -58,7 +58,8 @@ def _data(expr: relay.Expr, algorithm: Algorithm, values: Values) -> _Operand:
     """The data: in blocks where it is, and where the kernel can read them."""
     conv = algorithm.conv
     in_blocks = conv.depthwise or algorithm.family is not None
-    found = values.in_blocks(expr, conv.channels_last) if in_blocks else values.of(expr)
+    wanted = conv.channels_last, conv.block
+    found = values.in_blocks(expr, *wanted) if in_blocks else values.of(expr)
     if found is None or not found.is_read_by(conv):
         return _Operand(values.plain(expr), shape_of(expr) or (), conv.dtype, lambda param: param)
     return _Operand(found.value, blocked_shape(found), conv.dtype, partial(unpack, like=found))
@@ -77,7 +78,7 @@ def _other(arg: relay.Expr, link: relay.Call, like: Blocked, values: Values) -> 
     """An operand of an elementwise op."""
     dtype = dtype_of(arg)
     if not isinstance(arg, relay.Constant):
-        value = values.in_blocks(arg, like.channels_last).value
+        value = values.in_blocks(arg, like.channels_last, like.block).value
         return _Operand(value, blocked_shape(like), dtype, partial(unpack, like=like))
     array = blocked_constant(arg, link, like)
     shape = () if array is None else array.shape

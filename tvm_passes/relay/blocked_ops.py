@@ -61,7 +61,9 @@ def concatenate(call: relay.Call, values: Values) -> Blocked | None:
     if len(whole) != len(found) or not whole:
         return None
     axes = {item.axis for item in whole} | {int(call.attrs.axis) % len(whole[0].shape)}
-    if len(axes) > 1 or any(item.channels % item.block for item in whole[:-1]):
+    if len(axes) > 1 or len({item.block for item in whole}) > 1:
+        return None
+    if any(item.channels % item.block for item in whole[:-1]):
         return None
     value = relay.concatenate([item.value for item in whole], 1)
     return _like(whole[0], call, value)

@@ -50,16 +50,16 @@ class Values:
             self._plain[key(expr)] = expr if same else with_children(expr, fields)
         return self._plain.get(key(expr), expr)
 
-    def in_blocks(self, expr: relay.Expr, channels_last: bool) -> Blocked:
-        """The value in blocks, packed where it is not."""
+    def in_blocks(self, expr: relay.Expr, channels_last: bool, block: int) -> Blocked:
+        """The value in blocks of so many channels, packed where it is not."""
         found = self.of(expr)
-        if found is not None and found.channels_last == channels_last:
+        if found is not None and (found.channels_last, found.block) == (channels_last, block):
             return found
         shape = shape_of(expr) or ()
-        like = Blocked(None, shape, channels_last, self.block)
+        like = Blocked(None, shape, channels_last, block)
         param = relay.var("data", shape=shape, dtype=dtype_of(expr))
         meaning = relay.Function([param], pack(param, like))
-        compute = partial(blocked, block=self.block, channels_last=channels_last)
+        compute = partial(blocked, block=block, channels_last=channels_last)
         packed = replace(like, value=self.kernels.call(meaning, compute, [self.plain(expr)]))
         if found is None:
             self.bind(expr, packed)
@@ -70,7 +70,7 @@ class Values:
         """An operand of an elementwise op that `can_block` admits, in the blocks of `like`."""
         if isinstance(arg, relay.Constant):
             return relay.const(blocked_constant(arg, call, like))
-        return self.in_blocks(arg, like.channels_last).value
+        return self.in_blocks(arg, like.channels_last, like.block).value
 
     def _unblock(self, found: Blocked, dtype: str) -> relay.Expr:
         param = relay.var("data", shape=blocked_shape(found), dtype=dtype)

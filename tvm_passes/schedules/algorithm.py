@@ -224,7 +224,7 @@ def _winograd_nest(
 
 def _pool_cycles(nest: Nest, machine: Machine) -> float:
     """Cycles of a max-pool of its own, which loads each element of every window."""
-    vectors = nest.batch * nest.blocks * nest.block / machine.lanes
+    vectors = nest.batch * nest.blocks * machine.vectors(nest.block)
     loads = nest.out_rows * nest.out_columns * prod(nest.pool) / machine.loads
     stored = nest.rows * nest.columns / machine.loads
     return vectors * (loads + stored) / machine.cores

@@ -217,29 +217,37 @@ def _dense(source: te.Tensor, weight: te.Tensor, view: _View, conv: Conv2d) -> A
     """Sums over the channels of a group."""
     per_group = conv.channels // conv.groups
     whole = conv.groups == 1
-    outer_extent = view.outer if whole or view.channels_last else per_group // view.inner
-    inner_extent = view.inner if whole or not view.channels_last else per_group
     kh, kw = (te.reduce_axis((0, extent), "k") for extent in conv.kernel)
-    if whole and conv.channels < view.outer * view.inner:
-        # What fills the last block is never read: it may be no number, and then 0 times it is none.
-        channel = te.reduce_axis((0, conv.channels), "c")
-        channels, outer, inner = [channel], channel // view.inner, channel % view.inner
+    ends_in_block = not view.channels_last and per_group % view.inner > 0
+    if ends_in_block:
+        # What is of another group, or fills the last block, is never read: it may be no number,
+        # and then 0 times it is none.
+        channels = [te.reduce_axis((0, per_group), "c")]
+        position = channels[0]
     else:
-        outer = te.reduce_axis((0, outer_extent), "co")
-        inner = te.reduce_axis((0, inner_extent), "ci")
-        channels = [outer, inner]
-    window = [kh, kw]
-    axes = [*window, *channels] if conv.channels_last else [*channels, *window]
+        inner_extent = per_group if view.channels_last else view.inner
+        outer_extent = per_group // inner_extent
+        channels = [
+            te.reduce_axis((0, outer_extent), "co"),
+            te.reduce_axis((0, inner_extent), "ci"),
+        ]
+        position = channels[0] * inner_extent + channels[1]
+    axes = [kh, kw, *channels] if conv.channels_last else [*channels, kh, kw]
+
+    def place(group: Any) -> tuple[Any, Any]:
+        """The block of a channel, and where it is there."""
+        if ends_in_block:
+            channel = position if whole else group * per_group + position
+            return channel // view.inner, channel % view.inner
+        co, ci = channels
+        if whole:
+            return co, ci
+        return (
+            (co, ci + group * per_group) if view.channels_last else (co + group * outer_extent, ci)
+        )
 
     def value(n: Any, o: Any, y: Any, x: Any, i: Any) -> Any:
-        co, ci, position = outer, inner, outer * view.inner + inner
-        if not whole:
-            group = o * conv.block // (conv.filters // conv.groups)
-            position = outer * inner_extent + inner
-            if view.channels_last:
-                ci = inner + group * per_group
-            else:
-                co = outer + group * outer_extent
+        co, ci = place(o * conv.block // (conv.filters // conv.groups))
         row = y * conv.strides[0] + kh * conv.dilation[0]
         column = x * conv.strides[1] + kw * conv.dilation[1]
         element = source(*view.index(n, co, row, column, ci))

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,10 @@ class Machine:
     l2: int = 512 << 10
     l3: int = 16 << 20
     cores: int = 4
+
+    def vectors(self, channels: int) -> int:
+        """Vector registers that hold so many float32 channels."""
+        return ceil(channels / self.lanes)
 
 
 # Ports and latencies: Fog, "Instruction tables" (agner.org/optimize), and Intel's and Arm's

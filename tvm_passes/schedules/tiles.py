@@ -131,7 +131,7 @@ def cycles(nest: Nest, tiles: Tiles, machine: Machine) -> float:
     strip = rows * _row(nest, tiles, machine, again)
     strip += _tile(nest, tiles, machine, first) - _tile(nest, tiles, machine, again)
     strip *= nest.reduction
-    vectors = nest.block / machine.lanes * tiles.blocks
+    vectors = machine.vectors(nest.block) * tiles.blocks
     if not tiles.in_registers:
         taps = nest.pool[0] * nest.pool[1]
         outputs = tiles.strip * nest.out_columns * (2 + taps)
@@ -190,10 +190,10 @@ def step(
     Each accumulator takes one multiply-add a step; the next one has to wait for it.  A step loads
     its weights, a vector each, of which `weight_bytes` arrive each cycle, and broadcasts inputs.
     """
-    vectors = blocks * nest.block / machine.lanes
+    vectors = blocks * machine.vectors(nest.block)
     arithmetic = pixels * vectors / machine.fmas
     loads = (pixels + vectors) / max(machine.loads, 2)
-    weights = vectors * machine.lanes * 4 / weight_bytes
+    weights = 4 * blocks * nest.block / weight_bytes
     tile = max(arithmetic, machine.latency, loads, weights) + STEP_CYCLES
     return tile + pixels * vectors * 2 / nest.reduction
 
@@ -238,7 +238,7 @@ def accumulators(machine: Machine) -> int:
 
 def _register_tiles(nest: Nest, machine: Machine) -> Iterator[tuple[bool, int, int]]:
     """Whether the pool is in registers, blocks, and outputs along a row, as many as fit."""
-    vectors = -(-nest.block // machine.lanes)
+    vectors = machine.vectors(nest.block)
     room = accumulators(machine)
     for blocks in range(1, nest.blocks + 1):
         if nest.blocks % blocks or blocks * vectors > room:

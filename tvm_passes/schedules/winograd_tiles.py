@@ -172,7 +172,7 @@ def _input_cycles(nest: WinogradNest, tiles: WinogradTiles, machine: Machine) ->
     Each row of a transform takes about half as many steps as it has elements; every element is
     loaded twice and stored twice, meanwhile: measured on layers of 1 to 16 channels (Zen 4).
     """
-    vectors = nest.channel_blocks * nest.block / machine.lanes
+    vectors = nest.channel_blocks * machine.vectors(nest.block)
     copied = [n * nest.outputs + nest.tile - nest.outputs for n in (tiles.rows, tiles.columns)]
     transformed = tiles.rows * tiles.columns * nest.tile**2
     steps = transformed * max(nest.tile / machine.fmas, 4 / machine.loads)
@@ -181,7 +181,7 @@ def _input_cycles(nest: WinogradNest, tiles: WinogradTiles, machine: Machine) ->
 
 def _output_cycles(nest: WinogradNest, machine: Machine) -> float:
     """Cycles to transform the products of a tile with one block of filters back, and store them."""
-    vectors = nest.block / machine.lanes
+    vectors = machine.vectors(nest.block)
     arithmetic = nest.outputs * nest.tile / 2 * (nest.tile + nest.outputs) / machine.fmas
     loads = (nest.tile**2 + 2 * nest.tile * nest.outputs + nest.outputs**2) / machine.loads
     return vectors * max(arithmetic, loads)
@@ -193,13 +193,13 @@ def _window_cycles(nest: WinogradNest, tiles: WinogradTiles, machine: Machine) -
         return 0
     parts = nest.down * nest.across * prod(nest.given)
     steps = (parts + prod(nest.windows)) / machine.loads
-    vectors = nest.batch * nest.blocks * nest.block / machine.lanes
+    vectors = nest.batch * nest.blocks * machine.vectors(nest.block)
     return steps * vectors / (machine.cores if tiles.parallel else 1)
 
 
 def _register_tiles(nest: WinogradNest, machine: Machine) -> Iterator[tuple[int, int, int]]:
     """Blocks, rows and columns of tiles whose products fit into the registers."""
-    room = accumulators(machine) // max(1, nest.block // machine.lanes)
+    room = accumulators(machine) // machine.vectors(nest.block)
     for blocks in _divisors(nest.blocks):
         for rows in _divisors(nest.down):
             for columns in range(1, nest.across + 1):
