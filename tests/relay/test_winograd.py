@@ -39,31 +39,33 @@ CASES = {
     "2x2": {"pool": HALVE},
     "3x3/2": {"pool": {"pool_size": (3, 3), "strides": (2, 2), "padding": (1, 1)}},
     "5x5": {"taps": 5, "pool": HALVE},
+    "channels that fill no block": {"channels": 3, "filters": 64, "pool": HALVE},
 }
 
 
-def module(body):
-    x = data(SHAPE)
+def module(body, shape=SHAPE):
+    x = data(shape)
     return typed(tvm.IRModule.from_expr(relay.Function([x], body(x))))
 
 
-def values():
-    return np.random.default_rng(0).standard_normal(SHAPE).astype("float32")
+def values(shape=SHAPE):
+    return np.random.default_rng(0).standard_normal(shape).astype("float32")
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_layer(case):
-    mod, remarks = module(lambda x: layer(x, **CASES[case])), []
+    shape = (1, CASES[case].get("channels", SHAPE[1]), *SHAPE[2:])
+    mod, x, remarks = module(lambda x: layer(x, **CASES[case]), shape), values(shape), []
 
     def build(mod, target, **_):
         ours = passes(target, on_remark=remarks.append, allow={WINOGRAD})
         return relay.build(tvm.transform.Sequential(ours)(mod), target)
 
-    (found,) = outputs(mod, values(), target=TARGET, build=build)
-    (expected,) = outputs(mod, values(), target=TARGET)
+    (found,) = outputs(mod, x, target=TARGET, build=build)
+    (expected,) = outputs(mod, x, target=TARGET)
     (remark,) = [remark for remark in remarks if remark.reason == WINOGRAD]
     bounds = dict(remark.numbers)
-    limit = (bounds["error_bound"] + bounds["error_bound_as_written"]) * np.abs(values()).max()
+    limit = (bounds["error_bound"] + bounds["error_bound_as_written"]) * np.abs(x).max()
     assert np.abs(found - expected).max() <= min(limit, 1e-4 * np.abs(expected).max())
 
 

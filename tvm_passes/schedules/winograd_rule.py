@@ -286,6 +286,8 @@ def _transform_inputs(sch: Schedule, layer: WinogradLayer, group: Any, parallel:
     (row, column, image, down, across, channel, lane), _ = split_axes(sch, layer.transformed)
     sch.reorder(image, down, across, channel, row, column, lane)
     sch.storage_align(layer.transformed, 0, ACROSS, 2 * LINE, LINE)
+    if layer.nest.channels < layer.nest.block:  # of which alone there is room, then
+        sch.storage_align(layer.transformed, 0, ACROSS + 1, LINE, 0)
     sch.compute_at(layer.half_transformed, channel, preserve_unit_loops=True)
     vectorize_tile(sch, row, column, lane)
     vectorize_tile(sch, *sch.get_loops(layer.half_transformed)[-3:])
