@@ -266,11 +266,11 @@ def _fits(nest: Nest, machine: Machine, vectors: int, rows: int, columns: int) -
     return held <= machine.registers - machine.registers // OPERANDS
 
 
-OPERANDS = 8
+OPERANDS = 6
 """One in so many registers is for the weights and the inputs of a step.
 
 On 16 registers 5 pixels by 2 vectors, with 4 inputs in common, do not spill and use 14 of them;
-on NEON's 32 a tile of 16 sums spilled with 14 inputs in common, and does not with 6.
+on NEON's 32 a tile of 16 sums spilled with 12 and 14 inputs in common, and does not with 6.
 """
 
 
