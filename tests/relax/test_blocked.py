@@ -149,6 +149,34 @@ def test_values_stay_blocked_between_layers():
     assert sum(name.startswith("blocked") for name in names) == 0
 
 
+def test_values_are_packed_into_other_blocks_once():
+    def body(builder, x):
+        y = builder.emit(layer(x, 32, groups=8))
+        z = builder.emit(layer(x, 32))
+        a, b = builder.emit(op.add(z, y)), builder.emit(op.multiply(z, y))
+        return op.maximum(a, b)
+
+    mod = built(body, data((1, 32, 12, 12)))
+    after = blocked(mod, AVX512)
+    assert after["main"].script().count("call_tir(blocked") == 1
+    assert_same_bits(mod, RUNNABLE[-1])
+
+
+def test_a_product_is_contracted_with_the_sum_behind_it():
+    """TVM's own kernels store the product, and round it: a rounding is all that differs."""
+
+    def tail(y):
+        return op.subtract(op.add(y, relax.const(1.0, "float32")), op.multiply(y, y))
+
+    shape, target = (1, 8, 12, 12), RUNNABLE[-1]
+    x = np.random.default_rng(0).standard_normal(shape).astype("float32")
+    (y,) = outputs(module(lambda x: layer(x, 32), data(shape)), x, target=target)
+    mod = module(lambda x: tail(layer(x, 32)), data(shape))
+    (found,), (expected,) = run(compiled(mod, target), x), outputs(mod, x, target=target)
+    rounding = 2.0**-24 * (y * y + np.abs(expected) + np.abs(found))
+    assert (np.abs(found - expected) <= rounding).all()
+
+
 def test_values_are_unpacked_where_another_op_reads_them():
     def body(x):
         y = layer(x, 20, pool=HALVE)

@@ -32,6 +32,12 @@ def test_weights_are_used_for_many_pixels():
     assert first.pixels >= 7 * first.blocks // 2
 
 
+def test_vectors_that_are_not_full_are_work_for_threads_all_the_same():
+    of_groups = Nest(1, 16, 2, 24, 24, 24, 24, 18, 3, 1)
+    assert candidates(of_groups, replace(MACHINE, cores=8))[0].parallel
+    assert not candidates(replace(of_groups, blocks=2), replace(MACHINE, cores=8))[0].parallel
+
+
 def test_a_strip_stays_in_the_cache():
     for tiles in candidates(FIRST_OF_RESNET, MACHINE):
         strip = (2 * tiles.strip + 1) * 112 * tiles.blocks * 64

@@ -26,6 +26,7 @@ class Values:
     bindings: list[relax.Binding] = field(default_factory=list)
     _blocked: dict[int, Blocked] = field(default_factory=dict)
     _plain: set[int] = field(default_factory=set)
+    _packed: dict[tuple[int, bool, int], Blocked] = field(default_factory=dict)
 
     def of(self, expr: relax.Expr) -> Blocked | None:
         """The value in blocks, if it is."""
@@ -57,6 +58,12 @@ class Values:
         found = self.of(expr)
         if found is not None and (found.channels_last, found.block) == (channels_last, block):
             return found
+        at = (hash(expr), channels_last, block)
+        if at not in self._packed:
+            self._packed[at] = self._pack(expr, channels_last, block)
+        return self._packed[at]
+
+    def _pack(self, expr: relax.Expr, channels_last: bool, block: int) -> Blocked:
         expr, shape = self.plain(expr), shape_of(expr) or ()
         if len(shape) != 4:
             expr = self.emit(relax.op.reshape(expr, rows_of(shape)))

@@ -39,7 +39,7 @@ def filtered_conv2d(
     data
         [n, c, h, w] or [n, h, w, c].
     weight
-        [filters, channels, taps, taps].
+        [filters, channels / groups, taps, taps].
     layer
         How it is computed.
     var

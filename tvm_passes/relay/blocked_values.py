@@ -24,6 +24,7 @@ class Values:
     block: int
     _blocked: dict[int, Blocked] = field(default_factory=dict)
     _plain: dict[int, relay.Expr] = field(default_factory=dict)
+    _packed: dict[tuple[int, bool, int], Blocked] = field(default_factory=dict)
 
     def of(self, expr: relay.Expr) -> Blocked | None:
         """The value in blocks, if it is."""
@@ -55,16 +56,21 @@ class Values:
         found = self.of(expr)
         if found is not None and (found.channels_last, found.block) == (channels_last, block):
             return found
+        at = (key(expr), channels_last, block)
+        if at not in self._packed:
+            self._packed[at] = self._pack(expr, channels_last, block)
+        if found is None:
+            self.bind(expr, self._packed[at])
+            self.replace(expr, self.plain(expr))
+        return self._packed[at]
+
+    def _pack(self, expr: relay.Expr, channels_last: bool, block: int) -> Blocked:
         shape = shape_of(expr) or ()
         like = Blocked(None, shape, channels_last, block)
         param = relay.var("data", shape=shape, dtype=dtype_of(expr))
         meaning = relay.Function([param], pack(param, like))
         compute = partial(blocked, block=block, channels_last=channels_last)
-        packed = replace(like, value=self.kernels.call(meaning, compute, [self.plain(expr)]))
-        if found is None:
-            self.bind(expr, packed)
-            self.replace(expr, self.plain(expr))
-        return packed
+        return replace(like, value=self.kernels.call(meaning, compute, [self.plain(expr)]))
 
     def operand(self, arg: relay.Expr, call: relay.Call, like: Blocked) -> relay.Expr:
         """An operand of an elementwise op that `can_block` admits, in the blocks of `like`."""

@@ -235,16 +235,17 @@ def _dense(source: te.Tensor, weight: te.Tensor, view: _View, conv: Conv2d) -> A
     axes = [kh, kw, *channels] if conv.channels_last else [*channels, kh, kw]
 
     def place(group: Any) -> tuple[Any, Any]:
-        """The block of a channel, and where it is there."""
+        """The block that holds the channel of a group, and where it is there."""
         if ends_in_block:
             channel = position if whole else group * per_group + position
             return channel // view.inner, channel % view.inner
         co, ci = channels
         if whole:
             return co, ci
-        return (
-            (co, ci + group * per_group) if view.channels_last else (co + group * outer_extent, ci)
-        )
+        if view.channels_last:
+            return co, ci + group * per_group
+        first = group * outer_extent
+        return co + first, ci
 
     def value(n: Any, o: Any, y: Any, x: Any, i: Any) -> Any:
         co, ci = place(o * conv.block // (conv.filters // conv.groups))

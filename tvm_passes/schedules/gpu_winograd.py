@@ -46,7 +46,8 @@ def transformed_data(
     Returns
     -------
     te.Tensor
-        [tile, tile, groups, channels / groups, *tiles], zeros past the last of the latter two.
+        [tile, tile, groups, channels of a group, *tiles], with zeros past a group's last channel
+        and past the last tile.
     """
     family, (down, across) = filtering.family, filtering.grid
     size = family.tile
@@ -63,8 +64,10 @@ def transformed_data(
         if tiles > filtering.tiles:
             inside.append(p < filtering.tiles)
         image = p // (down * across)
-        c = group * of_group + c
-        place = (image, row, column, c) if filtering.channels_last else (image, c, row, column)
+        channel = group * of_group + c
+        place = (image, channel, row, column)
+        if filtering.channels_last:
+            place = (image, row, column, channel)
         return tir.if_then_else(tir.all(*inside), data(*place), tir.const(0, DTYPE))
 
     noted = {DATA: [int(filtering.channels_last)]}
@@ -80,8 +83,8 @@ def transformed_data(
     split = tile.split_tiles(tiles)
 
     def columns(e: Any, v: Any, group: Any, c: Any, *at: Any) -> Any:
-        c = group * channels + c
-        row = [half(c, _joined(at, split), e, s) for s in range(size)]
+        of_all = group * channels + c
+        row = [half(of_all, _joined(at, split), e, s) for s in range(size)]
         return choose(v, [by_parity(column, row) for column in family.data])
 
     extents = (size, size, filtering.groups, channels, *split)
@@ -212,7 +215,8 @@ def pack_transformed(weight: np.ndarray, filtering: Filtering, tile: ProductTile
     Returns
     -------
     np.ndarray
-        [tile, tile, groups, channels / groups, *filters], zeros past the last of the latter two.
+        [tile, tile, groups, channels of a group, *filters], with zeros past a group's last channel
+        and its last filter.
     """
     transformed = filtering.family.transform(weight).astype(weight.dtype)
     size, _, total, given = transformed.shape

@@ -207,11 +207,11 @@ def best(filtering: Filtering, gpu: Gpu) -> ProductTile | None:
 def transforms(filtering: Filtering, tile: ProductTile) -> tuple[Transform, Transform]:
     """Of the kernel that transforms the data, and of that which transforms back."""
     size, m = filtering.family.tile, filtering.family.outputs
-    channels, filters, tiles = filtering.padded(tile)
+    *of_group, tiles = filtering.padded(tile)
+    channels, filters = (filtering.groups * extent for extent in of_group)
     stored = m * m // prod(filtering.window)
     data = filtering.batch * filtering.channels * filtering.height * filtering.width
     result = filtering.filters * filtering.tiles * stored
-    channels, filters = channels * filtering.groups, filters * filtering.groups
     transformed, products = (size * size * rows * tiles for rows in (channels, filters))
     inward = LOAD * size * size + TERM * 2 * size * size * size
     outward = 2 * size * size + TERM * size * m * (size + m) + STORE * stored

@@ -150,16 +150,17 @@ def read_conv2d(call: ConvCall, block: int) -> Conv2d | Decline:
 
 
 LEAST_BLOCK, UNROLLED_TERMS = 4, 64
-"""Blocks of fewer channels are slower than TVM's own kernel where that sums fewer terms: LLVM
-unrolls those sums and vectorizes along columns, and is at 10 to 30 GFLOP/s, ours at 3 to 26; with
-more terms it is at 2 to 4, but for 1x1 windows (Zen 4, code for SSE, AVX2 and AVX-512)."""
+"""In blocks of fewer channels, sums of fewer terms are often slower than TVM's own kernel, which
+LLVM unrolls and vectorizes along columns: in 3x3 windows 14 to 29 GFLOP/s against 11 to 26 here.
+Of more terms TVM's kernels do 2 to 4, these 7 to 28 (Zen 4, code for SSE, AVX2 and AVX-512)."""
 
 
 def _in_blocks_of_a_group(conv: Conv2d, op: str) -> Conv2d | Decline:
     """A convolution in blocks that have filters of one group alone."""
     filters, channels = conv.filters // conv.groups, conv.channels // conv.groups
     block, terms = gcd(filters, conv.block), channels * prod(conv.kernel)
-    if block < min(conv.block, LEAST_BLOCK) and terms < UNROLLED_TERMS:
+    narrow = block < min(conv.block, LEAST_BLOCK)  # GPUs' blocks are of one channel
+    if narrow and terms < UNROLLED_TERMS:
         return Decline(
             KernelReason.GROUPS,
             f"{op} has groups of {filters} filters, no multiple of {LEAST_BLOCK}, and sums of "

@@ -337,5 +337,5 @@ def _copy_cycles(nest: Nest, tiles: Tiles, machine: Machine) -> float:
 
 
 def _work(nest: Nest, machine: Machine) -> float:
-    outputs = nest.batch * nest.blocks * nest.block * nest.rows * nest.columns
-    return outputs * nest.reduction / machine.lanes / machine.fmas
+    vectors = nest.batch * nest.blocks * machine.vectors(nest.block) * nest.rows * nest.columns
+    return vectors * nest.reduction / machine.fmas

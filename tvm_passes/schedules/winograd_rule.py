@@ -286,7 +286,7 @@ def _transform_inputs(sch: Schedule, layer: WinogradLayer, group: Any, parallel:
     (row, column, image, down, across, channel, lane), _ = split_axes(sch, layer.transformed)
     sch.reorder(image, down, across, channel, row, column, lane)
     sch.storage_align(layer.transformed, 0, ACROSS, 2 * LINE, LINE)
-    if layer.nest.channels < layer.nest.block:  # of which alone there is room, then
+    if layer.nest.channels < layer.nest.block:  # TVM 0.19 has no stride that others do not divide
         sch.storage_align(layer.transformed, 0, ACROSS + 1, LINE, 0)
     sch.compute_at(layer.half_transformed, channel, preserve_unit_loops=True)
     vectorize_tile(sch, row, column, lane)

@@ -218,8 +218,9 @@ def _groups(nest: WinogradNest, registers: tuple[int, int, int]) -> Iterator[tup
 
 def _worth_threads(nest: WinogradNest, machine: Machine) -> bool:
     tiles = nest.batch * nest.down * nest.across
-    products = tiles * nest.tile**2 * nest.channels * nest.blocks * nest.block
-    return machine.cores > 1 and products / machine.lanes / machine.fmas >= PARALLEL_CYCLES
+    vectors = nest.blocks * machine.vectors(nest.block)
+    products = tiles * nest.tile**2 * nest.channels * vectors
+    return machine.cores > 1 and products / machine.fmas >= PARALLEL_CYCLES
 
 
 def _divisors(extent: int, step: int = 1) -> list[int]:
