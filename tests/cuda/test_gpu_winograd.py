@@ -147,6 +147,16 @@ class TestChoice:
         assert said(layer((1, 128, 56, 56), 128, groups=32)[0]) == WRITTEN
         assert said(layer((1, 64, 112, 112), 64, groups=64)[0]) == WRITTEN
 
+    @pytest.mark.parametrize(
+        ("groups", "why"), [(64, "too few filters or tiles"), (4, "should take longer")]
+    )
+    def test_why_sums_are_as_written(self, groups, why):
+        remarks = []
+        with CUDA:
+            mod, *_ = layer((1, 64, 56, 56), 64, groups=groups)
+            TileConv2d(on_remark=remarks.append, allow=WINOGRAD)(mod)
+        assert why in remarks[0].message
+
     def test_what_is_barred(self):
         mod, weight, _ = layer((1, 256, 28, 28), 256)
         names = ("F(4x4, 3x3)", "F(2x2, 3x3)")

@@ -82,12 +82,14 @@ class GpuChooser:
             return ""
         if not families:
             return UNFIT
-        gpu = gpu_of(self.target)
-        ways = [way for way in _ways(layer, gpu) if way[0] < direct_seconds(layer, self.target)]
-        for _, way in sorted(ways, key=lambda way: way[0]):
+        ways = list(_ways(layer, gpu_of(self.target)))
+        if not ways:
+            return "it has too few filters or tiles for a block of threads"
+        faster = [way for way in ways if way[0] < direct_seconds(layer, self.target)]
+        for _, way in sorted(faster, key=lambda way: way[0]):
             if not self.barred.holds(weight(), way.filtering.family):
                 return way
-        return "calibration keeps it from that" if ways else "that should take longer"
+        return "calibration keeps it from that" if faster else "that should take longer"
 
 
 def _ways(layer: LayerOf, gpu: Gpu) -> Iterator[tuple[float, Filtered]]:
