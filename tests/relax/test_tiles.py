@@ -38,6 +38,12 @@ def test_vectors_that_are_not_full_are_work_for_threads_all_the_same():
     assert not candidates(replace(of_groups, blocks=2), replace(MACHINE, cores=8))[0].parallel
 
 
+def test_threads_are_not_woken_for_a_small_copy_alone():
+    """On two threads 49.5 us with the input padded first, 41.3 us strip by strip."""
+    of_mnist = Nest(1, 3, 16, 14, 14, 7, 7, 400, 5, 1, 1152, 1152, (2, 2), (2, 2), kernel_columns=5)
+    assert candidates(of_mnist, replace(MACHINE, cores=2))[0].copy_per_strip
+
+
 def test_a_strip_stays_in_the_cache():
     for tiles in candidates(FIRST_OF_RESNET, MACHINE):
         strip = (2 * tiles.strip + 1) * 112 * tiles.blocks * 64
