@@ -25,9 +25,6 @@ if HAS_FMA:
 if CPU_FLAGS.exists() and {"avx512f", "avx512vl"} <= set(CPU_FLAGS.read_text().split()):
     RUNNABLE.append(AVX512)
 
-HALVE = {"pool_size": (2, 2), "strides": (2, 2)}
-OVERLAP = {"pool_size": (3, 3), "strides": (2, 2), "padding": (1, 1)}
-
 
 def weights(*shape, dtype="float32"):
     return relax.const((np.random.default_rng(1).standard_normal(shape) * 0.2).astype(dtype))

@@ -9,9 +9,7 @@ import tvm
 from blocked_builders import (
     AVX2,
     AVX512,
-    HALVE,
     NEON,
-    OVERLAP,
     RUNNABLE,
     SSE,
     assert_same_bits,
@@ -22,6 +20,7 @@ from blocked_builders import (
     layer,
     weights,
 )
+from layer_cases import GROUPED, HALVE, OVERLAP
 from relax_builders import built, data, module
 from relax_builders import conv as plain_conv
 from relax_runs import cpu, hard_values, outputs, run
@@ -61,15 +60,7 @@ CASES = {
     "1x1/2": ((1, 24, 14, 14), {"filters": 40, "kernel": (1, 1), "strides": (2, 2)}),
     "5x1": ((3, 8, 12, 12), {"kernel": (5, 1), "padding": (2, 0), "pool": HALVE}),
     "groups": ((1, 8, 12, 12), {"filters": 64, "groups": 2, "padding": (1, 1), "pool": HALVE}),
-    "groups of half a block": (
-        (1, 24, 12, 12),
-        {"filters": 24, "groups": 6, "padding": (1, 1), "pool": HALVE},
-    ),
-    "groups that end inside of blocks": (
-        (1, 24, 13, 12),
-        {"filters": 40, "groups": 2, "padding": (1, 1), "pool": OVERLAP},
-    ),
-    "groups of odd numbers": ((1, 27, 11, 12), {"filters": 9, "groups": 3, "pool": HALVE}),
+    **GROUPED,
     "four filters a channel": ((1, 6, 12, 11), {"filters": 24, "groups": 6, "strides": (2, 2)}),
     "depthwise": ((1, 20, 15, 15), {"filters": 20, "groups": 20, "pool": HALVE}),
     "sigmoid": ((1, 3, 12, 12), {"act": op.sigmoid, "pool": HALVE}),

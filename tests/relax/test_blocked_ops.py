@@ -5,8 +5,6 @@ import pytest
 import tvm
 from blocked_builders import (
     AVX2,
-    HALVE,
-    OVERLAP,
     RUNNABLE,
     assert_same_bits,
     blocked,
@@ -16,6 +14,7 @@ from blocked_builders import (
     layer,
     weights,
 )
+from layer_cases import HALVE, OVERLAP
 from relax_builders import built, const, data, module
 from relax_runs import outputs, run
 from tvm import relax

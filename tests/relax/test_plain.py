@@ -3,17 +3,8 @@
 import numpy as np
 import pytest
 import tvm
-from blocked_builders import (
-    AVX2,
-    HALVE,
-    NEON,
-    OVERLAP,
-    RUNNABLE,
-    compiled,
-    kernel_names,
-    layer,
-    weights,
-)
+from blocked_builders import AVX2, NEON, RUNNABLE, compiled, kernel_names, layer, weights
+from layer_cases import HALVE, OVERLAP
 from relax_builders import built, data, module
 from relax_runs import hard_values, run
 from tvm import relax

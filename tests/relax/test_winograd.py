@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import tvm
-from blocked_builders import AVX2, AVX512, HALVE, NEON, OVERLAP, RUNNABLE, compiled, layer, weights
+from blocked_builders import AVX2, AVX512, NEON, RUNNABLE, compiled, layer, weights
+from layer_cases import HALVE, OVERLAP
 from relax_builders import data, module
 from relax_runs import outputs, run
 from tvm import te

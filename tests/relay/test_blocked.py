@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tvm
+from layer_cases import GROUPED, HALVE, OVERLAP
 from relay_builders import const, data, typed
 from relay_runs import HAS_FMA, bits, hard_values, outputs, run
 from tvm import relay
@@ -34,8 +35,6 @@ def layer(x, shape, filters=8, kernel=(3, 3), *, pool=None, act=NN.relu, **attrs
     return act(NN.bias_add(y, weights(filters), axis=3 if last else 1))
 
 
-HALVE = {"pool_size": (2, 2), "strides": (2, 2)}
-OVERLAP = {"pool_size": (3, 3), "strides": (2, 2), "padding": (1, 1)}
 CASES = {
     "no pool": ((1, 3, 13, 17), {}),
     "2x2": ((1, 16, 18, 14), {"filters": 32, "padding": (1, 1), "pool": HALVE}),
@@ -48,15 +47,7 @@ CASES = {
     "asymmetric": ((1, 7, 12, 9), {"padding": (0, 1, 2, 0), "pool": OVERLAP}),
     "dilated": ((1, 8, 16, 15), {"dilation": (2, 2), "padding": (2, 2), "pool": HALVE}),
     "groups": ((1, 8, 12, 12), {"filters": 64, "groups": 2, "pool": HALVE}),
-    "groups of half a block": (
-        (1, 24, 12, 12),
-        {"filters": 24, "groups": 6, "padding": (1, 1), "pool": HALVE},
-    ),
-    "groups that end inside of blocks": (
-        (1, 24, 13, 12),
-        {"filters": 40, "groups": 2, "padding": (1, 1), "pool": OVERLAP},
-    ),
-    "groups of odd numbers": ((1, 27, 11, 12), {"filters": 9, "groups": 3, "pool": HALVE}),
+    **GROUPED,
     "sigmoid": ((1, 3, 12, 12), {"act": relay.sigmoid, "pool": HALVE}),
     "tanh": ((1, 3, 12, 12), {"act": relay.tanh}),
     "leaky": ((1, 3, 12, 12), {"act": lambda x: NN.leaky_relu(x, 0.1), "pool": HALVE}),
@@ -235,14 +226,14 @@ def plain_conv(x, w, **attrs):
             lambda x, _: plain_conv(x, weights(8, 3, 3, 3), out_layout="NHWC"),
         ),
         (
+            KernelReason.DTYPE,
+            lambda x, _: plain_conv(relay.cast(x, "float64"), weights(8, 3, 3, 3, dtype="float64")),
+        ),
+        (
             KernelReason.GROUPS,
             lambda x, _: NN.conv2d(
                 x, weights(6, 1, 3, 3), kernel_size=(3, 3), channels=6, groups=3
             ),
-        ),
-        (
-            KernelReason.DTYPE,
-            lambda x, _: plain_conv(relay.cast(x, "float64"), weights(8, 3, 3, 3, dtype="float64")),
         ),
     ],
     ids=lambda value: getattr(value, "value", ""),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tvm
+from layer_cases import HALVE, OVERLAP
 from relay_builders import const, data, typed
 from relay_runs import HAS_FMA, outputs
 from tvm import relay
@@ -13,7 +14,6 @@ from tvm_passes.relay.build import passes
 TARGET = tvm.target.Target("llvm -mcpu=haswell" if HAS_FMA else "llvm")
 NN = relay.nn
 WINOGRAD = "winograd"
-HALVE = {"pool_size": (2, 2), "strides": (2, 2)}
 SHAPE = (1, 32, 13, 18)
 
 
@@ -37,7 +37,7 @@ def layer(x, taps=3, pool=None, channels=32, filters=36):
 CASES = {
     "no pool": {},
     "2x2": {"pool": HALVE},
-    "3x3/2": {"pool": {"pool_size": (3, 3), "strides": (2, 2), "padding": (1, 1)}},
+    "3x3/2": {"pool": OVERLAP},
     "5x5": {"taps": 5, "pool": HALVE},
     "channels that fill no block": {"channels": 3, "filters": 64, "pool": HALVE},
 }

@@ -26,9 +26,9 @@ from tvm_passes.schedules.algorithm import Algorithm
 def convolution(call: relax.Call, algorithm: Algorithm, values: Values) -> relax.Expr:
     """conv2d, and the max-pool of its result if it is taken along, as one kernel."""
     (data, weight), conv = call.args, algorithm.conv
-    in_blocks = conv.depthwise or algorithm.family is not None
-    wanted = conv.channels_last, conv.block
-    found = values.in_blocks(data, *wanted) if in_blocks else values.of(data)
+    found = values.of(data)
+    if algorithm.needs_blocks:
+        found = values.in_blocks(data, conv.channels_last, conv.block)
     source = values.plain(data) if found is None or not found.is_read_by(conv) else found.value
     return _layer(source, weight.value.numpy(), layout_of(call), algorithm, values)
 

@@ -97,7 +97,7 @@ def _rewritten(
     layers = [item for item in found if isinstance(item, Layer)]
     if not layers:
         return func
-    rewriter = _Rewriter(Values(kernels, chooser.block), layers)
+    rewriter = _Rewriter(Values(kernels), layers)
     for expr, read in nodes:
         rewriter.rewrite(expr, read)
     body = store_plain(rewriter.values.plain(func.body), kernels)

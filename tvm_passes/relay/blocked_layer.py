@@ -57,9 +57,9 @@ def layer(found: Layer, values: Values) -> Blocked:
 def _data(expr: relay.Expr, algorithm: Algorithm, values: Values) -> _Operand:
     """The data: in blocks where it is, and where the kernel can read them."""
     conv = algorithm.conv
-    in_blocks = conv.depthwise or algorithm.family is not None
-    wanted = conv.channels_last, conv.block
-    found = values.in_blocks(expr, *wanted) if in_blocks else values.of(expr)
+    found = values.of(expr)
+    if algorithm.needs_blocks:
+        found = values.in_blocks(expr, conv.channels_last, conv.block)
     if found is None or not found.is_read_by(conv):
         return _Operand(values.plain(expr), shape_of(expr) or (), conv.dtype, lambda param: param)
     return _Operand(found.value, blocked_shape(found), conv.dtype, partial(unpack, like=found))

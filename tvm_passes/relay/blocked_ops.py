@@ -60,10 +60,9 @@ def concatenate(call: relay.Call, values: Values) -> Blocked | None:
     whole = [item for item in found if item is not None]
     if len(whole) != len(found) or not whole:
         return None
-    axes = {item.axis for item in whole} | {int(call.attrs.axis) % len(whole[0].shape)}
-    if len(axes) > 1 or len({item.block for item in whole}) > 1:
-        return None
-    if any(item.channels % item.block for item in whole[:-1]):
+    axis, block = int(call.attrs.axis) % len(whole[0].shape), whole[0].block
+    alike = all((item.axis, item.block) == (axis, block) for item in whole)
+    if not alike or any(item.channels % block for item in whole[:-1]):
         return None
     value = relay.concatenate([item.value for item in whole], 1)
     return _like(whole[0], call, value)

@@ -21,7 +21,6 @@ class Values:
     """What the nodes of the source program have become so far."""
 
     kernels: Kernels
-    block: int
     _blocked: dict[int, Blocked] = field(default_factory=dict)
     _plain: dict[int, relay.Expr] = field(default_factory=dict)
     _packed: dict[tuple[int, bool, int], Blocked] = field(default_factory=dict)

@@ -50,6 +50,11 @@ class Algorithm:
         return winograd_conv2d(data, weight, self.conv, self.pool, self.family)
 
     @property
+    def needs_blocks(self) -> bool:
+        """Whether `compute` reads data in blocks of the convolution's own size alone."""
+        return self.conv.depthwise or self.family is not None
+
+    @property
     def name(self) -> str:
         """Winograd's tile, as papers write it, or nothing."""
         return "" if self.family is None else str(self.family)

@@ -34,8 +34,8 @@ TILED_RANK = 7
 """Axes of transformed inputs and products: two of the tile, and those of tiles and channels."""
 
 
-ACROSS = 4
-"""The axis of transformed inputs that counts the tiles of a row."""
+ACROSS, CHANNEL_BLOCK = 4, 5
+"""The axes of transformed inputs that count the tiles of a row, and blocks of channels."""
 
 LINE = 16
 """float32 elements of a cache line.
@@ -287,7 +287,7 @@ def _transform_inputs(sch: Schedule, layer: WinogradLayer, group: Any, parallel:
     sch.reorder(image, down, across, channel, row, column, lane)
     sch.storage_align(layer.transformed, 0, ACROSS, 2 * LINE, LINE)
     if layer.nest.channels < layer.nest.block:  # TVM 0.19 has no stride that others do not divide
-        sch.storage_align(layer.transformed, 0, ACROSS + 1, LINE, 0)
+        sch.storage_align(layer.transformed, 0, CHANNEL_BLOCK, LINE, 0)
     sch.compute_at(layer.half_transformed, channel, preserve_unit_loops=True)
     vectorize_tile(sch, row, column, lane)
     vectorize_tile(sch, *sch.get_loops(layer.half_transformed)[-3:])
